@@ -1,0 +1,235 @@
+"""The command: arguments and printing. Everything heavy is imported where it is used."""
+
+__all__ = ["main"]
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from mla_tune import __version__
+from mla_tune.errors import InputError, MlaTuneError
+
+INTERRUPTED = 130
+
+
+class _Size(click.ParamType[int]):
+    name = "tokens"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> int:
+        from mla_tune.shapes.batch import parse_size
+
+        try:
+            return parse_size(value)
+        except InputError as error:
+            self.fail(f"{error.what}; valid: {error.valid}", param, ctx)
+
+
+SIZE = _Size()
+POSITIVE = click.IntRange(min=1)
+
+
+@click.group(invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
+@click.option(
+    "--backend",
+    "backends",
+    multiple=True,
+    metavar="NAME",
+    help="Backend to tune; may repeat. Default: those the shapes file lists.",
+)
+@click.option(
+    "--shapes",
+    "shapes_path",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Shapes file, or a config of vLLM's attention benchmark.",
+)
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    default=Path("tuned_configs"),
+    show_default=True,
+    metavar="DIR",
+    help="Folder of the tables.",
+)
+@click.option(
+    "--study-dir",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Folder of the journals a run resumes from. [default: user state folder]",
+)
+@click.option(
+    "--device",
+    default="auto",
+    show_default=True,
+    metavar="NAME",
+    help="cpu, cuda, cuda:N, or auto.",
+)
+@click.option(
+    "--max-tokens",
+    type=SIZE,
+    metavar="N",
+    help="Leave out shapes of more than N KV tokens in all (4k = 4096).",
+)
+@click.option(
+    "--tensor-parallel-size",
+    type=POSITIVE,
+    multiple=True,
+    metavar="N",
+    help="GPUs that share the heads; may repeat. Overrides the file.",
+)
+@click.option(
+    "--min-speedup",
+    type=click.FloatRange(min=1.0),
+    default=1.01,
+    show_default=True,
+    help="Publish a plan only if its speed-up is above this at 95 %.",
+)
+@click.option(
+    "--confirm-seconds",
+    type=click.FloatRange(min=0.1),
+    default=30.0,
+    show_default=True,
+    help="Most seconds to confirm a shape's best plans against the default.",
+)
+@click.option(
+    "--sample-timeout",
+    type=click.FloatRange(min=0.1),
+    default=30.0,
+    show_default=True,
+    help="Seconds after which a sample counts as hung.",
+)
+@click.option(
+    "--plan-timeout",
+    type=click.FloatRange(min=0.1),
+    default=180.0,
+    show_default=True,
+    help="Seconds that compiling and checking a plan may take.",
+)
+@click.option("--replace", is_flag=True, help="Start a table anew that is true for something else.")
+@click.version_option(__version__, prog_name="mla-tune")
+@click.pass_context
+def command(ctx: click.Context, /, **options: Any) -> None:
+    """Measure the fastest settings for vLLM's MLA attention backends.
+
+    \b
+      mla-tune --backend TORCH_MLA --shapes examples/shapes.yaml
+
+    tunes every batch shape of the file and writes lookup tables. Run again, it goes on where
+    it was.
+    """  # noqa: D301 - \b is click's mark for text not to be wrapped
+    if ctx.invoked_subcommand is None:
+        if options["shapes_path"] is None:
+            raise click.UsageError("--shapes FILE is missing; 'mla-tune --help' shows an example")
+        sys.exit(_tune(**options))
+
+
+def _tune(**options: Any) -> int:
+    from rich.console import Console
+
+    from mla_tune.run import RunOptions, run
+    from mla_tune.terminal import TerminalReporter
+
+    console = Console()
+    given = RunOptions(**options)
+    with TerminalReporter(console) as reporter:
+        try:
+            failures = run(given, reporter)
+        except KeyboardInterrupt:
+            click.echo(
+                f"\ninterrupted; {reporter.num_decided} batch shapes are decided and every "
+                f"finished trial is kept in {given.study_folder}. "
+                "Run the same command to go on.",
+                err=True,
+            )
+            return INTERRUPTED
+    reporter.summary()
+    for what, error in failures:
+        click.echo(f"not tuned: {what}: {error}", err=True)
+    return 1 if failures else 0
+
+
+@command.command()
+@click.argument("table", type=click.Path(path_type=Path))
+def show(table: Path) -> None:
+    """Print TABLE for reading."""
+    from rich.console import Console
+
+    from mla_tune.table import TableFile
+    from mla_tune.terminal import show_table
+
+    file = TableFile.load(table)
+    show_table(Console(), file.header, file.entries)
+
+
+@command.command()
+@click.argument("table", type=click.Path(path_type=Path))
+@click.option("--batch", type=POSITIVE, help="Requests in the batch.")
+@click.option("--kv-len", type=SIZE, help="KV length of each, new tokens counted (4k = 4096).")
+@click.option("--query-len", type=SIZE, default=1, show_default=True, help="New tokens of each.")
+@click.option("--shape", help="A batch spec instead, such as 2q2k_32q1s1k.")
+@click.option(
+    "--within", type=click.FloatRange(min=1.0), help="Bound of the nearest entry: a factor."
+)
+def lookup(
+    table: Path,
+    batch: int | None,
+    kv_len: int | None,
+    query_len: int,
+    shape: str | None,
+    within: float | None,
+) -> None:
+    """Say which plan TABLE has for a batch. Exits 1 on a miss."""
+    from rich.console import Console
+
+    from mla_tune.shapes import BatchShape
+    from mla_tune.table import DEFAULT_WITHIN, Table
+    from mla_tune.terminal import show_lookup
+
+    if (shape is None) == (batch is None or kv_len is None):
+        raise click.UsageError("give --batch and --kv-len, or --shape")
+    loaded, bound = Table.load(table), within or DEFAULT_WITHIN
+    if shape is not None:
+        found = loaded.lookup_shape(BatchShape.parse(shape), within=bound)
+    else:
+        assert batch is not None
+        assert kv_len is not None
+        found = loaded.lookup(batch=batch, kv_len=kv_len, query_len=query_len, within=bound)
+    show_lookup(Console(), found)
+    sys.exit(0 if found.is_hit else 1)
+
+
+@command.command()
+@click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:N, or auto.")
+def backends(device: str) -> None:
+    """List the backends, their knobs, and whether they run here."""
+    from mla_tune.backends import NAMES, get_backend
+    from mla_tune.run import found_environment
+
+    environment = found_environment(device)
+    click.echo(f"{environment.device_name}: {environment.software}")
+    for name in NAMES:
+        backend = get_backend(name)
+        reason = backend.unavailable(environment)
+        click.echo(f"{name}: {'runs here' if reason is None else f'does not run here: {reason}'}")
+        click.echo(f"  knobs: {', '.join(backend.knobs) or 'none'}")
+        click.echo(
+            f"  modes: {', '.join(backend.modes)}; KV cache: {', '.join(backend.kv_cache_dtypes)}"
+        )
+
+
+def main() -> None:
+    """Run the command; errors of ours end with their message and their exit code."""
+    try:
+        command(standalone_mode=False)
+    except click.exceptions.Abort:
+        sys.exit(INTERRUPTED)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except MlaTuneError as error:
+        click.echo(f"mla-tune: {error}", err=True)
+        sys.exit(error.exit_code)
+    except BrokenPipeError:
+        sys.exit(1)

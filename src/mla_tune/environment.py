@@ -1,0 +1,131 @@
+"""The fingerprint a measurement is true for: the device, and the software that drives it."""
+
+__all__ = ["Environment", "probe"]
+
+import hashlib
+import importlib.metadata
+import importlib.util
+import os
+import platform
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+
+# The compiled kernels behind vLLM's MLA backends: a rebuilt one changes what was measured even
+# when no version number moved.
+KERNEL_BINARIES = ("_C", "_flashmla_C", "_flashmla_extension_C", "_vllm_fa2_C", "_vllm_fa3_C")
+
+
+@dataclass(frozen=True)
+class Environment:
+    """One device and its software, as plain data that crosses processes and fills tables.
+
+    Attributes:
+        device_name: the GPU's name as its driver gives it, or the processor's.
+        compute_capability: such as ``9.0``; None on a CPU.
+        sm_count: streaming multiprocessors; on a CPU the threads torch uses.
+        memory_gib: device memory in all.
+        software: versions by name (torch, triton, vllm, cuda, driver), only what is there.
+        kernels: digest of each compiled kernel library of vLLM, by file name.
+    """
+
+    device_name: str
+    compute_capability: str | None
+    sm_count: int
+    memory_gib: float
+    software: dict[str, str]
+    kernels: dict[str, str]
+
+    @property
+    def is_cuda(self) -> bool:
+        return self.compute_capability is not None
+
+    @property
+    def capability(self) -> tuple[int, int]:
+        """(major, minor), or (0, 0) on a CPU."""
+        major, _, minor = (self.compute_capability or "0.0").partition(".")
+        return int(major), int(minor)
+
+    @cached_property
+    def software_digest(self) -> str:
+        """Changes when anything that could change a kernel's behaviour does."""
+        facts = sorted({**self.software, **self.kernels}.items())
+        return hashlib.sha256(repr(facts).encode()).hexdigest()[:12]
+
+    def as_dict(self) -> dict[str, object]:
+        return asdict(self)
+
+
+def probe(device: str) -> Environment:
+    """Look at ``device`` (``cpu`` or ``cuda[:N]``) and the installed software.
+
+    Raises:
+        RuntimeError: from torch, when the device is not there.
+    """
+    import torch
+
+    software = _installed("torch", "triton", "vllm", "flashinfer-python")
+    if not device.startswith("cuda"):
+        return Environment(
+            device_name=_processor_name(),
+            compute_capability=None,
+            sm_count=torch.get_num_threads(),
+            memory_gib=round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
+            software=software,
+            kernels={},
+        )
+    properties = torch.cuda.get_device_properties(torch.device(device))
+    if torch.version.cuda:
+        software["cuda"] = torch.version.cuda
+    if driver := _driver_version():
+        software["driver"] = driver
+    return Environment(
+        device_name=properties.name,
+        compute_capability=f"{properties.major}.{properties.minor}",
+        sm_count=properties.multi_processor_count,
+        memory_gib=round(properties.total_memory / 2**30, 1),
+        software=software,
+        kernels=_kernel_digests(),
+    )
+
+
+def _installed(*packages: str) -> dict[str, str]:
+    found = {}
+    for package in packages:
+        try:
+            found[package.removesuffix("-python")] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def _processor_name() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return " ".join(line.partition(":")[2].split())
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
+
+
+def _driver_version() -> str | None:
+    import pynvml
+
+    try:
+        pynvml.nvmlInit()
+        return str(pynvml.nvmlSystemGetDriverVersion())
+    except pynvml.NVMLError:
+        return None
+
+
+def _kernel_digests() -> dict[str, str]:
+    spec = importlib.util.find_spec("vllm")
+    if spec is None or spec.origin is None:
+        return {}
+    digests = {}
+    for path in sorted(Path(spec.origin).parent.rglob("*.so")):
+        if path.name.split(".")[0] in KERNEL_BINARIES:
+            with path.open("rb") as file:
+                digests[path.name] = hashlib.file_digest(file, "sha256").hexdigest()[:12]
+    return digests

@@ -1,0 +1,213 @@
+"""Stopwatches: one sample of one prepared plan, in microseconds.
+
+On CUDA devices a sample is taken with events: a CUDA-graph replay in graph mode, one eager pass
+otherwise. Before each sample the L2 cache is flushed by overwriting a buffer of twice its size,
+since in serving every layer finds it filled with other layers' data; the flush, and for eager
+passes a spin on the device, also give the host time to queue the work, so that launch latency
+stays out of the figure. On a CPU a sample is the monotonic clock around enough passes to fill
+two milliseconds, with warm caches.
+"""
+
+__all__ = ["Samples", "Stopwatch", "ThrottleWatch", "stopwatch_for"]
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+from mla_tune.backends.interface import Prepared
+
+if TYPE_CHECKING:
+    import torch
+
+Sampler = Callable[[], float]
+"""Takes one sample: the latency in microseconds."""
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Timed rounds of one plan.
+
+    ``rounds[i][j]`` is the latency in microseconds of case j in round i. ``throttled`` counts
+    rounds that were thrown away because the device was slowed down while they ran; ``tainted``
+    says why some were kept all the same, when it would not recover.
+    """
+
+    rounds: tuple[tuple[float, ...], ...]
+    throttled: int = 0
+    tainted: str = ""
+
+    def __add__(self, other: "Samples") -> "Samples":
+        return Samples(
+            self.rounds + other.rounds,
+            self.throttled + other.throttled,
+            self.tainted or other.tainted,
+        )
+
+
+class Stopwatch(Protocol):
+    """A way of timing."""
+
+    def sampler(self, prepared: Prepared) -> Sampler:
+        """Warm ``prepared`` up (compile, capture) and return what takes samples of it."""
+        ...
+
+
+def stopwatch_for(device: "torch.device", mode: str) -> Stopwatch:
+    """The stopwatch for a device and an engine mode (``eager`` or ``graph``)."""
+    if device.type == "cpu":
+        return CpuClock()
+    return GraphReplay(device) if mode == "graph" else EagerEvents(device)
+
+
+class CpuClock:
+    """Monotonic clock; short passes are repeated so that one sample lasts a while."""
+
+    SAMPLE_NS = 2_000_000
+
+    def sampler(self, prepared: Prepared) -> Sampler:
+        with prepared.applied() as run:
+            run()
+            started = time.perf_counter_ns()
+            run()
+            pass_ns = time.perf_counter_ns() - started
+        passes = max(1, self.SAMPLE_NS // max(pass_ns, 1))
+
+        def sample() -> float:
+            with prepared.applied() as run:
+                started = time.perf_counter_ns()
+                for _ in range(passes):
+                    run()
+                return (time.perf_counter_ns() - started) / passes / 1000
+
+        return sample
+
+
+class _Events:
+    """A pair of CUDA events around a call, behind a flush of the L2 cache."""
+
+    def __init__(self, device: "torch.device") -> None:
+        import torch
+
+        l2_bytes = torch.cuda.get_device_properties(device).L2_cache_size
+        self._flush = torch.empty(2 * l2_bytes, dtype=torch.int8, device=device)
+        self._start = torch.cuda.Event(enable_timing=True)
+        self._end = torch.cuda.Event(enable_timing=True)
+
+    def time_us(self, run: Callable[[], None], spin_cycles: int = 0) -> float:
+        import torch
+
+        self._flush.zero_()
+        if spin_cycles:
+            torch.cuda._sleep(spin_cycles)
+        self._start.record()
+        run()
+        self._end.record()
+        self._end.synchronize()
+        return float(self._start.elapsed_time(self._end) * 1000)
+
+
+class EagerEvents:
+    """One eager pass between events, all of its kernels queued before the first one starts."""
+
+    CYCLES_PER_US = 2000  # above any current SM clock in MHz: the spin never ends too early
+
+    def __init__(self, device: "torch.device") -> None:
+        self._events = _Events(device)
+
+    def sampler(self, prepared: Prepared) -> Sampler:
+        import torch
+
+        with prepared.applied() as run:
+            run()
+            torch.cuda.synchronize()
+            started = time.perf_counter_ns()
+            run()
+            launch_us = (time.perf_counter_ns() - started) / 1000
+            torch.cuda.synchronize()
+        # A pass that waits for the device inside gains nothing from a spin; cap its cost.
+        spin_cycles = int(min(2 * launch_us + 50, 3000) * self.CYCLES_PER_US)
+
+        def sample() -> float:
+            with prepared.applied() as run:
+                return self._events.time_us(run, spin_cycles)
+
+        return sample
+
+
+class GraphReplay:
+    """One replay of a captured CUDA graph between events."""
+
+    WARM_UP_PASSES = 3
+
+    def __init__(self, device: "torch.device") -> None:
+        self._events = _Events(device)
+
+    def sampler(self, prepared: Prepared) -> Sampler:
+        import torch
+
+        graph = torch.cuda.CUDAGraph()
+        with prepared.applied() as run:
+            stream = torch.cuda.Stream()
+            stream.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(stream):
+                for _ in range(self.WARM_UP_PASSES):
+                    run()
+            torch.cuda.current_stream().wait_stream(stream)
+            torch.cuda.synchronize()
+            with torch.cuda.graph(graph, stream=stream):
+                run()
+        graph.replay()
+        torch.cuda.synchronize()
+        return lambda: self._events.time_us(graph.replay)
+
+
+class ThrottleWatch:
+    """Says whether the device ran at full speed since it was last asked.
+
+    Reads the driver's clock-event reasons and the SM clock through NVML. Power capping alone is
+    not throttling: it is how a busy GPU runs. Like nvbench, a clock below 75 % of the
+    maximum while busy counts.
+    """
+
+    LOWEST_CLOCK_SHARE = 0.75
+
+    def __init__(self, device: "torch.device") -> None:
+        import pynvml
+        import torch
+
+        self._nvml: Any = pynvml
+        self._handle: Any = None
+        self._slowdowns = (
+            pynvml.nvmlClocksThrottleReasonHwSlowdown
+            | pynvml.nvmlClocksThrottleReasonSwThermalSlowdown
+            | pynvml.nvmlClocksThrottleReasonHwThermalSlowdown
+            | pynvml.nvmlClocksThrottleReasonHwPowerBrakeSlowdown
+        )
+        if device.type != "cuda":
+            return
+        try:
+            pynvml.nvmlInit()
+            uuid = torch.cuda.get_device_properties(device).uuid
+            self._handle = pynvml.nvmlDeviceGetHandleByUUID(f"GPU-{uuid}")
+        except pynvml.NVMLError:
+            # Seen under gVisor and on vGPUs: no NVML, and so no watch.
+            self._handle = None
+
+    def slowed_down(self) -> str | None:
+        """Why samples just taken cannot be trusted, or None."""
+        if self._handle is None:
+            return None
+        nvml = self._nvml
+        try:
+            reasons = nvml.nvmlDeviceGetCurrentClocksThrottleReasons(self._handle)
+            clock_mhz = nvml.nvmlDeviceGetClockInfo(self._handle, nvml.NVML_CLOCK_SM)
+            max_mhz = nvml.nvmlDeviceGetMaxClockInfo(self._handle, nvml.NVML_CLOCK_SM)
+            temperature = nvml.nvmlDeviceGetTemperature(self._handle, nvml.NVML_TEMPERATURE_GPU)
+        except nvml.NVMLError:
+            return None
+        if reasons & self._slowdowns:
+            return f"throttled by the driver (reasons {reasons:#x}, {temperature} °C)"
+        if clock_mhz < self.LOWEST_CLOCK_SHARE * max_mhz:
+            return f"SM clock at {clock_mhz} of {max_mhz} MHz"
+        return None

@@ -1,0 +1,87 @@
+"""Plans that took a worker down or gave wrong results, and are not tried again for now."""
+
+__all__ = ["Quarantine", "Ward"]
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from mla_tune.document import Document
+from mla_tune.errors import EnvironmentFailure, InputError
+from mla_tune.knobs import Plan
+from mla_tune.table import write_atomically
+
+FIELDS = ("backend", "device", "model", "kv_cache_dtype", "mode", "shape", "plan", "reason",
+          "software", "software_digest")  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Ward:
+    """What a quarantine entry is true for, besides shape and plan."""
+
+    backend: str
+    device: str
+    model: dict[str, int]
+    kv_cache_dtype: str
+    mode: str
+    software: dict[str, str]
+    software_digest: str
+
+
+class Quarantine:
+    """``quarantine.yaml``: a list of plans with what happened, rewritten whole on each addition.
+
+    Raises:
+        InputError: the file is there and is not a quarantine list.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._entries: list[dict[str, Any]] = []
+        if path.exists() and path.stat().st_size:
+            document = Document.load(path, what="quarantine file")
+            entries = document.data.get("quarantine")
+            if not isinstance(entries, list):
+                raise InputError(f"{path} has no list 'quarantine'", remedy="move it away")
+            for index, entry in enumerate(entries):
+                if not isinstance(entry, dict) or not {"shape", "plan", "reason"} <= entry.keys():
+                    where = document.where(("quarantine", index))
+                    raise InputError(f"{where}: not a quarantine entry", valid=", ".join(FIELDS))
+            self._entries = entries
+
+    def reason(self, ward: Ward, shape: str, plan: Plan) -> str | None:
+        """Why ``plan`` is not to be tried, or None. Another software fingerprint frees it."""
+        wanted = _key(ward, shape, plan)
+        for entry in self._entries:
+            if all(entry.get(field) == value for field, value in wanted.items()):
+                return str(entry["reason"])
+        return None
+
+    def add(self, ward: Ward, shape: str, plan: Plan, reason: str) -> None:
+        """Record what happened to ``plan``.
+
+        Raises:
+            EnvironmentFailure: the file cannot be written.
+        """
+        entry = _key(ward, shape, plan) | {"reason": reason, "software": ward.software}
+        self._entries.append({field: entry[field] for field in FIELDS})
+        text = yaml.safe_dump({"quarantine": self._entries}, sort_keys=False, width=1000)
+        try:
+            write_atomically(self.path, text)
+        except OSError as error:
+            raise EnvironmentFailure(f"{self.path} cannot be written: {error}") from None
+
+
+def _key(ward: Ward, shape: str, plan: Plan) -> dict[str, Any]:
+    return {
+        "backend": ward.backend,
+        "device": ward.device,
+        "model": ward.model,
+        "kv_cache_dtype": ward.kv_cache_dtype,
+        "mode": ward.mode,
+        "shape": shape,
+        "plan": plan.as_dict(),
+        "software_digest": ward.software_digest,
+    }

@@ -1,0 +1,230 @@
+"""Batch shapes, in the grammar of vLLM's attention benchmark, and the workloads made of them."""
+
+__all__ = ["BatchShape", "Case", "RequestGroup", "Workload", "format_size", "parse_size"]
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from mla_tune.errors import InputError
+
+GRAMMAR = "[COUNT]qQUERY[k][sKV[k]] joined by '_', such as q2k, 8q1s1k or 2q2k_32q1s1k"
+_SEGMENT = re.compile(r"(\d+)?q(\d+)(k?)(?:s(\d+)(k?))?", re.ASCII)
+_MANY_LENGTHS = re.compile(r"(\d*q\d+k?s)\{([\dk,]+)\}", re.ASCII)
+_SIZE = re.compile(r"(\d+)(k?)", re.ASCII)
+
+
+def parse_size(text: str | int) -> int:
+    """Read a positive length such as ``512`` or ``4k`` (k = 1024 tokens).
+
+    Raises:
+        InputError: not a positive whole number with an optional ``k``.
+    """
+    match = _SIZE.fullmatch(str(text)) if not isinstance(text, bool) else None
+    value = int(match[1]) * (1024 if match[2] else 1) if match else 0
+    if value <= 0:
+        raise InputError(f"cannot read the length {text!r}", valid="a whole number above 0, or 4k")
+    return value
+
+
+def format_size(tokens: int) -> str:
+    """Write a length as the grammar does: ``512``, ``4k``."""
+    return f"{tokens // 1024}k" if tokens % 1024 == 0 else str(tokens)
+
+
+@dataclass(frozen=True, order=True)
+class RequestGroup:
+    """``count`` requests that each bring ``query_len`` new tokens to ``kv_len`` tokens in all."""
+
+    query_len: int
+    kv_len: int
+    count: int
+
+    def __str__(self) -> str:
+        count = str(self.count) if self.count > 1 else ""
+        kv_len = f"s{format_size(self.kv_len)}" if self.kv_len != self.query_len else ""
+        return f"{count}q{format_size(self.query_len)}{kv_len}"
+
+
+@dataclass(frozen=True)
+class BatchShape:
+    """The requests of one step, as groups of equal ones.
+
+    Canonical: groups of the same lengths are joined, and the groups stand by descending query
+    length, so that shapes which vLLM would batch alike compare equal.
+    """
+
+    groups: tuple[RequestGroup, ...]
+
+    @classmethod
+    def of(cls, groups: Iterable[RequestGroup]) -> "BatchShape":
+        """Join equal groups and put them in canonical order."""
+        counts: dict[tuple[int, int], int] = {}
+        for group in groups:
+            key = (group.query_len, group.kv_len)
+            counts[key] = counts.get(key, 0) + group.count
+        ordered = sorted(counts.items(), reverse=True)
+        return cls(tuple(RequestGroup(q, kv, count) for (q, kv), count in ordered))
+
+    @classmethod
+    def parse(cls, text: str) -> "BatchShape":
+        """Read vLLM's batch grammar, e.g. ``2q2k_32q1s1k``.
+
+        Raises:
+            InputError: points at the segment that cannot be used and says why.
+        """
+        groups = []
+        offset = 0
+        for segment in text.split("_"):
+            groups.append(_parse_segment(text, segment, offset))
+            offset += len(segment) + 1
+        return cls.of(groups)
+
+    def __str__(self) -> str:
+        return "_".join(str(group) for group in self.groups)
+
+    @property
+    def num_requests(self) -> int:
+        return sum(group.count for group in self.groups)
+
+    @property
+    def num_query_tokens(self) -> int:
+        return sum(group.count * group.query_len for group in self.groups)
+
+    @property
+    def num_kv_tokens(self) -> int:
+        return sum(group.count * group.kv_len for group in self.groups)
+
+    @property
+    def query_lens(self) -> tuple[int, ...]:
+        """The distinct query lengths, ascending."""
+        return tuple(sorted({group.query_len for group in self.groups}))
+
+    @property
+    def max_query_len(self) -> int:
+        return max(group.query_len for group in self.groups)
+
+    @property
+    def max_kv_len(self) -> int:
+        return max(group.kv_len for group in self.groups)
+
+    @property
+    def is_uniform(self) -> bool:
+        """Whether every request has the same query length, as a captured decode graph needs."""
+        return len(self.query_lens) == 1
+
+    @property
+    def is_pure_prefill(self) -> bool:
+        """Whether no request has any context yet."""
+        return all(group.query_len == group.kv_len for group in self.groups)
+
+    def requests(self) -> list[tuple[int, int]]:
+        """(query_len, kv_len) of each request, shortest queries first, as vLLM reorders them."""
+        ordered = sorted(self.groups)
+        return [(g.query_len, g.kv_len) for g in ordered for _ in range(g.count)]
+
+
+def _parse_segment(text: str, segment: str, offset: int) -> RequestGroup:
+    match = _SEGMENT.fullmatch(segment)
+    if match is None:
+        raise _segment_error(text, segment, offset, "cannot be read")
+    count = int(match[1]) if match[1] is not None else 1
+    query_len = int(match[2]) * (1024 if match[3] else 1)
+    kv_len = int(match[4]) * (1024 if match[5] else 1) if match[4] else query_len
+    if count == 0 or query_len == 0 or kv_len == 0:
+        raise _segment_error(text, segment, offset, "has a zero; every number must be 1 or more")
+    if kv_len < query_len:
+        problem = (
+            f"has a KV length {kv_len} below its query length {query_len}; "
+            "the KV length counts the new tokens too"
+        )
+        raise _segment_error(text, segment, offset, problem)
+    return RequestGroup(query_len, kv_len, count)
+
+
+def _segment_error(text: str, segment: str, offset: int, problem: str) -> InputError:
+    pointer = " " * offset + "^" * max(1, len(segment))
+    return InputError(
+        f"batch spec {text!r}: {segment!r} {problem}\n    {text}\n    {pointer}", valid=GRAMMAR
+    )
+
+
+@dataclass(frozen=True)
+class Case:
+    """A batch shape and how often it is served, relative to the other cases of its workload."""
+
+    shape: BatchShape
+    weight: float = 1.0
+
+
+@dataclass(frozen=True)
+class Workload:
+    """What one plan is chosen for: the key of a table entry.
+
+    In eager mode that is one batch shape. Under a CUDA graph a split count freezes for every
+    batch of a captured size, so a workload is one batch size and query length with the
+    distribution of KV lengths served at that size, and its cases share one plan.
+    """
+
+    cases: tuple[Case, ...]
+
+    def __post_init__(self) -> None:
+        if len({self._family(case.shape) for case in self.cases}) != 1:
+            raise ValueError("the cases of a workload differ in more than their KV length")
+
+    @staticmethod
+    def _family(shape: BatchShape) -> tuple[tuple[int, int], ...]:
+        return tuple((group.query_len, group.count) for group in shape.groups)
+
+    @property
+    def weight(self) -> float:
+        return sum(case.weight for case in self.cases)
+
+    def shares(self) -> list[float]:
+        """The weight of each case as a share of the workload, summing to one."""
+        return [case.weight / self.weight for case in self.cases]
+
+    def __str__(self) -> str:
+        if len(self.cases) == 1:
+            return str(self.cases[0].shape)
+        group = self.cases[0].shape.groups[0]
+        lens = ",".join(format_size(case.shape.max_kv_len) for case in self.cases)
+        count = str(group.count) if group.count > 1 else ""
+        return f"{count}q{format_size(group.query_len)}s{{{lens}}}"
+
+    @classmethod
+    def parse(cls, text: str) -> "Workload":
+        """Read a table's key: a batch spec, or one with KV lengths in braces, ``32q1s{512,1k}``.
+
+        The weights are not part of a key, so every case gets the same.
+
+        Raises:
+            InputError: not a key that `str` of a workload could have given.
+        """
+        match = _MANY_LENGTHS.fullmatch(text)
+        specs = [match[1] + kv_len for kv_len in match[2].split(",")] if match else [text]
+        workload = cls(tuple(Case(BatchShape.parse(spec)) for spec in specs))
+        if str(workload) != text:
+            raise InputError(
+                f"shape {text!r} is not in its canonical form", valid=repr(str(workload))
+            )
+        return workload
+
+    @classmethod
+    def eager(cls, cases: Iterable[Case]) -> list["Workload"]:
+        """One workload a shape: in eager mode a lookup sees the real lengths of each step."""
+        return [cls((case,)) for case in cases]
+
+    @classmethod
+    def graph(cls, cases: Iterable[Case]) -> list["Workload"]:
+        """One workload per captured (batch size, query length), over its KV lengths.
+
+        Only uniform decode shapes are captured; the caller leaves out the others.
+        """
+        families: dict[tuple[tuple[int, int], ...], list[Case]] = {}
+        for case in cases:
+            families.setdefault(cls._family(case.shape), []).append(case)
+        return [
+            cls(tuple(sorted(family, key=lambda case: case.shape.max_kv_len)))
+            for family in families.values()
+        ]

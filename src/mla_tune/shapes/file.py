@@ -1,0 +1,419 @@
+"""shapes.yaml: what to tune for. Reads our own files and vLLM's attention-benchmark configs."""
+
+__all__ = ["ShapesFile", "load_shapes"]
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+from mla_tune.document import Document
+from mla_tune.errors import InputError, nearest_hint
+from mla_tune.shapes.batch import BatchShape, Case, RequestGroup, format_size, parse_size
+from mla_tune.shapes.model import PRESETS, MlaDimensions
+
+MODES = ("eager", "graph")
+KV_CACHE_DTYPES = ("auto", "bfloat16", "fp8", "fp8_e4m3", "fp8_ds_mla")
+
+# Keys of vLLM's benchmarks/attention_benchmarks/configs/*.yaml that have no meaning here.
+VLLM_ONLY_KEYS = {
+    "description": "a title",
+    "device": "the command's --device decides",
+    "profile_memory": "memory is estimated before allocating",
+    "repeats": "samples follow the noise seen",
+    "warmup_iters": "warm-up follows the timer",
+    "warmup_ms": "warm-up follows the timer",
+    "num_layers": "one layer is timed",
+    "mode": "every plan is measured in every mode; see engine: {modes: …}",
+    "output": "the command's --out decides",
+    "parameter_sweep": "all knobs are searched",
+    "model_parameter_sweep": "use tensor_parallel_sizes",
+    "prefill_backends": "every prefill backend that runs here is tried",
+    "chunked_prefill": "vLLM's own workspace size is kept",
+    "fp8_output_scale": "not a tuned setting",
+    "fuse_quant_op": "not a tuned setting",
+    "sparse_mla_dense_mha_max_seq_len": "not a tuned setting",
+    "sparse_mla_masked_mha_max_seq_len": "not a tuned setting",
+    "sparse_mla_mha_variants": "not a tuned setting",
+    "sparse_mla_topk_pattern": "top-k slots are drawn at random",
+}
+VLLM_MODEL_KEYS = {
+    "num_layers": "one layer is timed",
+    "block_size": "each backend brings the block size vLLM uses for it",
+}
+
+
+def _size_in_message(value: Any) -> int:
+    try:
+        return parse_size(value)
+    except InputError as error:
+        raise ValueError(f"{error.what}; valid: {error.valid}") from None
+
+
+def _distribution(value: Any) -> Any:
+    """Allow a list of lengths where a mapping of length to weight may stand."""
+    if isinstance(value, list):
+        return dict.fromkeys(value, 1.0)
+    return value if isinstance(value, dict) else {value: 1.0}
+
+
+def _as_list(value: Any) -> Any:
+    return value if isinstance(value, list) else [value]
+
+
+Size = Annotated[int, BeforeValidator(_size_in_message)]
+Count = Annotated[int, Field(strict=True, gt=0)]
+Weight = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Sizes = Annotated[list[Size], BeforeValidator(_as_list), Field(min_length=1)]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class ModelSection(_Strict):
+    """``model:`` as a mapping, with the keys of vLLM's benchmark."""
+
+    name: str | None = None
+    num_q_heads: Count | None = None
+    kv_lora_rank: Count | None = None
+    qk_nope_head_dim: Count | None = None
+    qk_rope_head_dim: Count | None = None
+    v_head_dim: Count | None = None
+    num_kv_heads: Count | None = None
+    head_dim: Count | None = None
+    max_model_len: Size | None = None
+
+
+class WeightedSpec(_Strict):
+    """A batch spec with the share of traffic it stands for."""
+
+    spec: str
+    weight: Weight = 1.0
+
+
+class Grid(_Strict):
+    """Every combination of batch sizes, query lengths and KV lengths (with their weights)."""
+
+    batch_sizes: Sizes
+    query_lens: Sizes = [1]
+    kv_lens: Annotated[dict[Size, Weight], BeforeValidator(_distribution), Field(min_length=1)]
+
+
+class SpecRange(BaseModel):
+    """vLLM's ``batch_spec_ranges``: a template and, per placeholder, a range of integers."""
+
+    model_config = ConfigDict(extra="allow")
+    template: str
+
+
+class Range(_Strict):
+    start: Count
+    stop: Count
+    step: Count = 1
+    end_inclusive: bool = True
+
+    def values(self) -> range:
+        return range(self.start, self.stop + int(self.end_inclusive), self.step)
+
+
+class EngineSection(_Strict):
+    """How production runs the backend: decode under CUDA graphs, the rest eagerly."""
+
+    modes: Annotated[list[str], BeforeValidator(_as_list), Field(min_length=1)] = ["eager"]
+    max_model_len: Size = 131072
+
+    @model_validator(mode="after")
+    def _known_modes(self) -> "EngineSection":
+        for mode in self.modes:
+            if mode not in MODES:
+                raise ValueError(f"unknown mode {mode!r}; valid: {', '.join(MODES)}")
+        return self
+
+
+class ShapesSection(_Strict):
+    """The top level of a shapes file."""
+
+    model: str | ModelSection = "deepseek-v3"
+    tensor_parallel_sizes: Annotated[list[Count], BeforeValidator(_as_list)] = [1]
+    kv_cache_dtype: Annotated[list[str], BeforeValidator(_as_list)] = ["auto"]
+    engine: EngineSection = EngineSection()
+    index_topk: Count = 2048
+    batch_specs: list[str | WeightedSpec] = []
+    batch_spec_ranges: list[SpecRange] = []
+    batch_sizes: list[Count] = []
+    grids: list[Grid] = []
+    backend: str | None = None
+    backends: list[str] = []
+    decode_backends: list[str] = []
+
+
+@dataclass(frozen=True)
+class ShapesFile:
+    """A shapes file, read and checked.
+
+    ``models`` holds the dimensions of ``whole_model`` once per tensor-parallel size; ``notices``
+    names what the file says that does not apply here, one line each.
+    """
+
+    path: Path
+    whole_model: MlaDimensions
+    models: tuple[MlaDimensions, ...]
+    cases: tuple[Case, ...]
+    kv_cache_dtypes: tuple[str, ...]
+    modes: tuple[str, ...]
+    max_model_len: int
+    index_topk: int
+    backends: tuple[str, ...]
+    notices: tuple[str, ...] = field(default=())
+
+
+def load_shapes(path: Path) -> ShapesFile:
+    """Read ``path`` as a shapes file or as one of vLLM's attention-benchmark configs.
+
+    Raises:
+        InputError: names the file, the line, the key and the value, and what is valid.
+    """
+    document = Document.load(path, what="shapes file")
+    data, notices = _without_vllm_only_keys(document)
+    section = _validated(document, data)
+    model, model_len, model_notices = _dimensions(document, section.model)
+    cases = _cases(document, section)
+    max_model_len = section.engine.max_model_len
+    if model_len is not None and "engine" not in data:
+        max_model_len = model_len
+    longest = max(case.shape.max_kv_len for case in cases)
+    if longest > max_model_len:
+        if "engine" in data:
+            raise InputError(
+                f"{document.where(('engine', 'max_model_len'))}: max_model_len {max_model_len} "
+                f"is below the longest KV length of the shapes, {longest}",
+                remedy="raise max_model_len or leave out the longer shapes",
+            )
+        max_model_len = longest
+    for dtype in section.kv_cache_dtype:
+        if dtype not in KV_CACHE_DTYPES:
+            raise InputError(
+                f"{document.where(('kv_cache_dtype',))}: unknown KV cache dtype {dtype!r}",
+                valid=", ".join(KV_CACHE_DTYPES),
+                remedy=nearest_hint(dtype, KV_CACHE_DTYPES),
+            )
+    return ShapesFile(
+        path=path,
+        whole_model=model,
+        models=_sharded(document, model, section.tensor_parallel_sizes),
+        cases=cases,
+        kv_cache_dtypes=tuple(dict.fromkeys(section.kv_cache_dtype)),
+        modes=tuple(dict.fromkeys(section.engine.modes)),
+        max_model_len=max_model_len,
+        index_topk=section.index_topk,
+        backends=tuple(dict.fromkeys(_listed_backends(section))),
+        notices=(*notices, *model_notices),
+    )
+
+
+def _listed_backends(section: ShapesSection) -> list[str]:
+    listed = [section.backend] if section.backend else []
+    return [*listed, *section.backends, *section.decode_backends]
+
+
+def _without_vllm_only_keys(document: Document) -> tuple[dict[str, Any], list[str]]:
+    """Drop what vLLM's configs hold for their own runner, naming each part dropped."""
+    data, notices = {}, []
+    for key, value in document.data.items():
+        if key in VLLM_ONLY_KEYS:
+            notices.append(f"{document.where((key,))}: {key}: skipped ({VLLM_ONLY_KEYS[key]})")
+        elif isinstance(key, str) and key.isupper() and isinstance(value, dict):
+            notices.append(f"{document.where((key,))}: {key}: skipped (all knobs are searched)")
+        else:
+            data[key] = value
+    model = data.get("model")
+    if isinstance(model, dict):
+        for key in VLLM_MODEL_KEYS.keys() & model.keys():
+            where = document.where(("model", key))
+            notices.append(f"{where}: model.{key}: skipped ({VLLM_MODEL_KEYS[key]})")
+        data["model"] = {k: v for k, v in model.items() if k not in VLLM_MODEL_KEYS}
+    return data, sorted(notices)
+
+
+def _validated(document: Document, data: dict[str, Any]) -> ShapesSection:
+    try:
+        return ShapesSection.model_validate(data)
+    except ValidationError as error:
+        raise _schema_error(document, error) from None
+
+
+def _schema_error(document: Document, error: ValidationError) -> InputError:
+    """Say the first of pydantic's findings in our own form, with the line it stands on."""
+    # A union reports one finding per member; the deepest is about the one that was meant.
+    detail = max(error.errors(), key=lambda item: len(item["loc"]))
+    location = tuple(part for part in detail["loc"] if not _is_union_member(part))
+    where, key = document.where(location), ".".join(map(str, location))
+    if detail["type"] == "extra_forbidden":
+        known = _known_keys(location[:-1])
+        return InputError(
+            f"{where}: unknown key {key!r}",
+            valid=", ".join(known),
+            remedy=nearest_hint(str(location[-1]), known) or "remove it",
+        )
+    if detail["type"] == "missing":
+        return InputError(f"{where}: {key!r} is missing")
+    message = detail["msg"].removeprefix("Value error, ")
+    return InputError(f"{where}: {key}: {message}, not {detail['input']!r}")
+
+
+def _is_union_member(part: int | str) -> bool:
+    return isinstance(part, str) and (part in {"str", "[key]"} or part[:1].isupper())
+
+
+def _known_keys(location: tuple[int | str, ...]) -> list[str]:
+    sections: dict[str, type[BaseModel]] = {
+        "model": ModelSection,
+        "engine": EngineSection,
+        "grids": Grid,
+        "batch_specs": WeightedSpec,
+    }
+    section = sections.get(str(location[0]), ShapesSection) if location else ShapesSection
+    return list(section.model_fields)
+
+
+def _dimensions(
+    document: Document, model: str | ModelSection
+) -> tuple[MlaDimensions, int | None, list[str]]:
+    """Resolve ``model:`` to dimensions, a model length if it names one, and notices."""
+    if isinstance(model, str):
+        model = ModelSection(name=model)
+        unknown_name_ok = False
+    else:
+        unknown_name_ok = model.num_q_heads is not None
+    notices: list[str] = []
+    base = PRESETS.get((model.name or "").lower())
+    if base is None and model.name is not None and not unknown_name_ok:
+        raise InputError(
+            f"{document.where(('model',))}: unknown model {model.name!r}",
+            valid=f"{', '.join(PRESETS)}, or a mapping that gives num_q_heads and the dimensions",
+            remedy=nearest_hint(model.name.lower(), PRESETS),
+        )
+    names = MlaDimensions.__dataclass_fields__
+    given = {name: getattr(model, name) for name in names if getattr(model, name) is not None}
+    if base is None:
+        base = PRESETS["deepseek-v3"]
+        taken = sorted(set(names) - set(given))
+        if taken:
+            where = document.where(("model",))
+            notices.append(f"{where}: model: {', '.join(taken)} not given, taken from deepseek-v3")
+    dims = MlaDimensions(**{name: given.get(name, getattr(base, name)) for name in names})
+    if model.num_kv_heads not in (None, 1):
+        where = document.where(("model", "num_kv_heads"))
+        notices.append(
+            f"{where}: model.num_kv_heads: skipped (MLA has one latent KV head, "
+            f"not {model.num_kv_heads}; is this a configuration for other attention?)"
+        )
+    elif model.head_dim not in (None, dims.latent_dim):
+        raise InputError(
+            f"{document.where(('model', 'head_dim'))}: model.head_dim is {model.head_dim}, but "
+            f"kv_lora_rank + qk_rope_head_dim is {dims.latent_dim}",
+            remedy="leave head_dim out, or correct one of the three",
+        )
+    return dims, model.max_model_len, notices
+
+
+def _sharded(
+    document: Document, model: MlaDimensions, sizes: list[int]
+) -> tuple[MlaDimensions, ...]:
+    try:
+        return tuple(dict.fromkeys(model.sharded(size) for size in sizes))
+    except InputError as error:
+        where = document.where(("tensor_parallel_sizes",))
+        raise InputError(f"{where}: {error.what}", valid=error.valid) from None
+
+
+def _cases(document: Document, section: ShapesSection) -> tuple[Case, ...]:
+    """Collect the shapes of all three forms, refusing a shape that stands twice."""
+    cases: dict[BatchShape, Case] = {}
+    origin: dict[BatchShape, str] = {}
+    for where, case in _all_cases(document, section):
+        if case.shape in cases:
+            raise InputError(
+                f"{where}: batch shape {str(case.shape)!r} stands twice; "
+                f"it is already at {origin[case.shape]}",
+                remedy="remove one, or give one of them the joint weight",
+            )
+        cases[case.shape] = case
+        origin[case.shape] = where
+    if not cases:
+        raise InputError(
+            f"{document.path}: no batch shapes",
+            valid="batch_specs: [32q1s1k, …], batch_spec_ranges: or grids:",
+        )
+    return tuple(cases.values())
+
+
+def _all_cases(document: Document, section: ShapesSection) -> Iterator[tuple[str, Case]]:
+    specs: list[tuple[str, str, float]] = []
+    for index, item in enumerate(section.batch_specs):
+        spec, weight = (item, 1.0) if isinstance(item, str) else (item.spec, item.weight)
+        specs.append((document.where(("batch_specs", index)), spec, weight))
+    for index, spec_range in enumerate(section.batch_spec_ranges):
+        where = document.where(("batch_spec_ranges", index))
+        specs.extend((where, spec, 1.0) for spec in _expand(document, index, spec_range))
+    # vLLM repeats each spec for every batch size, by prefixing the count.
+    sizes = section.batch_sizes or [1]
+    for where, spec, weight in specs:
+        shape = _parse_at(where, spec)
+        for size in sizes:
+            groups = (RequestGroup(g.query_len, g.kv_len, g.count * size) for g in shape.groups)
+            yield where, Case(BatchShape.of(groups), weight)
+    for index, grid in enumerate(section.grids):
+        yield from _grid_cases(document.where(("grids", index)), grid)
+
+
+def _parse_at(where: str, spec: str) -> BatchShape:
+    try:
+        return BatchShape.parse(spec)
+    except InputError as error:
+        raise InputError(f"{where}: {error.what}", valid=error.valid) from None
+
+
+def _expand(document: Document, index: int, item: SpecRange) -> Iterator[str]:
+    ranges: dict[str, Range] = {}
+    for name, value in (item.model_extra or {}).items():
+        try:
+            ranges[name] = Range.model_validate(value)
+        except ValidationError as error:
+            where = document.where(("batch_spec_ranges", index, name))
+            raise InputError(
+                f"{where}: batch_spec_ranges[{index}].{name}: {error.errors()[0]['msg']}",
+                valid="{start: N, stop: N, step: N, end_inclusive: true}",
+            ) from None
+    yield from _fill(document, index, item.template, dict(ranges))
+
+
+def _fill(document: Document, index: int, template: str, ranges: dict[str, Range]) -> Iterator[str]:
+    if not ranges:
+        if "{" in template:
+            raise InputError(
+                f"{document.where(('batch_spec_ranges', index))}: template {template!r} has a "
+                "placeholder without a range"
+            )
+        yield template
+        return
+    name, values = next(iter(ranges.items()))
+    rest = {key: value for key, value in ranges.items() if key != name}
+    for value in values.values():
+        yield from _fill(document, index, template.replace(f"{{{name}}}", str(value)), rest)
+
+
+def _grid_cases(where: str, grid: Grid) -> Iterator[tuple[str, Case]]:
+    for batch in grid.batch_sizes:
+        for query_len in grid.query_lens:
+            for kv_len, weight in grid.kv_lens.items():
+                if kv_len < query_len:
+                    raise InputError(
+                        f"{where}: grid combines query length {query_len} with KV length "
+                        f"{format_size(kv_len)}; the KV length counts the new tokens too",
+                        remedy="split the grid in two",
+                    )
+                yield where, Case(BatchShape.of([RequestGroup(query_len, kv_len, batch)]), weight)

@@ -1,0 +1,293 @@
+"""The trial ledger: one Optuna study per (backend, workload), in a journal that survives kills.
+
+The only file that imports Optuna. Spaces here have 5 to 60 effective plans, and over so few
+every sampler proposes plans twice and misses the best one at times; so the default policy
+enumerates: all plans are queued, likeliest first, and Optuna keeps the books. Larger spaces are
+sampled (`Policy`).
+"""
+
+__all__ = ["Journal", "Ledger", "Outcome", "Policy"]
+
+import hashlib
+import json
+import math
+import os
+import socket
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import optuna
+import psutil
+from filelock import FileLock, Timeout
+from optuna.exceptions import ExperimentalWarning
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
+from optuna.trial import FrozenTrial, Trial, TrialState
+
+from mla_tune.errors import EnvironmentFailure, InputError
+from mla_tune.knobs import Plan
+
+optuna.logging.set_verbosity(optuna.logging.WARNING)
+
+SAMPLERS: dict[str, Callable[[int], optuna.samplers.BaseSampler]] = {
+    "tpe": lambda seed: optuna.samplers.TPESampler(seed=seed),
+    "gp": lambda seed: optuna.samplers.GPSampler(seed=seed),
+    "random": lambda seed: optuna.samplers.RandomSampler(seed=seed),
+}
+LARGEST_ENUMERATED = 100
+
+
+@dataclass(frozen=True)
+class Policy:
+    """How plans are proposed.
+
+    Attributes:
+        name: ``enumerate`` queues every plan; ``tpe``, ``gp`` and ``random`` are Optuna's samplers
+            over the plans' positions.
+        patience: stop after this many trials in a row without a better plan; None: never.
+        budget: the most trials of a sampler; None: as many as there are plans.
+        seed: of the sampler.
+    """
+
+    name: str = "enumerate"
+    patience: int | None = None
+    budget: int | None = None
+    seed: int = 0
+
+    @classmethod
+    def for_space(cls, num_plans: int) -> "Policy":
+        """Enumerate up to a hundred plans; beyond, a Gaussian process with patience."""
+        if num_plans <= LARGEST_ENUMERATED:
+            return cls()
+        return cls("gp", patience=25, budget=60)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a trial.
+
+    Attributes:
+        plan: what was tried.
+        latency_us: expected latency over the workload, or None when the plan failed.
+        dropped: why it went no further (screened out, failed, quarantined), or empty.
+        rounds: the samples, as `Samples.rounds`.
+    """
+
+    plan: Plan
+    latency_us: float | None
+    dropped: str = ""
+    rounds: tuple[tuple[float, ...], ...] = ()
+
+
+class Journal:
+    """One journal file, held by one run at a time.
+
+    Raises:
+        InputError: another run holds it.
+        EnvironmentFailure: it cannot be written.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._lock = FileLock(f"{path}.in-use")
+            self._lock.acquire(timeout=0)
+            # A killed run may have left Optuna's own lock behind; it waits 30 s for it.
+            path.with_name(f"{path.name}.lock").unlink(missing_ok=True)
+        except Timeout:
+            raise InputError(
+                f"study {path} is in use by another run",
+                remedy="wait for it, or give this run another --study-dir",
+            ) from None
+        except OSError as error:
+            raise EnvironmentFailure(
+                f"study folder {path.parent} cannot be written: {error.strerror or error}",
+                remedy="choose another --study-dir",
+            ) from None
+        _drop_torn_line(path)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ExperimentalWarning)
+            self._storage = JournalStorage(JournalFileBackend(str(path)))
+
+    def ledger(
+        self, workload: str, plans: Sequence[Plan], policy: Policy, ranking: Sequence[Plan] = ()
+    ) -> "Ledger":
+        """Open the study of one workload, going on where an earlier run left it.
+
+        Args:
+            workload: its key.
+            plans: the effective plans, the default first.
+            policy: how to propose them.
+            ranking: plans to try soonest after the default, likeliest first.
+        """
+        # A changed space gets a study of its own: Optuna refuses to resume into another one.
+        space = hashlib.sha256(repr([plan.as_dict() for plan in plans]).encode()).hexdigest()[:8]
+        study = optuna.create_study(
+            study_name=f"{workload}#{space}",
+            storage=self._storage,
+            sampler=SAMPLERS.get(policy.name, SAMPLERS["random"])(policy.seed),
+            direction="minimize",
+            load_if_exists=True,
+        )
+        return Ledger(study, tuple(plans), policy, ranking)
+
+    def close(self) -> None:
+        """Let other runs have the journal."""
+        self._lock.release()
+
+
+def _drop_torn_line(path: Path) -> None:
+    """Cut off a last line that a kill left half written; every reader would fail on it."""
+    if not path.exists():
+        return
+    content = path.read_bytes()
+    kept = content[: content.rfind(b"\n") + 1]
+    last = kept.rstrip(b"\n").rfind(b"\n") + 1
+    try:
+        if kept:
+            json.loads(kept[last:])
+    except ValueError:
+        kept = kept[:last]
+    if len(kept) < len(content):
+        with path.open("r+b") as file:
+            file.truncate(len(kept))
+            os.fsync(file.fileno())
+
+
+class Ledger:
+    """The trials of one workload."""
+
+    def __init__(
+        self, study: optuna.Study, plans: tuple[Plan, ...], policy: Policy, ranking: Sequence[Plan]
+    ) -> None:
+        self._study = study
+        self._plans = plans
+        self._policy = policy
+        self._return_orphans()
+        if policy.name == "enumerate":
+            known = {_plan_of(trial) for trial in study.get_trials(deepcopy=False)}
+            first = [plan for plan in ranking if plan in plans[1:]]
+            for plan in dict.fromkeys((plans[0], *first, *plans)):
+                if plan not in known:
+                    self._queue(plan)
+
+    def _queue(self, plan: Plan) -> None:
+        index = self._plans.index(plan)
+        self._study.enqueue_trial({"plan": index}, user_attrs={"knobs": plan.as_dict()})
+
+    def _return_orphans(self) -> None:
+        """Queue again what a killed run had begun: its trial stays RUNNING and is never told."""
+        for trial in self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+            # The journal is locked by this run, so whoever began it is gone or is this process.
+            if trial.user_attrs.get("owner") != _owner():
+                self._study.tell(trial.number, state=TrialState.FAIL)
+                if "knobs" in trial.user_attrs:
+                    self._queue(Plan.from_dict(trial.user_attrs["knobs"]))
+
+    @property
+    def verdict(self) -> dict[str, Any] | None:
+        """What was decided in an earlier run, as it was stored."""
+        stored: dict[str, Any] | None = self._study.user_attrs.get("verdict")
+        return stored
+
+    def decide(self, verdict: dict[str, Any]) -> None:
+        """Store the verdict; from here on a resumed run measures nothing."""
+        self._study.set_user_attr("verdict", verdict)
+
+    def outcomes(self) -> list[Outcome]:
+        """Everything told so far, in the order it was tried, each plan once."""
+        states = (TrialState.COMPLETE, TrialState.PRUNED)
+        trials = self._study.get_trials(deepcopy=False, states=states)
+        return [_outcome(trial) for trial in trials if "repeats" not in trial.user_attrs]
+
+    def pending(self) -> Iterator[tuple[Trial, Plan]]:
+        """Hand out plans until the policy has enough, each to be told by `tell`."""
+        if self._policy.name == "enumerate":
+            yield from self._queued()
+        else:
+            yield from self._sampled()
+
+    def _queued(self) -> Iterator[tuple[Trial, Plan]]:
+        # Optuna's ask() on an empty queue would make up a trial, hence the look beforehand.
+        while self._study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
+            if self._out_of_patience():
+                return
+            yield self._ask()
+
+    def _sampled(self) -> Iterator[tuple[Trial, Plan]]:
+        budget = min(self._policy.budget or len(self._plans), len(self._plans))
+        if not self.outcomes():
+            self._queue(self._plans[0])
+        # Samplers propose a plan again and again; it counts as an attempt but is not measured.
+        for _ in range(4 * budget):
+            known = {outcome.plan: outcome for outcome in self.outcomes()}
+            if len(known) >= budget or self._out_of_patience():
+                return
+            trial, plan = self._ask()
+            if plan in known:
+                trial.set_user_attr("repeats", True)
+                self._study.tell(trial, known[plan].latency_us, state=_state(known[plan]))
+                continue
+            yield trial, plan
+
+    def _ask(self) -> tuple[Trial, Plan]:
+        trial = self._study.ask()
+        plan = self._plans[trial.suggest_int("plan", 0, len(self._plans) - 1)]
+        trial.set_user_attr("knobs", plan.as_dict())
+        trial.set_user_attr("owner", _owner())
+        return trial, plan
+
+    def _out_of_patience(self) -> bool:
+        if self._policy.patience is None:
+            return False
+        latencies = [math.inf if o.dropped else o.latency_us or math.inf for o in self.outcomes()]
+        if min(latencies, default=math.inf) == math.inf:
+            return False
+        return len(latencies) - 1 - latencies.index(min(latencies)) >= self._policy.patience
+
+    def tell(self, trial: Trial, outcome: Outcome) -> None:
+        """Put a trial's outcome on disk.
+
+        A dropped plan is told PRUNED with its reason: Optuna's samplers ignore a FAIL and would
+        propose the plan again.
+        """
+        trial.set_user_attr("rounds", [list(case) for case in outcome.rounds])
+        if outcome.latency_us is not None:
+            trial.set_user_attr("latency_us", outcome.latency_us)
+        if outcome.dropped:
+            trial.set_user_attr("dropped", outcome.dropped)
+            if outcome.latency_us is not None:
+                trial.report(outcome.latency_us, step=0)
+            self._study.tell(trial, state=TrialState.PRUNED)
+        else:
+            self._study.tell(trial, outcome.latency_us)
+
+
+def _state(outcome: Outcome) -> TrialState:
+    return TrialState.PRUNED if outcome.dropped else TrialState.COMPLETE
+
+
+def _plan_of(trial: FrozenTrial) -> Plan | None:
+    """The plan of a trial that counts; a failed one was queued again under a new number."""
+    if trial.state == TrialState.FAIL or "knobs" not in trial.user_attrs:
+        return None
+    return Plan.from_dict(trial.user_attrs["knobs"])
+
+
+def _outcome(trial: FrozenTrial) -> Outcome:
+    attributes = trial.user_attrs
+    return Outcome(
+        plan=Plan.from_dict(attributes["knobs"]),
+        latency_us=attributes.get("latency_us"),
+        dropped=attributes.get("dropped", ""),
+        rounds=tuple(tuple(case) for case in attributes.get("rounds", ())),
+    )
+
+
+def _owner() -> str:
+    process = psutil.Process()
+    return f"{socket.gethostname()}:{process.pid}:{process.create_time():.2f}"

@@ -1,0 +1,20 @@
+"""The YAML lookup table: its schema, its file, and lookups in it."""
+
+__all__ = [
+    "DEFAULT_WITHIN",
+    "SCHEMA_VERSION",
+    "CaseResult",
+    "Entry",
+    "Header",
+    "Lookup",
+    "Speedup",
+    "Table",
+    "TableFile",
+    "check_mergeable",
+    "merge",
+    "write_atomically",
+]
+
+from mla_tune.table.lookup import DEFAULT_WITHIN, Lookup, Table
+from mla_tune.table.schema import SCHEMA_VERSION, CaseResult, Entry, Header, Speedup
+from mla_tune.table.store import TableFile, check_mergeable, merge, write_atomically

@@ -1,0 +1,142 @@
+"""Finding the entry for a batch: the exact one, the nearest within a bound, or none."""
+
+__all__ = ["DEFAULT_WITHIN", "Lookup", "Table"]
+
+import math
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from mla_tune.errors import InputError
+from mla_tune.knobs import Plan
+from mla_tune.shapes import BatchShape, RequestGroup, Workload
+from mla_tune.table.schema import Entry, Header
+from mla_tune.table.store import TableFile
+
+# Entries are commonly a factor of two apart; 1.5 covers the gap between two such neighbours
+# (each reaches past their geometric middle) and no more.
+DEFAULT_WITHIN = 1.5
+
+
+@dataclass(frozen=True)
+class Lookup:
+    """The answer to a lookup.
+
+    Attributes:
+        shape: what was asked for, as a batch spec.
+        entry: the entry that answers, or None on a miss.
+        plan: the plan to use, or None for the backend's default (also on a miss).
+        factor: by how much the farthest of batch, query and KV length is off; 1.0 is exact.
+        reason: on a miss, what the nearest entry was and why it does not count.
+    """
+
+    shape: str
+    entry: Entry | None
+    plan: Plan | None
+    factor: float
+    reason: str = ""
+
+    @property
+    def is_hit(self) -> bool:
+        return self.entry is not None
+
+    @property
+    def is_exact(self) -> bool:
+        return self.is_hit and self.factor == 1.0
+
+
+class Table:
+    """A table in memory, for lookups."""
+
+    def __init__(self, header: Header, entries: tuple[Entry, ...]) -> None:
+        self.header = header
+        self.entries = entries
+        self._workloads = [(Workload.parse(entry.shape), entry) for entry in entries]
+
+    @classmethod
+    def load(cls, path: Path | str) -> "Table":
+        """Read the table at ``path``.
+
+        Raises:
+            InputError: as `TableFile.load`.
+        """
+        file = TableFile.load(Path(path))
+        return cls(file.header, file.entries)
+
+    def lookup(
+        self, *, batch: int, kv_len: int, query_len: int = 1, within: float = DEFAULT_WITHIN
+    ) -> Lookup:
+        """Find the plan for ``batch`` requests of ``query_len`` new and ``kv_len`` tokens in all.
+
+        Returns the exact entry, else the nearest one whose batch, query length and KV length are
+        each within a factor ``within`` of what was asked, else a miss. A single-token decode is
+        only ever answered by a single-token entry.
+
+        Raises:
+            InputError: a length below one, or a KV length below the query length.
+        """
+        if min(batch, query_len, kv_len) < 1 or kv_len < query_len or not within >= 1.0:
+            raise InputError(
+                f"cannot look up batch {batch}, query length {query_len}, KV length {kv_len} "
+                f"within a factor {within}",
+                valid="all at least 1, and a KV length that counts the query too",
+            )
+        return self.lookup_shape(
+            BatchShape.of([RequestGroup(query_len, kv_len, batch)]), within=within
+        )
+
+    def lookup_shape(self, shape: BatchShape, *, within: float = DEFAULT_WITHIN) -> Lookup:
+        """Find the plan for any batch shape; a mixed one is answered only by its exact entry."""
+        scored = [
+            (_factor(shape, workload), index) for index, (workload, _) in enumerate(self._workloads)
+        ]
+        factor, index = min(scored, default=(math.inf, -1))
+        if factor <= within:
+            workload, entry = self._workloads[index]
+            plan = _same_paths(entry.plan, workload.cases[0].shape, shape)
+            return Lookup(str(shape), entry, plan, factor)
+        return Lookup(str(shape), None, None, factor, self._miss_reason(factor, index, within))
+
+    def _miss_reason(self, factor: float, index: int, within: float) -> str:
+        if factor == math.inf:
+            return "no entry of this kind; the backend's default applies"
+        nearest = self.entries[index].shape
+        return (
+            f"the nearest entry, {nearest}, is off by a factor {factor:.2f}, beyond the bound of "
+            f"{within:g}; the backend's default applies"
+        )
+
+
+def _factor(shape: BatchShape, workload: Workload) -> float:
+    """How far ``shape`` is from ``workload``, as the largest ratio of batch, query or KV length."""
+    if any(case.shape == shape for case in workload.cases):
+        return 1.0
+    if len(shape.groups) > 1 or len(workload.cases[0].shape.groups) > 1:
+        return math.inf
+    asked, measured = shape.groups[0], workload.cases[0].shape.groups[0]
+    if (asked.query_len == 1) != (measured.query_len == 1):
+        return math.inf
+    kv_lens = [case.shape.max_kv_len for case in workload.cases]
+    inside = min(max(asked.kv_len, min(kv_lens)), max(kv_lens))
+    return max(
+        _ratio(asked.count, measured.count),
+        _ratio(asked.query_len, measured.query_len),
+        _ratio(asked.kv_len, inside),
+    )
+
+
+def _ratio(one: int, other: int) -> float:
+    return max(one / other, other / one)
+
+
+def _same_paths(plan: Plan | None, measured: BatchShape, asked: BatchShape) -> Plan | None:
+    """Move a threshold with the query length, so that the batch takes the path that was measured.
+
+    A threshold of 256 that won for queries of 256 says "decode"; for a neighbour of 300 tokens,
+    256 would say "prefill".
+    """
+    if plan is None or plan.reorder_batch_threshold is None or not asked.is_uniform:
+        return plan
+    threshold = plan.reorder_batch_threshold
+    if measured.max_query_len <= threshold:
+        return replace(plan, reorder_batch_threshold=max(threshold, asked.max_query_len))
+    return replace(plan, reorder_batch_threshold=max(1, min(threshold, asked.max_query_len - 1)))

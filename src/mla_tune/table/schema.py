@@ -1,0 +1,161 @@
+"""What a table says: a header that names what it is true for, and one entry a workload.
+
+Schema versions:
+    1  first shipped; header, entries with plan, ties, latency, speed-up and per-length cases.
+"""
+
+__all__ = ["SCHEMA_VERSION", "CaseResult", "Device", "Engine", "Entry", "Header", "Speedup"]
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer
+
+from mla_tune.environment import Environment
+from mla_tune.errors import InputError
+from mla_tune.knobs import Plan
+from mla_tune.shapes import MlaDimensions, Workload
+
+SCHEMA_VERSION = 1
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+def _read_plan(value: Any) -> Any:
+    """``default`` is None; anything else must be a mapping of knobs."""
+    if value == "default":
+        return None
+    if isinstance(value, dict):
+        try:
+            return Plan.from_dict(value)
+        except InputError as error:
+            raise ValueError(str(error)) from None
+    if value is None or isinstance(value, Plan):
+        return value
+    raise ValueError("a plan is a mapping of knobs, or the word default")
+
+
+def _write_plan(plan: Plan | None) -> Any:
+    return "default" if plan is None else plan.as_dict()
+
+
+def _canonical_shape(value: Any) -> Any:
+    try:
+        Workload.parse(str(value))
+    except InputError as error:
+        raise ValueError(error.what) from None
+    return value
+
+
+TablePlan = Annotated[
+    Plan | None, BeforeValidator(_read_plan), PlainSerializer(_write_plan, return_type=Any)
+]
+ShapeKey = Annotated[str, BeforeValidator(_canonical_shape)]
+Latency = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+class Device(_Record):
+    """The device a table was measured on. ``compute_capability`` is absent for a CPU."""
+
+    name: str
+    compute_capability: str | None = None
+    sm_count: int
+
+
+class Engine(_Record):
+    """How production runs the backend; see `mla_tune.backends.interface.Setup`."""
+
+    mode: Literal["eager", "graph"]
+    max_model_len: int
+
+
+class Header(_Record):
+    """What the entries are true for."""
+
+    schema_version: int = SCHEMA_VERSION
+    backend: str
+    device: Device
+    model: dict[str, int]
+    kv_cache_dtype: str
+    engine: Engine
+    software: dict[str, str]
+
+    @classmethod
+    def of(
+        cls,
+        environment: Environment,
+        backend: str,
+        model: MlaDimensions,
+        kv_cache_dtype: str,
+        mode: str,
+        max_model_len: int,
+    ) -> "Header":
+        """The header of what is measured in ``environment``."""
+        return cls(
+            backend=backend,
+            device=Device(
+                name=environment.device_name,
+                compute_capability=environment.compute_capability,
+                sm_count=environment.sm_count,
+            ),
+            model={name: getattr(model, name) for name in MlaDimensions.__dataclass_fields__},
+            kv_cache_dtype=kv_cache_dtype,
+            engine=Engine.model_validate({"mode": mode, "max_model_len": max_model_len}),
+            software=environment.software,
+        )
+
+    def first_difference(self, other: "Header") -> tuple[str, Any, Any] | None:
+        """The first field in which two headers differ, with both values; None if they agree."""
+        mine, theirs = self.model_dump(), other.model_dump()
+        for name in mine:
+            if mine[name] != theirs[name]:
+                return name, mine[name], theirs[name]
+        return None
+
+
+class Speedup(_Record):
+    """Default latency over the plan's: the median, and its 95 % interval from paired samples."""
+
+    median: float
+    low: float
+    high: float
+
+
+class CaseResult(_Record):
+    """One KV length of an entry whose plan serves several."""
+
+    kv_len: int
+    weight: float
+    latency_us: Latency
+    default_us: Latency
+    speedup: Speedup
+
+
+class Entry(_Record):
+    """The verdict on one workload.
+
+    Attributes:
+        shape: the workload's key, such as ``32q1s1k`` or ``32q1s{512,1k}``.
+        weight: how often it is served, relative to the table's other entries.
+        plan: the plan to use, or None for the backend's own default.
+        default_plan: what the default amounts to, in knobs.
+        ties: plans that could not be told from ``plan`` (None is the default).
+        latency_us, default_us: median microseconds of the plan and of the default, weighted
+            over the cases where there are several. ``default_us`` is absent where the default
+            does not run.
+        speedup: paired comparison; absent where there was nothing to compare.
+        cases: the same per KV length, where there are several.
+        note: what a reader should know (no clean samples, failed plans, no knob that matters).
+    """
+
+    shape: ShapeKey
+    weight: float = 1.0
+    plan: TablePlan
+    default_plan: TablePlan = None
+    ties: tuple[TablePlan, ...] = ()
+    latency_us: Latency
+    default_us: Latency | None = None
+    speedup: Speedup | None = None
+    cases: tuple[CaseResult, ...] = ()
+    note: str = ""

@@ -1,0 +1,181 @@
+"""What a run shows on the terminal while it goes, and the summary at its end."""
+
+__all__ = ["TerminalReporter", "show_lookup", "show_table"]
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+from rich.table import Table as Grid
+
+from mla_tune.campaign import Assignment
+from mla_tune.errors import MlaTuneError
+from mla_tune.knobs import Plan
+from mla_tune.shapes import Workload
+from mla_tune.study import Outcome
+from mla_tune.table import Entry, Header, Lookup, Speedup
+
+
+class TerminalReporter:
+    """Progress as a live line on a terminal, and as plain lines elsewhere."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=20),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[state]}"),
+            console=console,
+            transient=True,
+            disable=not console.is_terminal,
+        )
+        self._task = self._progress.add_task("tuning", total=None, state="")
+        self._current = ""
+        self._plans = 0
+        self._tried = 0
+        self._left = 0
+        self._spent_s: list[float] = []
+        self._began = 0.0
+        self._decided: list[tuple[Assignment, Entry]] = []
+
+    def __enter__(self) -> "TerminalReporter":
+        self._progress.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._progress.stop()
+
+    @property
+    def num_decided(self) -> int:
+        return len(self._decided)
+
+    def skipped(self, what: str) -> None:
+        self._console.print(f"[dim]{what}[/dim]", highlight=False)
+
+    def assigned(self, assignments: Sequence[Assignment]) -> None:
+        self._left = sum(len(assignment.workloads) for assignment in assignments)
+        self._progress.update(self._task, total=self._left)
+        self._console.print(
+            f"{self._left} batch shapes for {len(assignments)} table(s)", highlight=False
+        )
+
+    def started(self, assignment: Assignment, workload: Workload) -> None:
+        setup = assignment.setup
+        self._current = f"{setup.backend} {setup.model.num_q_heads} heads {setup.mode} {workload}"
+        self._began = time.monotonic()
+        self._tried = 0
+
+    def planned(self, workload: Workload, num_plans: int) -> None:
+        del workload
+        self._plans = num_plans
+        self._show(f"{num_plans} plans")
+
+    def tried(self, workload: Workload, outcome: Outcome, best_us: float | None) -> None:
+        del workload
+        self._tried += 1
+        best = f", best {best_us:.1f} µs" if best_us else ""
+        self._show(f"plan {self._tried}/{self._plans} ({outcome.plan}){best}")
+
+    def confirming(self, workload: Workload, finalists: Sequence[Plan], rounds: int) -> None:
+        del workload
+        self._show(f"confirming {len(finalists)} plans, round {rounds}")
+
+    def decided(self, assignment: Assignment, workload: Workload, entry: Entry) -> None:
+        del workload
+        self._spent_s.append(time.monotonic() - self._began)
+        self._left -= 1
+        self._decided.append((assignment, entry))
+        self._progress.advance(self._task)
+        plan = "default" if entry.plan is None else str(entry.plan)
+        gain = f", {_ratio(entry.speedup)} the default's speed" if entry.plan is not None else ""
+        self._console.print(
+            f"{self._current}: {plan}, {entry.latency_us:.1f} µs{gain}{self._time_left()}",
+            highlight=False,
+            soft_wrap=True,
+        )
+
+    def failed(self, assignment: Assignment, workload: Workload, error: MlaTuneError) -> None:
+        del assignment, workload
+        self._left -= 1
+        self._progress.advance(self._task)
+        self._console.print(f"[red]{self._current}: {error}[/red]", highlight=False)
+
+    def _show(self, state: str) -> None:
+        self._progress.update(
+            self._task, description=self._current, state=state + self._time_left()
+        )
+
+    def _time_left(self) -> str:
+        measured = [seconds for seconds in self._spent_s if seconds > 0.05]
+        if not measured or not self._left:
+            return ""
+        left_s = sum(measured) / len(measured) * self._left
+        return (
+            f", about {left_s / 60:.0f} min left" if left_s > 90 else f", about {left_s:.0f} s left"
+        )
+
+    def summary(self) -> None:
+        """Print what was decided, a grid a table, and where each was written."""
+        by_path: dict[Path, list[Entry]] = {}
+        headers: dict[Path, Header] = {}
+        for assignment, entry in self._decided:
+            by_path.setdefault(assignment.path, []).append(entry)
+            headers[assignment.path] = assignment.header
+        for path, entries in by_path.items():
+            show_table(self._console, headers[path], entries)
+            self._console.print(f"written to {path}", highlight=False, soft_wrap=True)
+
+
+def show_table(console: Console, header: Header, entries: Sequence[Entry]) -> None:
+    """Print a table's entries as a grid."""
+    vllm = header.software.get("vllm")
+    title = (
+        f"{header.backend}, {header.device.name}, {header.model['num_q_heads']} heads, "
+        f"KV {header.kv_cache_dtype}, {header.engine.mode}{f', vLLM {vllm}' if vllm else ''}"
+    )
+    grid = Grid(title=title, title_justify="left", show_edge=False)
+    for name in ("shape", "plan"):
+        grid.add_column(name, overflow="fold")
+    for name in ("µs", "default µs", "speed-up (95 %)", "ties"):
+        grid.add_column(name, justify="right")
+    for entry in entries:
+        grid.add_row(
+            entry.shape,
+            "default" if entry.plan is None else str(entry.plan),
+            f"{entry.latency_us:.1f}",
+            f"{entry.default_us:.1f}" if entry.default_us else "does not run",
+            _interval(entry.speedup),
+            str(len(entry.ties)),
+        )
+    console.print(grid)
+    for entry in entries:
+        if entry.note:
+            console.print(f"{entry.shape}: {entry.note}", highlight=False, soft_wrap=True)
+
+
+def show_lookup(console: Console, lookup: Lookup) -> None:
+    """Print what a lookup found."""
+    if lookup.entry is None:
+        console.print(f"miss: {lookup.shape}: {lookup.reason}", highlight=False, soft_wrap=True)
+        return
+    plan = "default" if lookup.plan is None else str(lookup.plan)
+    how = "exact" if lookup.is_exact else f"nearest, off by a factor {lookup.factor:.2f}"
+    console.print(
+        f"hit: {lookup.shape}: {plan} (entry {lookup.entry.shape}, {how}; "
+        f"{lookup.entry.latency_us:.1f} µs, speed-up {_interval(lookup.entry.speedup)})",
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
+def _ratio(speedup: Speedup | None) -> str:
+    return f"{speedup.median:.2f}×" if speedup else "no comparison with"
+
+
+def _interval(speedup: Speedup | None) -> str:
+    if speedup is None:
+        return "–"
+    return f"{speedup.median:.2f}× ({speedup.low:.2f}–{speedup.high:.2f})"

@@ -1,0 +1,230 @@
+"""One (backend, workload): from its effective plans to a verdict."""
+
+__all__ = ["Observer", "Settings", "Tuner"]
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from mla_tune.bench import Bench
+from mla_tune.decide import Contest, expected_us, is_hopeless
+from mla_tune.errors import PlanFailure
+from mla_tune.knobs import Plan
+from mla_tune.measure import Samples
+from mla_tune.quarantine import Quarantine, Ward
+from mla_tune.shapes import Workload
+from mla_tune.study import Journal, Ledger, Outcome, Policy
+from mla_tune.table import Entry
+from mla_tune.verdict import entry_without_contest, published_entry
+
+# What a plan did to its worker or to its result that makes trying again a waste or a danger.
+QUARANTINED = {"timed out", "died", "out of memory", "raised", "wrong result"}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How much to measure before a verdict.
+
+    Attributes:
+        min_speedup: the publish gate; see `Contest`.
+        screening_rounds: samples before a plan may be dropped.
+        trial_rounds: samples of a plan that is not dropped.
+        finalists: how many plans go into confirmation beside the default.
+        confirmation_rounds: interleaved rounds at most, and ...
+        confirmation_s: ... seconds at most (a round under way is finished).
+        policy: how plans are proposed; None: by the size of the space.
+    """
+
+    min_speedup: float = 1.01
+    screening_rounds: int = 3
+    trial_rounds: int = 8
+    finalists: int = 3
+    confirmation_rounds: int = 96
+    confirmation_s: float = 30.0
+    policy: Policy | None = None
+
+
+class Observer(Protocol):
+    """Who is told how it goes."""
+
+    def planned(self, workload: Workload, num_plans: int) -> None: ...
+    def tried(self, workload: Workload, outcome: Outcome, best_us: float | None) -> None: ...
+    def confirming(self, workload: Workload, finalists: Sequence[Plan], rounds: int) -> None: ...
+
+
+class SilentObserver:
+    """Nobody."""
+
+    def planned(self, workload: Workload, num_plans: int) -> None:
+        pass
+
+    def tried(self, workload: Workload, outcome: Outcome, best_us: float | None) -> None:
+        pass
+
+    def confirming(self, workload: Workload, finalists: Sequence[Plan], rounds: int) -> None:
+        pass
+
+
+@dataclass
+class Tuner:
+    """Tunes workloads of one backend, device, model, KV dtype and mode.
+
+    Args:
+        bench: what measures.
+        journal: where trials are kept.
+        quarantine, ward: plans not to be tried, and what they are filed under.
+        settings: how much to measure.
+        observer: who is told how it goes.
+    """
+
+    bench: Bench
+    journal: Journal
+    quarantine: Quarantine
+    ward: Ward
+    settings: Settings = field(default_factory=Settings)
+    observer: Observer = field(default_factory=SilentObserver)
+
+    def tune(self, workload: Workload, previous: Entry | None = None) -> Entry:
+        """Find the plan for ``workload``, going on where an earlier run left it.
+
+        Args:
+            workload: what to tune for.
+            previous: last night's entry, for the ranking and for ties.
+
+        Returns:
+            The entry to publish. Nothing is measured when the study already has a verdict.
+        """
+        shapes = [case.shape for case in workload.cases]
+        plans = self.bench.plan_space(shapes).plans
+        policy = self.settings.policy or Policy.for_space(len(plans))
+        ranking = _ranking(previous)
+        ledger = self.journal.ledger(str(workload), plans, policy, ranking)
+        self.observer.planned(workload, len(plans))
+        if ledger.verdict is not None:
+            return Entry.model_validate(ledger.verdict)
+        self.bench.load(shapes)
+        self._screen(workload, ledger)
+        favourite = previous.plan if previous is not None else None
+        entry = self._confirm(workload, ledger, plans[0], favourite)
+        ledger.decide(entry.model_dump(mode="json"))
+        return entry
+
+    def _screen(self, workload: Workload, ledger: Ledger) -> None:
+        """Try every plan that the ledger hands out."""
+        for trial, plan in ledger.pending():
+            outcome = self._try(workload, plan, _best_us(ledger.outcomes()))
+            ledger.tell(trial, outcome)
+            self.observer.tried(workload, outcome, _best_us(ledger.outcomes()))
+
+    def _try(self, workload: Workload, plan: Plan, incumbent_us: float | None) -> Outcome:
+        reason = self.quarantine.reason(self.ward, str(workload), plan)
+        if reason is not None:
+            return Outcome(plan, None, f"quarantined: {reason}")
+        shares, settings = workload.shares(), self.settings
+        try:
+            samples = self._sample(plan, settings.screening_rounds)
+            if incumbent_us is None or not is_hopeless(samples, shares, incumbent_us):
+                samples += self._sample(plan, settings.trial_rounds - settings.screening_rounds)
+                return Outcome(plan, expected_us(samples, shares), rounds=samples.rounds)
+        except PlanFailure as failure:
+            return Outcome(plan, None, self._recorded(workload, plan, failure))
+        latency_us = expected_us(samples, shares)
+        return Outcome(plan, latency_us, "screened out", samples.rounds)
+
+    def _sample(self, plan: Plan, rounds: int) -> Samples:
+        return self.bench.race([plan], rounds, seed=0)[plan]
+
+    def _recorded(self, workload: Workload, plan: Plan, failure: PlanFailure) -> str:
+        """File a failure and return its one-line description."""
+        reason = f"{failure.kind}: {failure.what}"
+        if failure.kind in QUARANTINED:
+            self.quarantine.add(self.ward, str(workload), plan, reason)
+        return reason
+
+    def _confirm(
+        self, workload: Workload, ledger: Ledger, default: Plan, favourite: Plan | None
+    ) -> Entry:
+        """Race the best few and the default until the verdict is clear, and write it up."""
+        outcomes = ledger.outcomes()
+        failures = {o.plan: o.dropped for o in outcomes if o.latency_us is None}
+        contenders = self._contenders(workload, outcomes, default, favourite, failures)
+        while contenders:
+            # Where the default does not run, the best plan stands in as what others must beat.
+            baseline = default if default in contenders else contenders[0]
+            try:
+                contest = self._race(workload, contenders, baseline, favourite)
+            except PlanFailure as failure:
+                blamed = next((p for p in contenders if p == failure.plan), baseline)
+                failures[blamed] = self._recorded(workload, blamed, failure)
+                contenders.remove(blamed)
+            else:
+                return published_entry(workload, contest, default, failures)
+        return entry_without_contest(workload, outcomes, default, failures)
+
+    def _contenders(
+        self,
+        workload: Workload,
+        outcomes: Sequence[Outcome],
+        default: Plan,
+        favourite: Plan | None,
+        failures: dict[Plan, str],
+    ) -> list[Plan]:
+        """The default and the best few whose output is right, the default first.
+
+        A plan that screening put clearly behind the default is not raced against it again.
+        """
+        finished = {o.plan: o.latency_us for o in outcomes if o.latency_us and not o.dropped}
+        ranked = sorted(finished, key=lambda plan: finished[plan])
+        limit_us = 1.03 * finished.get(default, float("inf"))
+        near = [plan for plan in ranked if plan != default and finished[plan] <= limit_us]
+        if favourite in near[self.settings.finalists :]:
+            near.remove(favourite)
+            near.insert(0, favourite)
+        contenders: list[Plan] = []
+        wanted = self.settings.finalists + (default in finished)
+        for plan in [default, *near] if default in finished else near:
+            if len(contenders) < wanted and self._is_right(workload, plan, failures):
+                contenders.append(plan)
+        return contenders
+
+    def _is_right(self, workload: Workload, plan: Plan, failures: dict[Plan, str]) -> bool:
+        try:
+            self.bench.verify(plan)
+        except PlanFailure as failure:
+            failures[plan] = self._recorded(workload, plan, failure)
+            return False
+        return True
+
+    def _race(
+        self,
+        workload: Workload,
+        contenders: Sequence[Plan],
+        baseline: Plan,
+        favourite: Plan | None,
+    ) -> Contest:
+        """Interleave samples of all contenders until the contest is settled or paid for."""
+        settings, shares = self.settings, tuple(workload.shares())
+        step = max(2, settings.trial_rounds)
+        taken = {plan: Samples(()) for plan in contenders}
+        deadline = time.monotonic() + settings.confirmation_s
+        rounds = 0
+        while True:
+            self.observer.confirming(workload, contenders, rounds)
+            for plan, samples in self.bench.race(contenders, step, seed=rounds + 1).items():
+                taken[plan] += samples
+            rounds += step
+            contest = Contest(baseline, taken, shares, settings.min_speedup, favourite)
+            spent = rounds >= settings.confirmation_rounds or time.monotonic() > deadline
+            if contest.is_settled or spent:
+                return contest
+
+
+def _best_us(outcomes: Sequence[Outcome]) -> float | None:
+    return min((o.latency_us for o in outcomes if o.latency_us and not o.dropped), default=None)
+
+
+def _ranking(previous: Entry | None) -> list[Plan]:
+    if previous is None:
+        return []
+    return [plan for plan in (previous.plan, *previous.ties) if plan is not None]

@@ -1,0 +1,102 @@
+"""The table entry that a contest ends in."""
+
+__all__ = ["entry_without_contest", "published_entry"]
+
+import statistics
+from collections.abc import Mapping, Sequence
+
+from mla_tune.decide import Contest, Interval, Standing, expected_us
+from mla_tune.errors import WorkloadFailure
+from mla_tune.knobs import Plan
+from mla_tune.measure import Samples
+from mla_tune.shapes import Workload
+from mla_tune.study import Outcome
+from mla_tune.table import CaseResult, Entry, Speedup
+
+
+def published_entry(
+    workload: Workload, contest: Contest, default: Plan, failures: Mapping[Plan, str]
+) -> Entry:
+    """Write up a contest. ``default`` may have failed, and another plan stand in for it."""
+    verdict = contest.verdict()
+    default_ran = contest.default == default
+    chosen = verdict.plan or contest.default
+    standing = next((s for s in contest.standings if s.plan == chosen), None)
+    shares = contest.shares
+    return Entry(
+        shape=str(workload),
+        weight=workload.weight,
+        plan=verdict.plan if default_ran else chosen,
+        default_plan=default if default.as_dict() else None,
+        ties=tuple(plan for plan in verdict.ties if plan != chosen),
+        latency_us=expected_us(contest.samples[chosen], shares),
+        default_us=expected_us(contest.samples[default], shares) if default_ran else None,
+        speedup=_speedup(standing.interval) if standing is not None and default_ran else None,
+        cases=_cases(workload, contest, standing) if default_ran else (),
+        note=_note(failures, default, contest.samples),
+    )
+
+
+def entry_without_contest(
+    workload: Workload, outcomes: Sequence[Outcome], default: Plan, failures: Mapping[Plan, str]
+) -> Entry:
+    """Write up a workload where nothing was left to compare.
+
+    Raises:
+        WorkloadFailure: not one plan ran.
+    """
+    ran = {o.plan: o.latency_us for o in outcomes if o.latency_us and o.plan not in failures}
+    if not ran:
+        causes = "; ".join(f"{plan}: {reason}" for plan, reason in failures.items())
+        raise WorkloadFailure(f"no plan of {workload} could be measured: {causes}")
+    best = min(ran, key=lambda plan: ran[plan])
+    plan = default if default in ran else best
+    return Entry(
+        shape=str(workload),
+        weight=workload.weight,
+        plan=None if plan == default else plan,
+        default_plan=default if default.as_dict() else None,
+        latency_us=ran[plan],
+        default_us=ran.get(default),
+        note=_note(failures, default, {}) or ("no knob matters" if len(outcomes) == 1 else ""),
+    )
+
+
+def _speedup(interval: Interval) -> Speedup:
+    return Speedup(median=interval.median, low=interval.low, high=interval.high)
+
+
+def _cases(
+    workload: Workload, contest: Contest, standing: Standing | None
+) -> tuple[CaseResult, ...]:
+    """Per KV length: latencies and speed-up, for a published plan that serves several."""
+    if standing is None or len(workload.cases) == 1:
+        return ()
+    plan, default = contest.samples[standing.plan], contest.samples[contest.default]
+    columns = zip(*plan.rounds, strict=True), zip(*default.rounds, strict=True)
+    return tuple(
+        CaseResult(
+            kv_len=case.shape.max_kv_len,
+            weight=case.weight,
+            latency_us=statistics.median(mine),
+            default_us=statistics.median(theirs),
+            speedup=_speedup(interval),
+        )
+        for case, mine, theirs, interval in zip(
+            workload.cases, *columns, standing.cases, strict=True
+        )
+    )
+
+
+def _note(failures: Mapping[Plan, str], default: Plan, samples: Mapping[Plan, Samples]) -> str:
+    """What a reader of the entry should know: failed plans, samples that are not clean."""
+    parts = []
+    if default in failures:
+        parts.append(f"the default ({default}) does not run: {failures[default]}")
+    others = [f"{plan}: {reason}" for plan, reason in failures.items() if plan != default]
+    if others:
+        parts.append(f"failed: {'; '.join(others)}")
+    tainted = {s.tainted for s in samples.values() if s.tainted}
+    if tainted:
+        parts.append(f"no clean samples: {', '.join(sorted(tainted))}")
+    return ". ".join(parts)
