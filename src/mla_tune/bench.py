@@ -12,13 +12,13 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from mla_tune.backends import get_backend
-from mla_tune.backends.interface import Setup
+from mla_tune.backends.interface import Session, Setup
 from mla_tune.correctness import OutputCheck
 from mla_tune.environment import Environment
 from mla_tune.errors import PlanFailure
 from mla_tune.knobs import Plan, PlanSpace
 from mla_tune.measure import Sampler, Samples, ThrottleWatch, stopwatch_for
-from mla_tune.shapes import BatchShape
+from mla_tune.shapes import BatchShape, Workload
 
 Announce = Callable[[Plan, str], None]
 
@@ -31,12 +31,20 @@ class Bench(Protocol):
 
     environment: Environment
 
+    def open(self, setup: Setup) -> None:
+        """Build what ``setup`` says, dropping what was there.
+
+        Raises:
+            UnavailableError: the backend cannot be built here.
+        """
+        ...
+
     def plan_space(self, shapes: Sequence[BatchShape]) -> PlanSpace:
         """The effective plans that ``shapes`` can share. Allocates nothing."""
         ...
 
-    def load(self, shapes: Sequence[BatchShape]) -> None:
-        """Make ``shapes`` the current workload."""
+    def load(self, workload: Workload) -> None:
+        """Make the inputs of ``workload``, which the calls below are about."""
         ...
 
     def race(self, plans: Sequence[Plan], rounds: int, seed: int) -> dict[Plan, Samples]:
@@ -55,86 +63,103 @@ class Bench(Protocol):
         """
         ...
 
+    def close(self) -> None:
+        """Give back what is held."""
+        ...
+
 
 class SessionBench:
     """A bench in this process.
 
     Args:
-        setup: what to build the session for.
-        environment: of the device the session runs on.
+        environment: of the device that sessions run on.
         announce: called with a plan and the step (``warm-up``, ``sample`` or ``check``) before
             each step that could hang or die on it.
     """
 
     def __init__(
-        self,
-        setup: Setup,
-        environment: Environment,
-        announce: Announce = lambda _plan, _step: None,
+        self, environment: Environment, announce: Announce = lambda _plan, _step: None
     ) -> None:
         self.environment = environment
+        self._announce = announce
+        self._session: Session | None = None
+        self._shapes: tuple[BatchShape, ...] = ()
+        self._samplers: dict[tuple[BatchShape, Plan], Sampler] = {}
+
+    def open(self, setup: Setup) -> None:
+        """As `Bench.open`."""
+        self.close()
         self._session = get_backend(setup.backend).open(setup)
         self._stopwatch = stopwatch_for(self._session.device, setup.mode)
         self._watch = ThrottleWatch(self._session.device)
-        self._announce = announce
-        self._shapes: tuple[BatchShape, ...] = ()
-        self._samplers: dict[tuple[BatchShape, Plan], Sampler] = {}
-        self._check: OutputCheck | None = None
+
+    @property
+    def _opened(self) -> Session:
+        assert self._session is not None, "open() comes first"
+        return self._session
 
     def plan_space(self, shapes: Sequence[BatchShape]) -> PlanSpace:
-        return self._session.plan_space(shapes)
+        """As `Bench.plan_space`."""
+        return self._opened.plan_space(shapes)
 
-    def load(self, shapes: Sequence[BatchShape]) -> None:
+    def load(self, workload: Workload) -> None:
+        """As `Bench.load`."""
         self._samplers.clear()
-        self._shapes = tuple(shapes)
-        self._session.load(self._shapes)
-        default = self._session.plan_space(self._shapes).default
-        self._check = OutputCheck(self._session, self._shapes, default)
+        self._shapes = workload.shapes
+        self._opened.load(self._shapes)
+        default = self.plan_space(self._shapes).default
+        self._check = OutputCheck(self._opened, self._shapes, default)
 
     def race(self, plans: Sequence[Plan], rounds: int, seed: int) -> dict[Plan, Samples]:
-        order = random.Random(seed)
-        taken: dict[Plan, list[tuple[float, ...]]] = {plan: [] for plan in plans}
+        """As `Bench.race`; what a slowed-down device measured is thrown away and taken again."""
         for plan in plans:
             with _blamed(plan):
                 self._warm_up(plan)
-        throttled, tainted = 0, ""
+        throttled = 0
+        while True:
+            taken = self._rounds(plans, rounds, random.Random(seed))
+            reason = self._watch.slowed_down()
+            if reason is None or throttled == THROTTLE_RETRIES * rounds:
+                break
+            throttled += rounds
+            time.sleep(THROTTLE_PAUSE_S)
+        return {
+            plan: Samples(tuple(latencies), throttled, reason or "")
+            for plan, latencies in taken.items()
+        }
+
+    def _rounds(
+        self, plans: Sequence[Plan], rounds: int, order: random.Random
+    ) -> dict[Plan, list[tuple[float, ...]]]:
+        taken: dict[Plan, list[tuple[float, ...]]] = {plan: [] for plan in plans}
         for _ in range(rounds):
-            latencies = self._round(order.sample(list(plans), len(plans)))
-            while (reason := self._watch.slowed_down()) is not None:
-                if throttled == THROTTLE_RETRIES:
-                    tainted = reason
-                    break
-                throttled += 1
-                time.sleep(THROTTLE_PAUSE_S)
-                latencies = self._round(order.sample(list(plans), len(plans)))
-            for plan, latency in latencies.items():
-                taken[plan].append(latency)
-        return {plan: Samples(tuple(taken[plan]), throttled, tainted) for plan in plans}
+            for plan in order.sample(list(plans), len(plans)):
+                with _blamed(plan):
+                    self._announce(plan, "sample")
+                    taken[plan].append(
+                        tuple(self._samplers[shape, plan]() for shape in self._shapes)
+                    )
+        return taken
 
     def _warm_up(self, plan: Plan) -> None:
         for shape in self._shapes:
             if (shape, plan) not in self._samplers:
                 self._announce(plan, "warm-up")
-                prepared = self._session.prepare(shape, plan)
+                prepared = self._opened.prepare(shape, plan)
                 self._samplers[shape, plan] = self._stopwatch.sampler(prepared)
 
-    def _round(self, plans: Sequence[Plan]) -> dict[Plan, tuple[float, ...]]:
-        latencies = {}
-        for plan in plans:
-            with _blamed(plan):
-                self._announce(plan, "sample")
-                latencies[plan] = tuple(self._samplers[shape, plan]() for shape in self._shapes)
-        return latencies
-
     def verify(self, plan: Plan) -> None:
-        assert self._check is not None, "load() comes first"
+        """As `Bench.verify`."""
         with _blamed(plan):
             self._announce(plan, "check")
             self._check.verify(plan)
 
     def close(self) -> None:
+        """Give back the session's memory."""
         self._samplers.clear()
-        self._session.close()
+        if self._session is not None:
+            self._session.close()
+            self._session = None
 
 
 class _blamed:  # noqa: N801 - reads as a statement

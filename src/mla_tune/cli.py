@@ -107,6 +107,25 @@ POSITIVE = click.IntRange(min=1)
     show_default=True,
     help="Seconds that compiling and checking a plan may take.",
 )
+@click.option(
+    "--record",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Also keep every sample taken (gzip with .gz).",
+)
+@click.option(
+    "--record-rounds",
+    type=click.IntRange(min=0),
+    default=0,
+    metavar="N",
+    help="Record N rounds of every plan, side by side, and these alone.",
+)
+@click.option(
+    "--recording",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="With --backend RECORDED: play back the samples of FILE.",
+)
 @click.option("--replace", is_flag=True, help="Start a table anew that is true for something else.")
 @click.version_option(__version__, prog_name="mla-tune")
 @click.pass_context
@@ -120,8 +139,6 @@ def command(ctx: click.Context, /, **options: Any) -> None:
     it was.
     """  # noqa: D301 - \b is click's mark for text not to be wrapped
     if ctx.invoked_subcommand is None:
-        if options["shapes_path"] is None:
-            raise click.UsageError("--shapes FILE is missing; 'mla-tune --help' shows an example")
         sys.exit(_tune(**options))
 
 
@@ -198,6 +215,27 @@ def lookup(
         found = loaded.lookup(batch=batch, kv_len=kv_len, query_len=query_len, within=bound)
     show_lookup(Console(), found)
     sys.exit(0 if found.is_hit else 1)
+
+
+@command.command()
+@click.argument("table", type=click.Path(path_type=Path))
+@click.option("--rounds", type=click.IntRange(min=4), default=32, show_default=True)
+@click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:N, or auto.")
+def recheck(table: Path, rounds: int, device: str) -> None:
+    """Measure every plan that TABLE publishes against the default again.
+
+    Exits 1 when one is slower than the default, or does not run.
+    """
+    from mla_tune.run import rechecked
+
+    bad = 0
+    for result in rechecked(table, device, rounds):
+        seen = result.interval
+        found = f"{seen.median:.3f}× ({seen.low:.3f}–{seen.high:.3f})" if seen else "no comparison"
+        click.echo(f"{result.entry.shape}: {result.entry.plan}: {found} {result.problem}".rstrip())
+        bad += bool(result.problem)
+    click.echo(f"{bad} of the published plans are not as good as published" if bad else "all good")
+    sys.exit(1 if bad else 0)
 
 
 @command.command()

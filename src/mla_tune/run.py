@@ -1,21 +1,31 @@
 """One run of the command: the shapes as the flags cut them, a worker, a campaign."""
 
-__all__ = ["RunOptions", "found_environment", "run"]
+__all__ = ["RunOptions", "found_environment", "rechecked", "run"]
 
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
 import platformdirs
 
+from mla_tune.assignment import Assignment, Planner, check_output, recorded_assignments
 from mla_tune.backends import canonical_name
+from mla_tune.bench import Bench
 from mla_tune.campaign import Campaign, Reporter
 from mla_tune.environment import Environment
 from mla_tune.errors import InputError, MlaTuneError
+from mla_tune.recheck import Recheck, recheck
+from mla_tune.recording import RecordedBench, Recorder, Recording
+from mla_tune.shapes import BatchShape
 from mla_tune.shapes.file import ShapesFile, load_shapes
+from mla_tune.table import TableFile
 from mla_tune.tuner import Settings
 from mla_tune.worker import Limits, WorkerBench
+
+RECORDED = "RECORDED"
 
 
 @dataclass(frozen=True)
@@ -23,7 +33,7 @@ class RunOptions:
     """The command's options, as given; `mla-tune --help` explains them."""
 
     backends: tuple[str, ...]
-    shapes_path: Path
+    shapes_path: Path | None
     out: Path
     study_dir: Path | None
     device: str
@@ -33,6 +43,9 @@ class RunOptions:
     confirm_seconds: float
     sample_timeout: float
     plan_timeout: float
+    record: Path | None
+    record_rounds: int
+    recording: Path | None
     replace: bool
 
     @cached_property
@@ -45,29 +58,78 @@ def run(options: RunOptions, reporter: Reporter) -> list[tuple[str, MlaTuneError
     """Tune, and return what could not be tuned.
 
     Raises:
-        InputError, EnvironmentFailure: as `Campaign.run`.
+        InputError: anything that can be known to be wrong before measuring.
+        EnvironmentFailure: the machine, the disk or the device failed.
     """
+    if options.recording is not None or RECORDED in options.backends:
+        return _run_recorded(options, reporter)
     for name in options.backends:
         canonical_name(name)
-    shapes = cut(load_shapes(options.shapes_path), options, reporter)
+    shapes = cut(_shapes_of(options), options, reporter)
     for notice in shapes.notices:
         reporter.skipped(notice)
-    campaign = Campaign(
-        backends=options.backends,
-        shapes=shapes,
-        out=options.out,
-        study_dir=options.study_folder,
-        settings=Settings(min_speedup=options.min_speedup, confirmation_s=options.confirm_seconds),
-        reporter=reporter,
-        replace=options.replace,
-    )
+    with _worker(options) as worker:
+        bench: Bench = worker
+        planner = _planner(worker, shapes, options, reporter)
+        assignments = planner.assignments(options.backends)
+        if options.record is not None:
+            bench = Recorder(worker, options.record, options.record_rounds)
+        return _tuned(bench, assignments, options, reporter)
+
+
+@contextmanager
+def _worker(options: RunOptions) -> Iterator[WorkerBench]:
     limits = Limits(sample_s=options.sample_timeout, warm_up_s=options.plan_timeout)
-    bench = WorkerBench(options.device, _worker_log(options.study_folder), limits)
+    worker = WorkerBench(options.device, _worker_log(options.study_folder), limits)
     try:
-        campaign.run(bench)
+        yield worker
     finally:
-        bench.close()
+        worker.close()
+
+
+def _planner(
+    worker: WorkerBench, shapes: ShapesFile, options: RunOptions, reporter: Reporter
+) -> Planner:
+    free_bytes = worker.free_bytes()
+    return Planner(
+        worker.environment, worker.device, free_bytes, shapes, options.out, reporter.skipped
+    )
+
+
+def _run_recorded(options: RunOptions, reporter: Reporter) -> list[tuple[str, MlaTuneError]]:
+    """Tune from a recording: no device, no backend, the same search and verdicts."""
+    if options.recording is None or set(options.backends) - {RECORDED}:
+        raise InputError(
+            "a recording is played back by --backend RECORDED --recording FILE, both or neither"
+        )
+    recording = Recording.load(options.recording)
+    assignments = recorded_assignments(recording, options.out)
+    if options.shapes_path is not None:
+        wanted = {case.shape for case in cut(_shapes_of(options), options, reporter).cases}
+        assignments = [only(assignment, wanted) for assignment in assignments]
+    return _tuned(RecordedBench(recording), assignments, options, reporter)
+
+
+def only(assignment: Assignment, wanted: set[BatchShape]) -> Assignment:
+    """Keep the workloads of an assignment that have a shape among ``wanted``."""
+    kept = tuple(w for w in assignment.workloads if wanted.intersection(w.shapes))
+    return replace(assignment, workloads=kept)
+
+
+def _tuned(
+    bench: Bench, assignments: list[Assignment], options: RunOptions, reporter: Reporter
+) -> list[tuple[str, MlaTuneError]]:
+    check_output(options.out, assignments, replace=options.replace)
+    settings = Settings(min_speedup=options.min_speedup, confirmation_s=options.confirm_seconds)
+    campaign = Campaign(bench, options.study_folder, settings, reporter, options.replace)
+    campaign.run(assignments)
     return campaign.failures
+
+
+def _shapes_of(options: RunOptions) -> ShapesFile:
+    if options.shapes_path is None:
+        raise InputError("--shapes FILE is missing", remedy="'mla-tune --help' shows an example")
+    return load_shapes(options.shapes_path)
 
 
 def _worker_log(folder: Path) -> Path:
@@ -108,11 +170,29 @@ def cut(shapes: ShapesFile, options: RunOptions, reporter: Reporter) -> ShapesFi
     return replace(shapes, cases=tuple(kept))
 
 
+@contextmanager
+def _scratch_worker(device: str) -> Iterator[WorkerBench]:
+    """A worker whose log nobody will look for."""
+    with tempfile.TemporaryDirectory() as scratch:
+        worker = WorkerBench(device, Path(scratch) / "worker.log")
+        try:
+            yield worker
+        finally:
+            worker.close()
+
+
 def found_environment(device: str) -> Environment:
     """Look at a device from a process of its own, so that this one holds no CUDA context."""
-    with tempfile.TemporaryDirectory() as scratch:
-        bench = WorkerBench(device, Path(scratch) / "worker.log")
-        try:
-            return bench.environment
-        finally:
-            bench.close()
+    with _scratch_worker(device) as worker:
+        return worker.environment
+
+
+def rechecked(table: Path, device: str, rounds: int) -> Iterator[Recheck]:
+    """Measure the published plans of ``table`` again.
+
+    Raises:
+        InputError: not a table, or one for another device.
+    """
+    file = TableFile.load(table)
+    with _scratch_worker(device) as worker:
+        yield from recheck(worker, file, worker.device, rounds)

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table as Grid
 
-from mla_tune.campaign import Assignment
+from mla_tune.assignment import Assignment
 from mla_tune.errors import MlaTuneError
 from mla_tune.knobs import Plan
 from mla_tune.shapes import Workload

@@ -95,15 +95,14 @@ class Tuner:
         Returns:
             The entry to publish. Nothing is measured when the study already has a verdict.
         """
-        shapes = [case.shape for case in workload.cases]
-        plans = self.bench.plan_space(shapes).plans
+        plans = self.bench.plan_space(workload.shapes).plans
         policy = self.settings.policy or Policy.for_space(len(plans))
         ranking = _ranking(previous)
         ledger = self.journal.ledger(str(workload), plans, policy, ranking)
         self.observer.planned(workload, len(plans))
         if ledger.verdict is not None:
             return Entry.model_validate(ledger.verdict)
-        self.bench.load(shapes)
+        self.bench.load(workload)
         self._screen(workload, ledger)
         favourite = previous.plan if previous is not None else None
         entry = self._confirm(workload, ledger, plans[0], favourite)

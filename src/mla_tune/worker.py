@@ -28,10 +28,10 @@ from mla_tune.environment import Environment, probe
 from mla_tune.errors import EnvironmentFailure, MlaTuneError, PlanFailure, WorkloadFailure
 from mla_tune.knobs import Plan, PlanSpace
 from mla_tune.measure import Samples
-from mla_tune.shapes import BatchShape
+from mla_tune.shapes import BatchShape, Workload
 
-Opener = Callable[[Setup, Environment, Announce], Bench]
-"""Builds the bench inside the worker; importable by name, since it crosses a process."""
+BenchFactory = Callable[[Environment, Announce], Bench]
+"""Makes the bench inside the worker; importable by name, since it crosses a process."""
 
 PR_SET_PDEATHSIG = 1
 
@@ -59,7 +59,7 @@ class WorkerBench:
         device: ``cpu``, ``cuda``, ``cuda:N``, or ``auto`` for a GPU where there is one.
         log: where the worker's own output goes (vLLM logs a lot).
         limits: how long a step may take.
-        opener: builds the bench in the worker.
+        factory: makes the bench in the worker.
     """
 
     START_ATTEMPTS = 3
@@ -69,16 +69,16 @@ class WorkerBench:
         device: str,
         log: Path,
         limits: Limits = Limits(),
-        opener: Opener = SessionBench,
+        factory: BenchFactory = SessionBench,
     ) -> None:
         self.device = device
         self._log = log
         self._limits = limits
-        self._opener = opener
+        self._factory = factory
         self._process: Any = None
         self._connection: Connection | None = None
         self._setup: Setup | None = None
-        self._shapes: tuple[BatchShape, ...] = ()
+        self._workload: Workload | None = None
         self._ended_by = ""
         self.restarts = -1
         self.environment = self._started()
@@ -94,7 +94,7 @@ class WorkerBench:
             UnavailableError: the backend cannot be built here.
             WorkloadFailure: the worker died building it.
         """
-        self._shapes = ()
+        self._workload = None
         self._setup = None
         self._answer_or_restart("open", setup)
         self._setup = setup
@@ -104,11 +104,11 @@ class WorkerBench:
         space: PlanSpace = self._answer_or_restart("plan_space", tuple(shapes))
         return space
 
-    def load(self, shapes: Sequence[BatchShape]) -> None:
-        """As `Bench.load`. Raises WorkloadFailure when the shapes do not load."""
-        self._shapes = ()
-        self._answer_or_restart("load", tuple(shapes))
-        self._shapes = tuple(shapes)
+    def load(self, workload: Workload) -> None:
+        """As `Bench.load`. Raises WorkloadFailure when it does not load."""
+        self._workload = None
+        self._answer_or_restart("load", workload)
+        self._workload = workload
 
     def race(self, plans: Sequence[Plan], rounds: int, seed: int) -> dict[Plan, Samples]:
         """As `Bench.race`; also raises PlanFailure of kind ``timed out`` or ``died``."""
@@ -163,8 +163,8 @@ class WorkerBench:
             self._started()
             if self._setup is not None and name not in {"open", "free_bytes"}:
                 self._ask("open", self._setup)
-                if self._shapes:
-                    self._ask("load", self._shapes)
+                if self._workload is not None:
+                    self._ask("load", self._workload)
         connection = self._connection
         assert connection is not None
         try:
@@ -213,7 +213,7 @@ class WorkerBench:
             self._connection, theirs = context.Pipe()
             self._process = context.Process(
                 target=_serve,
-                args=(theirs, self.device, str(self._log), self._opener, os.getpid()),
+                args=(theirs, self.device, str(self._log), self._factory, os.getpid()),
                 daemon=True,
             )
             self._process.start()
@@ -244,7 +244,9 @@ def _blamed(plan: Plan | None, kind: str, what: str) -> PlanFailure:
     return failure
 
 
-def _serve(connection: Connection, device: str, log: str, opener: Opener, parent_pid: int) -> None:
+def _serve(
+    connection: Connection, device: str, log: str, factory: BenchFactory, parent_pid: int
+) -> None:
     """The worker's life: answer requests until the other side is gone."""
     _die_with(parent_pid)
     _redirect_output(Path(log))
@@ -257,11 +259,11 @@ def _serve(connection: Connection, device: str, log: str, opener: Opener, parent
         problem = f"{type(error).__name__}: {error}"
         connection.send(("failed", EnvironmentFailure(f"device {device}: {problem}"), False))
         return
-    bench: Any = None
 
     def announce(plan: Plan, step: str) -> None:
         connection.send(("step", plan, step))
 
+    bench = factory(environment, announce)
     connection.send(("done", (device, environment)))
     while True:
         try:
@@ -271,15 +273,6 @@ def _serve(connection: Connection, device: str, log: str, opener: Opener, parent
         try:
             if name == "free_bytes":
                 result: Any = _free_bytes(device)
-            elif name == "open":
-                if bench is not None:
-                    bench.close()
-                bench = opener(
-                    arguments[0],
-                    environment,
-                    lambda plan, step: connection.send(("step", plan, step)),
-                )
-                result = None
             else:
                 result = getattr(bench, name)(*arguments)
             connection.send(("done", result))

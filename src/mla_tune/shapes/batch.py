@@ -177,6 +177,10 @@ class Workload:
         return tuple((group.query_len, group.count) for group in shape.groups)
 
     @property
+    def shapes(self) -> tuple[BatchShape, ...]:
+        return tuple(case.shape for case in self.cases)
+
+    @property
     def weight(self) -> float:
         return sum(case.weight for case in self.cases)
 

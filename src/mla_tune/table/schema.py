@@ -64,10 +64,14 @@ class Device(_Record):
 
 
 class Engine(_Record):
-    """How production runs the backend; see `mla_tune.backends.interface.Setup`."""
+    """How production runs the backend; see `mla_tune.backends.interface.Setup`.
+
+    ``index_topk`` is there for sparse backends only.
+    """
 
     mode: Literal["eager", "graph"]
     max_model_len: int
+    index_topk: int | None = None
 
 
 class Header(_Record):
@@ -90,6 +94,7 @@ class Header(_Record):
         kv_cache_dtype: str,
         mode: str,
         max_model_len: int,
+        index_topk: int | None = None,
     ) -> "Header":
         """The header of what is measured in ``environment``."""
         return cls(
@@ -101,7 +106,9 @@ class Header(_Record):
             ),
             model={name: getattr(model, name) for name in MlaDimensions.__dataclass_fields__},
             kv_cache_dtype=kv_cache_dtype,
-            engine=Engine.model_validate({"mode": mode, "max_model_len": max_model_len}),
+            engine=Engine.model_validate(
+                {"mode": mode, "max_model_len": max_model_len, "index_topk": index_topk}
+            ),
             software=environment.software,
         )
 

@@ -1,0 +1,97 @@
+"""A second look at a table: every published plan against the default, measured again."""
+
+__all__ = ["Recheck", "recheck"]
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from mla_tune.backends.interface import Setup
+from mla_tune.bench import Bench
+from mla_tune.decide import Interval
+from mla_tune.errors import InputError, PlanFailure, WorkloadFailure
+from mla_tune.shapes import BatchShape, Case, MlaDimensions, Workload
+from mla_tune.table import Entry, TableFile
+
+
+@dataclass(frozen=True)
+class Recheck:
+    """What became of one published entry.
+
+    ``interval`` is the speed-up seen this time, None where the plan failed; ``problem`` says
+    what is wrong with the entry, or is empty.
+    """
+
+    entry: Entry
+    interval: Interval | None
+    problem: str
+
+
+def recheck(bench: Bench, file: TableFile, device: str, rounds: int) -> Iterator[Recheck]:
+    """Measure every entry of ``file`` that publishes a plan, interleaved with the default.
+
+    Raises:
+        InputError: the table is for another device.
+    """
+    header = file.header
+    if header.device.name != bench.environment.device_name:
+        raise InputError(
+            f"the table is for {header.device.name}, this is {bench.environment.device_name}"
+        )
+    published = [entry for entry in file.entries if entry.plan is not None]
+    workloads = [_workload(entry) for entry in published]
+    if not published:
+        return
+    bench.open(_setup(file, workloads, device))
+    for entry, workload in zip(published, workloads, strict=True):
+        yield _second_look(bench, entry, workload, rounds)
+
+
+def _second_look(bench: Bench, entry: Entry, workload: Workload, rounds: int) -> Recheck:
+    plan = entry.plan
+    assert plan is not None
+    space = bench.plan_space(workload.shapes)
+    try:
+        bench.load(workload)
+        contenders = [plan] if entry.default_us is None else [space.default, plan]
+        bench.verify(plan)
+        taken = bench.race(contenders, rounds, seed=len(entry.shape))
+    except (PlanFailure, WorkloadFailure) as failure:
+        return Recheck(entry, None, failure.what)
+    if entry.default_us is None:
+        return Recheck(entry, None, "")
+    interval = _interval(taken[space.default].rounds, taken[plan].rounds, workload)
+    slower = interval.median < 1.0
+    return Recheck(entry, interval, "slower than the default" if slower else "")
+
+
+def _interval(
+    default: tuple[tuple[float, ...], ...], plan: tuple[tuple[float, ...], ...], workload: Workload
+) -> Interval:
+    shares = np.asarray(workload.shares())
+    return Interval.of(np.log(np.asarray(default) @ shares) - np.log(np.asarray(plan) @ shares))
+
+
+def _workload(entry: Entry) -> Workload:
+    workload = Workload.parse(entry.shape)
+    if not entry.cases:
+        return workload
+    cases = zip(workload.shapes, entry.cases, strict=True)
+    return Workload(tuple(Case(shape, case.weight) for shape, case in cases))
+
+
+def _setup(file: TableFile, workloads: list[Workload], device: str) -> Setup:
+    header = file.header
+    shapes: list[BatchShape] = [shape for workload in workloads for shape in workload.shapes]
+    return Setup(
+        backend=header.backend,
+        model=MlaDimensions(**header.model),
+        kv_cache_dtype=header.kv_cache_dtype,
+        mode=header.engine.mode,
+        max_model_len=header.engine.max_model_len,
+        max_num_requests=max(shape.num_requests for shape in shapes),
+        max_num_query_tokens=max(shape.num_query_tokens for shape in shapes),
+        index_topk=header.engine.index_topk or 2048,
+        device=device,
+    )
