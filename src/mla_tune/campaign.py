@@ -75,7 +75,7 @@ class Campaign:
             software_digest=environment.software_digest,
         )
         tuner = Tuner(self.bench, journal, quarantine, ward, self.settings, self.reporter)
-        opened = False
+        opened, entry = False, None
         try:
             for workload in assignment.workloads:
                 self.reporter.started(assignment, workload)
@@ -83,7 +83,7 @@ class Campaign:
                     if not opened:
                         self.bench.open(assignment.setup)
                         opened = True
-                    entry = tuner.tune(workload, previous.get(str(workload)))
+                    entry = tuner.tune(workload, previous.get(str(workload)), entry)
                 except WorkloadFailure as error:
                     self._failed(assignment, workload, error)
                 else:

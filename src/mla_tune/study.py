@@ -23,7 +23,7 @@ import optuna
 import psutil
 from filelock import FileLock, Timeout
 from optuna.exceptions import ExperimentalWarning
-from optuna.storages import JournalStorage
+from optuna.storages import BaseStorage, InMemoryStorage, JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, Trial, TrialState
 
@@ -111,7 +111,15 @@ class Journal:
         _drop_torn_line(path)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ExperimentalWarning)
-            self._storage = JournalStorage(JournalFileBackend(str(path)))
+            self._storage: BaseStorage = JournalStorage(JournalFileBackend(str(path)))
+
+    @classmethod
+    def in_memory(cls) -> "Journal":
+        """A journal that ends with the process, for simulations."""
+        journal = cls.__new__(cls)
+        journal._storage = InMemoryStorage()
+        journal._lock = FileLock(os.devnull)
+        return journal
 
     def ledger(
         self, workload: str, plans: Sequence[Plan], policy: Policy, ranking: Sequence[Plan] = ()

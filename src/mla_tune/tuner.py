@@ -85,19 +85,22 @@ class Tuner:
     settings: Settings = field(default_factory=Settings)
     observer: Observer = field(default_factory=SilentObserver)
 
-    def tune(self, workload: Workload, previous: Entry | None = None) -> Entry:
+    def tune(
+        self, workload: Workload, previous: Entry | None = None, neighbour: Entry | None = None
+    ) -> Entry:
         """Find the plan for ``workload``, going on where an earlier run left it.
 
         Args:
             workload: what to tune for.
             previous: last night's entry, for the ranking and for ties.
+            neighbour: the entry of a similar workload, for the ranking.
 
         Returns:
             The entry to publish. Nothing is measured when the study already has a verdict.
         """
         plans = self.bench.plan_space(workload.shapes).plans
         policy = self.settings.policy or Policy.for_space(len(plans))
-        ranking = _ranking(previous)
+        ranking = [*_ranking(previous), *_ranking(neighbour)]
         ledger = self.journal.ledger(str(workload), plans, policy, ranking)
         self.observer.planned(workload, len(plans))
         if ledger.verdict is not None:
@@ -223,7 +226,7 @@ def _best_us(outcomes: Sequence[Outcome]) -> float | None:
     return min((o.latency_us for o in outcomes if o.latency_us and not o.dropped), default=None)
 
 
-def _ranking(previous: Entry | None) -> list[Plan]:
-    if previous is None:
-        return []
-    return [plan for plan in (previous.plan, *previous.ties) if plan is not None]
+def _ranking(entry: Entry | None) -> list[Plan]:
+    """Put first what was good before: an early good incumbent screens out the rest sooner."""
+    plans = (entry.plan, *entry.ties) if entry is not None else ()
+    return [plan for plan in plans if plan is not None]
