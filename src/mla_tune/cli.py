@@ -14,19 +14,16 @@ from mla_tune.errors import InputError, MlaTuneError
 INTERRUPTED = 130
 
 
-class _Size(click.ParamType[int]):
-    name = "tokens"
+def _size(_ctx: click.Context, _option: click.Parameter, value: str | None) -> int | None:
+    """Read a length such as 512 or 4k."""
+    from mla_tune.shapes.batch import parse_size
 
-    def convert(self, value: Any, param: Any, ctx: Any) -> int:
-        from mla_tune.shapes.batch import parse_size
-
-        try:
-            return parse_size(value)
-        except InputError as error:
-            self.fail(f"{error.what}; valid: {error.valid}", param, ctx)
+    try:
+        return None if value is None else parse_size(value)
+    except InputError as error:
+        raise click.BadParameter(f"{error.what}; valid: {error.valid}") from None
 
 
-SIZE = _Size()
 POSITIVE = click.IntRange(min=1)
 
 
@@ -68,7 +65,7 @@ POSITIVE = click.IntRange(min=1)
 )
 @click.option(
     "--max-tokens",
-    type=SIZE,
+    callback=_size,
     metavar="N",
     help="Leave out shapes of more than N KV tokens in all (4k = 4096).",
 )
@@ -183,8 +180,10 @@ def show(table: Path) -> None:
 @command.command()
 @click.argument("table", type=click.Path(path_type=Path))
 @click.option("--batch", type=POSITIVE, help="Requests in the batch.")
-@click.option("--kv-len", type=SIZE, help="KV length of each, new tokens counted (4k = 4096).")
-@click.option("--query-len", type=SIZE, default=1, show_default=True, help="New tokens of each.")
+@click.option("--kv-len", callback=_size, help="KV length of each, new tokens counted (4k = 4096).")
+@click.option(
+    "--query-len", callback=_size, default="1", show_default=True, help="New tokens of each."
+)
 @click.option("--shape", help="A batch spec instead, such as 2q2k_32q1s1k.")
 @click.option(
     "--within", type=click.FloatRange(min=1.0), help="Bound of the nearest entry: a factor."

@@ -134,12 +134,13 @@ class Contest:
         default, candidate = self._matrix(self.default), self._matrix(plan)
         shares = np.asarray(self.shares)
         log_ratios = np.log(default @ shares) - np.log(candidate @ shares)
-        cases = np.log(default) - np.log(candidate)
+        interval = Interval.of(log_ratios)
+        by_case = (np.log(default) - np.log(candidate)).T
         gate = np.log(self.min_speedup)
         return Standing(
             plan=plan,
-            interval=Interval.of(log_ratios),
-            cases=tuple(Interval.of(cases[:, index]) for index in range(cases.shape[1])),
+            interval=interval,
+            cases=tuple(map(Interval.of, by_case)) if len(by_case) > 1 else (interval,),
             clearly_faster=_p_value(log_ratios - gate, "greater") < EARLY_P_VALUE,
             clearly_not=_p_value(log_ratios - gate, "less") < EARLY_P_VALUE,
         )

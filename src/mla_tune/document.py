@@ -39,7 +39,9 @@ class Document:
             InputError: missing, unreadable, empty, not YAML, not a mapping, or a repeated key.
         """
         try:
-            text = path.read_text(encoding="utf-8")
+            # Line ends as they are, for those who write the text back.
+            with path.open(encoding="utf-8", newline="") as file:
+                text = file.read()
         except FileNotFoundError:
             raise InputError(f"{what} {path} does not exist", remedy="check the path") from None
         except (OSError, UnicodeDecodeError) as error:
@@ -86,7 +88,7 @@ def _construct(
     if isinstance(node, yaml.MappingNode):
         mapping: dict[Any, Any] = {}
         for key_node, value_node in node.value:
-            key = _scalar(key_node)
+            key = _scalar(key_node, path)
             if not isinstance(key, str | int | float | bool):
                 line = key_node.start_mark.line + 1
                 raise InputError(f"{path}:{line}: a key must be a word or a number")
@@ -105,12 +107,20 @@ def _construct(
             _construct(child, (*location, index), spans, path)
             for index, child in enumerate(node.value)
         ]
-    return _scalar(node)
+    return _scalar(node, path)
 
 
-def _scalar(node: yaml.Node) -> Any:
+def _scalar(node: yaml.Node, path: Path) -> Any:
     loader = yaml.SafeLoader("")
     try:
         return loader.construct_object(node, deep=True)
+    except (ValueError, LookupError, AttributeError, TypeError, OverflowError):
+        # PyYAML trusts the look of a scalar: 2024-13-45 is a date to it, until it builds one.
+        line = node.start_mark.line + 1
+        tag = node.tag.removeprefix("tag:yaml.org,2002:")
+        raise InputError(
+            f"{path}:{line}: {str(node.value)[:40]!r} is not a valid {tag}",
+            remedy="put it in quotes if it is a word",
+        ) from None
     finally:
         loader.dispose()

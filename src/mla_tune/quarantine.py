@@ -2,6 +2,7 @@
 
 __all__ = ["Quarantine", "Ward"]
 
+import copy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -67,7 +68,9 @@ class Quarantine:
         """
         entry = _key(ward, shape, plan) | {"reason": reason, "software": ward.software}
         self._entries.append({field: entry[field] for field in FIELDS})
-        text = yaml.safe_dump({"quarantine": self._entries}, sort_keys=False, width=1000)
+        # A copy of each entry: values that entries share would be written as YAML anchors.
+        entries = [copy.deepcopy(entry) for entry in self._entries]
+        text = yaml.safe_dump({"quarantine": entries}, sort_keys=False, width=1000)
         try:
             write_atomically(self.path, text)
         except OSError as error:

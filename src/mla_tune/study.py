@@ -2,7 +2,7 @@
 
 The only file that imports Optuna. Spaces here have 5 to 60 effective plans, and over so few
 every sampler proposes plans twice and misses the best one at times; so the default policy
-enumerates: all plans are queued, likeliest first, and Optuna keeps the books. Larger spaces are
+enumerates: all plans are tried, likeliest first, and Optuna keeps the books. Larger spaces are
 sampled (`Policy`).
 """
 
@@ -12,7 +12,6 @@ import hashlib
 import json
 import math
 import os
-import socket
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -20,12 +19,12 @@ from pathlib import Path
 from typing import Any
 
 import optuna
-import psutil
 from filelock import FileLock, Timeout
+from optuna.distributions import IntDistribution
 from optuna.exceptions import ExperimentalWarning
 from optuna.storages import BaseStorage, InMemoryStorage, JournalStorage
 from optuna.storages.journal import JournalFileBackend
-from optuna.trial import FrozenTrial, Trial, TrialState
+from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
 from mla_tune.errors import EnvironmentFailure, InputError
 from mla_tune.knobs import Plan
@@ -45,7 +44,7 @@ class Policy:
     """How plans are proposed.
 
     Attributes:
-        name: ``enumerate`` queues every plan; ``tpe``, ``gp`` and ``random`` are Optuna's samplers
+        name: ``enumerate`` tries every plan; ``tpe``, ``gp`` and ``random`` are Optuna's samplers
             over the plans' positions.
         patience: stop after this many trials in a row without a better plan; None: never.
         budget: the most trials of a sampler; None: as many as there are plans.
@@ -167,7 +166,12 @@ def _drop_torn_line(path: Path) -> None:
 
 
 class Ledger:
-    """The trials of one workload."""
+    """The trials of one workload.
+
+    Enumerated plans enter the study when they are finished, each as one synced line of the journal:
+    a kill leaves no half-begun trial behind, and keeping the books costs a few milliseconds a
+    plan (asking, tagging and telling in turn would be eight synced lines).
+    """
 
     def __init__(
         self, study: optuna.Study, plans: tuple[Plan, ...], policy: Policy, ranking: Sequence[Plan]
@@ -175,26 +179,12 @@ class Ledger:
         self._study = study
         self._plans = plans
         self._policy = policy
-        self._return_orphans()
-        if policy.name == "enumerate":
-            known = {_plan_of(trial) for trial in study.get_trials(deepcopy=False)}
-            first = [plan for plan in ranking if plan in plans[1:]]
-            for plan in dict.fromkeys((plans[0], *first, *plans)):
-                if plan not in known:
-                    self._queue(plan)
-
-    def _queue(self, plan: Plan) -> None:
-        index = self._plans.index(plan)
-        self._study.enqueue_trial({"plan": index}, user_attrs={"knobs": plan.as_dict()})
-
-    def _return_orphans(self) -> None:
-        """Queue again what a killed run had begun: its trial stays RUNNING and is never told."""
-        for trial in self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-            # The journal is locked by this run, so whoever began it is gone or is this process.
-            if trial.user_attrs.get("owner") != _owner():
-                self._study.tell(trial.number, state=TrialState.FAIL)
-                if "knobs" in trial.user_attrs:
-                    self._queue(Plan.from_dict(trial.user_attrs["knobs"]))
+        first = [plan for plan in ranking if plan in plans]
+        self._order = tuple(dict.fromkeys((plans[0], *first, *plans)))
+        self._asked: Trial | None = None
+        # The journal is locked by this run: what runs was begun by one that is gone.
+        for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+            study.tell(trial.number, state=TrialState.FAIL)
 
     @property
     def verdict(self) -> dict[str, Any] | None:
@@ -210,44 +200,41 @@ class Ledger:
         """Everything told so far, in the order it was tried, each plan once."""
         states = (TrialState.COMPLETE, TrialState.PRUNED)
         trials = self._study.get_trials(deepcopy=False, states=states)
-        return [_outcome(trial) for trial in trials if "repeats" not in trial.user_attrs]
+        return [_outcome(trial) for trial in trials if "outcome" in trial.user_attrs]
 
-    def pending(self) -> Iterator[tuple[Trial, Plan]]:
-        """Hand out plans until the policy has enough, each to be told by `tell`."""
-        if self._policy.name == "enumerate":
-            yield from self._queued()
-        else:
-            yield from self._sampled()
+    def pending(self) -> Iterator[Plan]:
+        """Propose plans until the policy has enough; each is to be told before the next."""
+        return self._enumerated() if self._policy.name == "enumerate" else self._sampled()
 
-    def _queued(self) -> Iterator[tuple[Trial, Plan]]:
-        # Optuna's ask() on an empty queue would make up a trial, hence the look beforehand.
-        while self._study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
+    def _enumerated(self) -> Iterator[Plan]:
+        known = {outcome.plan for outcome in self.outcomes()}
+        for plan in self._order:
             if self._out_of_patience():
                 return
-            yield self._ask()
+            if plan not in known:
+                yield plan
 
-    def _sampled(self) -> Iterator[tuple[Trial, Plan]]:
+    def _sampled(self) -> Iterator[Plan]:
         budget = min(self._policy.budget or len(self._plans), len(self._plans))
         if not self.outcomes():
-            self._queue(self._plans[0])
+            self._study.enqueue_trial({"plan": 0})
         # Samplers propose a plan again and again; it counts as an attempt but is not measured.
         for _ in range(4 * budget):
             known = {outcome.plan: outcome for outcome in self.outcomes()}
             if len(known) >= budget or self._out_of_patience():
                 return
-            trial, plan = self._ask()
+            self._asked = self._study.ask()
+            plan = self._plans[self._asked.suggest_int("plan", 0, len(self._plans) - 1)]
             if plan in known:
-                trial.set_user_attr("repeats", True)
-                self._study.tell(trial, known[plan].latency_us, state=_state(known[plan]))
-                continue
-            yield trial, plan
+                self._repeat(self._asked, known[plan])
+            else:
+                yield plan
 
-    def _ask(self) -> tuple[Trial, Plan]:
-        trial = self._study.ask()
-        plan = self._plans[trial.suggest_int("plan", 0, len(self._plans) - 1)]
-        trial.set_user_attr("knobs", plan.as_dict())
-        trial.set_user_attr("owner", _owner())
-        return trial, plan
+    def _repeat(self, trial: Trial, outcome: Outcome) -> None:
+        """Tell a sampler what it asked before: PRUNED, since it would propose a FAIL again."""
+        if outcome.latency_us is not None:
+            trial.report(outcome.latency_us, step=0)
+        self._study.tell(trial, state=TrialState.PRUNED)
 
     def _out_of_patience(self) -> bool:
         if self._policy.patience is None:
@@ -257,45 +244,44 @@ class Ledger:
             return False
         return len(latencies) - 1 - latencies.index(min(latencies)) >= self._policy.patience
 
-    def tell(self, trial: Trial, outcome: Outcome) -> None:
-        """Put a trial's outcome on disk.
+    def tell(self, outcome: Outcome) -> None:
+        """Put the outcome of the plan proposed last on disk.
 
-        A dropped plan is told PRUNED with its reason: Optuna's samplers ignore a FAIL and would
-        propose the plan again.
+        A dropped plan is PRUNED with its reason, not FAIL: Optuna's samplers ignore a FAIL and
+        would propose the plan again.
         """
-        trial.set_user_attr("rounds", [list(case) for case in outcome.rounds])
-        if outcome.latency_us is not None:
-            trial.set_user_attr("latency_us", outcome.latency_us)
-        if outcome.dropped:
-            trial.set_user_attr("dropped", outcome.dropped)
-            if outcome.latency_us is not None:
-                trial.report(outcome.latency_us, step=0)
-            self._study.tell(trial, state=TrialState.PRUNED)
-        else:
-            self._study.tell(trial, outcome.latency_us)
-
-
-def _state(outcome: Outcome) -> TrialState:
-    return TrialState.PRUNED if outcome.dropped else TrialState.COMPLETE
-
-
-def _plan_of(trial: FrozenTrial) -> Plan | None:
-    """The plan of a trial that counts; a failed one was queued again under a new number."""
-    if trial.state == TrialState.FAIL or "knobs" not in trial.user_attrs:
-        return None
-    return Plan.from_dict(trial.user_attrs["knobs"])
+        stored = {
+            "knobs": outcome.plan.as_dict(),
+            "latency_us": outcome.latency_us,
+            "dropped": outcome.dropped,
+            "rounds": [list(cases) for cases in outcome.rounds],
+        }
+        if self._asked is not None:
+            self._asked.set_user_attr("outcome", stored)
+            if outcome.dropped:
+                self._repeat(self._asked, outcome)
+            else:
+                self._study.tell(self._asked, outcome.latency_us)
+            self._asked = None
+            return
+        reported = {} if outcome.latency_us is None else {0: outcome.latency_us}
+        self._study.add_trial(
+            create_trial(
+                state=TrialState.PRUNED if outcome.dropped else TrialState.COMPLETE,
+                value=None if outcome.dropped else outcome.latency_us,
+                params={"plan": self._plans.index(outcome.plan)},
+                distributions={"plan": IntDistribution(0, len(self._plans) - 1)},
+                user_attrs={"outcome": stored},
+                intermediate_values=reported,
+            )
+        )
 
 
 def _outcome(trial: FrozenTrial) -> Outcome:
-    attributes = trial.user_attrs
+    stored = trial.user_attrs["outcome"]
     return Outcome(
-        plan=Plan.from_dict(attributes["knobs"]),
-        latency_us=attributes.get("latency_us"),
-        dropped=attributes.get("dropped", ""),
-        rounds=tuple(tuple(case) for case in attributes.get("rounds", ())),
+        plan=Plan.from_dict(stored["knobs"]),
+        latency_us=stored["latency_us"],
+        dropped=stored["dropped"],
+        rounds=tuple(tuple(cases) for cases in stored["rounds"]),
     )
-
-
-def _owner() -> str:
-    process = psutil.Process()
-    return f"{socket.gethostname()}:{process.pid}:{process.create_time():.2f}"

@@ -114,9 +114,9 @@ class Tuner:
 
     def _screen(self, workload: Workload, ledger: Ledger) -> None:
         """Try every plan that the ledger hands out."""
-        for trial, plan in ledger.pending():
+        for plan in ledger.pending():
             outcome = self._try(workload, plan, _best_us(ledger.outcomes()))
-            ledger.tell(trial, outcome)
+            ledger.tell(outcome)
             self.observer.tried(workload, outcome, _best_us(ledger.outcomes()))
 
     def _try(self, workload: Workload, plan: Plan, incumbent_us: float | None) -> Outcome:

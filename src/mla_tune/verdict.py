@@ -93,9 +93,12 @@ def _note(failures: Mapping[Plan, str], default: Plan, samples: Mapping[Plan, Sa
     parts = []
     if default in failures:
         parts.append(f"the default ({default}) does not run: {failures[default]}")
-    others = [f"{plan}: {reason}" for plan, reason in failures.items() if plan != default]
-    if others:
-        parts.append(f"failed: {'; '.join(others)}")
+    failed: dict[str, list[Plan]] = {}
+    for plan, reason in failures.items():
+        if plan != default:
+            failed.setdefault(reason, []).append(plan)
+    for reason, plans in failed.items():
+        parts.append(f"{', '.join(map(str, plans))} failed ({reason})")
     tainted = {s.tainted for s in samples.values() if s.tainted}
     if tainted:
         parts.append(f"no clean samples: {', '.join(sorted(tainted))}")

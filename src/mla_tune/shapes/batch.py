@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from mla_tune.errors import InputError
 
 GRAMMAR = "[COUNT]qQUERY[k][sKV[k]] joined by '_', such as q2k, 8q1s1k or 2q2k_32q1s1k"
-_SEGMENT = re.compile(r"(\d+)?q(\d+)(k?)(?:s(\d+)(k?))?", re.ASCII)
+# Nine digits: beyond any context, and below where int() refuses to read a number.
+_SEGMENT = re.compile(r"(\d{1,9})?q(\d{1,9})(k?)(?:s(\d{1,9})(k?))?", re.ASCII)
 _MANY_LENGTHS = re.compile(r"(\d*q\d+k?s)\{([\dk,]+)\}", re.ASCII)
-_SIZE = re.compile(r"(\d+)(k?)", re.ASCII)
+_SIZE = re.compile(r"(\d{1,9})(k?)", re.ASCII)
 
 
 def parse_size(text: str | int) -> int:

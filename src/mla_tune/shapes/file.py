@@ -249,7 +249,7 @@ def _schema_error(document: Document, error: ValidationError) -> InputError:
     """Say the first of pydantic's findings in our own form, with the line it stands on."""
     # A union reports one finding per member; the deepest is about the one that was meant.
     detail = max(error.errors(), key=lambda item: len(item["loc"]))
-    location = tuple(part for part in detail["loc"] if not _is_union_member(part))
+    location = _without_union_members(detail["loc"])
     where, key = document.where(location), ".".join(map(str, location))
     if detail["type"] == "extra_forbidden":
         known = _known_keys(location[:-1])
@@ -264,8 +264,11 @@ def _schema_error(document: Document, error: ValidationError) -> InputError:
     return InputError(f"{where}: {key}: {message}, not {detail['input']!r}")
 
 
-def _is_union_member(part: int | str) -> bool:
-    return isinstance(part, str) and (part in {"str", "[key]"} or part[:1].isupper())
+def _without_union_members(location: tuple[int | str, ...]) -> tuple[int | str, ...]:
+    """Drop the names of types that pydantic puts among the keys where a union stands."""
+    position = {"model": 1, "batch_specs": 2}.get(str(location[0]) if location else "")
+    kept = [part for index, part in enumerate(location) if index != position]
+    return tuple(kept[:-1] if len(kept) > 1 and kept[-1] == "[key]" else kept)
 
 
 def _known_keys(location: tuple[int | str, ...]) -> list[str]:

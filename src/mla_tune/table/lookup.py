@@ -86,10 +86,12 @@ class Table:
 
     def lookup_shape(self, shape: BatchShape, *, within: float = DEFAULT_WITHIN) -> Lookup:
         """Find the plan for any batch shape; a mixed one is answered only by its exact entry."""
+        # At the same distance an entry for this very shape comes before one that spans it.
         scored = [
-            (_factor(shape, workload), index) for index, (workload, _) in enumerate(self._workloads)
+            (_factor(shape, workload), all(case.shape != shape for case in workload.cases), index)
+            for index, (workload, _) in enumerate(self._workloads)
         ]
-        factor, index = min(scored, default=(math.inf, -1))
+        factor, _, index = min(scored, default=(math.inf, True, -1))
         if factor <= within:
             workload, entry = self._workloads[index]
             plan = _same_paths(entry.plan, workload.cases[0].shape, shape)

@@ -2,7 +2,6 @@
 
 __all__ = ["TableFile", "write_atomically"]
 
-import itertools
 import os
 import tempfile
 from collections.abc import Iterable, Iterator
@@ -18,17 +17,20 @@ from pydantic import ValidationError
 from mla_tune.document import Document
 from mla_tune.errors import EnvironmentFailure, InputError
 from mla_tune.shapes import Workload
+from mla_tune.table.layout import Layout
 from mla_tune.table.schema import SCHEMA_VERSION, Entry, Header
 
 
 @dataclass(frozen=True)
 class TableFile:
-    """A table as it stands on disk: what it says, and the text of each of its parts."""
+    """A table as it stands on disk: what it says, and its text in parts.
+
+    ``layout`` is None where the text cannot be kept when entries change.
+    """
 
     header: Header
     entries: tuple[Entry, ...]
-    header_text: str
-    entry_texts: tuple[str, ...]
+    layout: Layout | None
 
     @classmethod
     def load(cls, path: Path) -> "TableFile":
@@ -55,7 +57,8 @@ class TableFile:
                 f"mla-tune reads up to {SCHEMA_VERSION}",
                 remedy="upgrade mla-tune, or write to another folder with --out",
             )
-        rows = data.pop("entries", [])
+        rows = data.pop("entries", None)
+        rows = [] if rows is None else rows
         if not isinstance(rows, list):
             where = document.where(("entries",))
             raise InputError(f"{where}: entries is {rows!r}", valid="a list of entries")
@@ -66,7 +69,7 @@ class TableFile:
             with _named(document, ("entries", index)):
                 entries.append(Entry.model_validate(row))
         _refuse_repeated(document, entries)
-        return cls(header, tuple(entries), *_texts(document, len(entries)))
+        return cls(header, tuple(entries), Layout.of(document, len(entries)))
 
 
 @contextmanager
@@ -89,18 +92,6 @@ def _refuse_repeated(document: Document, entries: list[Entry]) -> None:
             where = document.where(("entries", index))
             raise InputError(f"{where}: shape {entry.shape} has two entries", remedy="remove one")
         seen.add(entry.shape)
-
-
-def _texts(document: Document, count: int) -> tuple[str, tuple[str, ...]]:
-    """Cut the file into the header (up to and with ``entries:``) and one block an entry."""
-    lines = document.text.splitlines(keepends=True)
-    starts = [document.spans["entries", index][0] for index in range(count)]
-    if not starts or len(set(starts)) != count:
-        # No entries, or several on one line: nothing of the old text can be kept apart.
-        return "", ()
-    bounds = [*starts, len(lines)]
-    blocks = tuple("".join(lines[first:last]) for first, last in itertools.pairwise(bounds))
-    return "".join(lines[: starts[0]]), blocks
 
 
 def merge(path: Path, header: Header, entries: Iterable[Entry]) -> None:
@@ -147,20 +138,24 @@ def check_mergeable(path: Path, old: Header, new: Header) -> None:
 
 
 def _merged_text(old: TableFile | None, header: Header, entries: Iterable[Entry]) -> str:
+    layout = (old.layout if old is not None else None) or Layout(_header_text(header))
     blocks: dict[str, str] = {}
+    comments: dict[str, str] = {}
     kept: dict[str, Entry] = {}
-    header_text = _header_text(header)
     if old is not None:
-        header_text = old.header_text or header_text
-        texts = old.entry_texts or tuple(map(_entry_text, old.entries))
+        texts = layout.blocks or tuple(map(_entry_text, old.entries))
         for entry, text in zip(old.entries, texts, strict=True):
-            blocks[entry.shape] = text if text.endswith("\n") else text + "\n"
+            blocks[entry.shape] = layout.ended(text)
             kept[entry.shape] = entry
+        shapes = [entry.shape for entry in old.entries]
+        comments = dict(zip(shapes, layout.comments, strict=False))
     for entry in entries:
         # Compared as written: what a file holds is rounded, what was measured is not.
         if entry.shape not in kept or _entry_text(kept[entry.shape]) != _entry_text(entry):
-            blocks[entry.shape] = _entry_text(entry)
-    return header_text + "".join(blocks[shape] for shape in sorted(blocks, key=_reading_order))
+            placed = layout.placed(_entry_text(entry))
+            blocks[entry.shape] = comments.get(entry.shape, "") + placed
+    ordered = [blocks[shape] for shape in sorted(blocks, key=_reading_order)]
+    return "".join([layout.head, *ordered, layout.tail])
 
 
 def _reading_order(shape: str) -> tuple[Any, ...]:
@@ -189,12 +184,29 @@ def _entry_text(entry: Entry) -> str:
     return "  - " + "\n    ".join(lines) + "\n"
 
 
+class _OneLine(yaml.SafeDumper):
+    """Writes even a text of several lines on one, escaped."""
+
+    def represent_text(self, text: str) -> yaml.ScalarNode:
+        style = '"' if len(text.splitlines()) > 1 or text.endswith(LINE_ENDS) else None
+        return self.represent_scalar("tag:yaml.org,2002:str", text, style=style)
+
+
+LINE_ENDS = ("\n", "\r", "\x85", "\u2028", "\u2029")
+_OneLine.add_representer(str, _OneLine.represent_text)
+
+
 def _flow(value: Any) -> str:
     """One line of YAML, with figures rounded to what a measurement can carry."""
-    text = yaml.safe_dump(
-        _rounded(value), default_flow_style=True, sort_keys=False, width=2**31, allow_unicode=True
+    text = yaml.dump(
+        _rounded(value),
+        Dumper=_OneLine,
+        default_flow_style=True,
+        sort_keys=False,
+        width=2**31,
+        allow_unicode=True,
     )
-    return text.removesuffix("...\n").strip()
+    return str(text).removesuffix("...\n").strip()
 
 
 def _rounded(value: Any) -> Any:
@@ -213,6 +225,7 @@ def write_atomically(path: Path, text: str) -> None:
     Raises:
         OSError: the disk is full or the folder cannot be written; ``path`` is untouched.
     """
+    path = path.resolve()  # a link stays one
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     scratch = Path(name)
     try:
