@@ -34,10 +34,10 @@ from mla_tune.tuner import Tuner
 SPECS = ("q1s1k", "8q1s1k", "32q1s1k", "q1s8k", "8q1s8k", "32q1s4k")
 
 
-def timed(work: Callable[[], Any]) -> tuple[float, Any]:
+def timed(work: Callable[..., Any], *arguments: Any) -> tuple[float, Any]:
     """Seconds that ``work`` takes, with what it returns."""
     started = time.perf_counter()
-    result = work()
+    result = work(*arguments)
     return time.perf_counter() - started, result
 
 
@@ -102,11 +102,10 @@ def compare(backend: str, heads: int, mode: str) -> list[dict[str, Any]]:
     for spec in SPECS:
         workload = Workload((Case(BatchShape.parse(spec)),))
         values = ours.values(workload)
-        cold_s, _ = timed(lambda workload=workload: ours.tune(workload))
-        ours_s, entry = timed(lambda workload=workload: ours.tune(workload))
-        sweep = (backend, spec, heads, values)
-        upstream_cold_s, _ = timed(lambda sweep=sweep: upstream_sweep(*sweep))
-        upstream_s, errors = timed(lambda sweep=sweep: upstream_sweep(*sweep))
+        cold_s, _ = timed(ours.tune, workload)
+        ours_s, entry = timed(ours.tune, workload)
+        upstream_cold_s, _ = timed(upstream_sweep, backend, spec, heads, values)
+        upstream_s, errors = timed(upstream_sweep, backend, spec, heads, values)
         rows.append(
             {
                 "backend": backend,

@@ -117,8 +117,9 @@ def report(results: Sequence[Result], out: Path, what: str) -> None:
     lines = [
         "# Search policies compared on recordings",
         "",
-        f"{what}. Written by `scripts/bench_search.py`; regret is the published plan's true latency",
-        "over the best plan's, spent is measured rounds over measuring every plan eight times",
+        f"{what}. Written by `scripts/bench_search.py`;",
+        "regret is the published plan's true latency over the best plan's, spent is measured",
+        "rounds over measuring every plan eight times",
         "(confirmation included), wrong are publications slower than the default.",
         "",
         "| policy | tunes | regret, mean | p99 | worst | spent | published | wrong |",

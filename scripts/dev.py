@@ -37,7 +37,7 @@ def install(extras: str, drop: list[str]) -> None:
         return
     if not PYTHON.exists():
         venv.create(VENV, with_pip=True)
-    pip = [PYTHON, "-m", "pip"]
+    pip: list[str | Path] = [PYTHON, "-m", "pip"]
     run(*pip, "install", "--quiet", "--constraint", "constraints.txt", "--editable", f".{extras}")
     if drop:
         run(*pip, "uninstall", "--quiet", "--yes", *drop)

@@ -75,7 +75,11 @@ class Planner:
 
     def _asked_for(self, backends: Sequence[str]) -> list[str]:
         """Names from the command line: each has to run here."""
-        names = list(dict.fromkeys(canonical_name(name) for name in backends))
+        try:
+            names = list(dict.fromkeys(canonical_name(name) for name in backends))
+        except InputError as error:
+            valid = f"{error.valid}; of these run here: {self._here()}"
+            raise InputError(error.what, valid=valid, remedy=error.remedy) from None
         for name in names:
             if reason := get_backend(name).unavailable(self.environment):
                 raise UnavailableError(f"{name} {reason}", valid=f"available here: {self._here()}")
@@ -154,8 +158,9 @@ class Planner:
         needed = sum(backend.estimate_bytes(setup, shape) for shape in workload.shapes)
         if needed > MEMORY_SHARE * self.free_bytes:
             raise InputError(
-                f"{setup.backend} {workload} needs about {needed / 2**30:.1f} GiB; "
-                f"{self.free_bytes / 2**30:.1f} GiB are free on {setup.device}",
+                f"{self.shapes.path}: {setup.backend} {workload} needs about "
+                f"{needed / 2**30:.1f} GiB; {self.free_bytes / 2**30:.1f} GiB are free on "
+                f"{setup.device}",
                 remedy="leave the shape out, or cut the file down with --max-tokens",
             )
 

@@ -2,6 +2,7 @@
 
 __all__ = ["Campaign", "Reporter"]
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Protocol
 
 from mla_tune.assignment import Assignment
 from mla_tune.bench import Bench
-from mla_tune.errors import MlaTuneError, WorkloadFailure
+from mla_tune.errors import EnvironmentFailure, MlaTuneError, WorkloadFailure
 from mla_tune.quarantine import Quarantine, Ward
 from mla_tune.shapes import Workload
 from mla_tune.study import Journal
@@ -87,10 +88,18 @@ class Campaign:
                 except WorkloadFailure as error:
                     self._failed(assignment, workload, error)
                 else:
-                    merge(assignment.path, header, [entry])
-                    self.reporter.decided(assignment, workload, entry)
+                    self._publish(assignment, workload, entry)
         finally:
             journal.close()
+
+    def _publish(self, assignment: Assignment, workload: Workload, entry: Entry) -> None:
+        """Write an entry; a full disk costs no verdict, since the study has it already."""
+        try:
+            merge(assignment.path, assignment.header, [entry])
+        except EnvironmentFailure as error:
+            self._failed(assignment, workload, error)
+        else:
+            self.reporter.decided(assignment, workload, entry)
 
     def _failed(self, assignment: Assignment, workload: Workload, error: MlaTuneError) -> None:
         self.failures.append((f"{assignment.path.stem}: {workload}", error))
@@ -102,5 +111,11 @@ class Campaign:
             return {}
         old = TableFile.load(assignment.path)
         if self.replace and old.header.first_difference(assignment.header):
-            assignment.path.rename(assignment.path.with_suffix(".yaml.replaced"))
+            assignment.path.rename(_free_name(assignment.path))
         return {entry.shape: entry for entry in old.entries}
+
+
+def _free_name(path: Path) -> Path:
+    """Where a replaced table goes: beside, under a name that no earlier one has."""
+    names = (path.with_name(f"{path.name}.replaced{number or ''}") for number in itertools.count())
+    return next(name for name in names if not name.exists())

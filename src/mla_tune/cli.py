@@ -161,7 +161,7 @@ def _tune(**options: Any) -> int:
     reporter.summary()
     for what, error in failures:
         click.echo(f"not tuned: {what}: {error}", err=True)
-    return 1 if failures else 0
+    return max((error.exit_code for _, error in failures), default=0)
 
 
 @command.command()
@@ -254,6 +254,38 @@ def backends(device: str) -> None:
         click.echo(
             f"  modes: {', '.join(backend.modes)}; KV cache: {', '.join(backend.kv_cache_dtypes)}"
         )
+
+
+@command.command("vllm-args")
+@click.argument("tables", type=click.Path(path_type=Path), nargs=-1, required=True)
+@click.option("--vllm", "release", help="vLLM release to spell them for. [default: the table's]")
+def vllm_args(tables: tuple[Path, ...], release: str | None) -> None:
+    """Print vLLM's own flags for TABLES, and what they cannot express."""
+    from mla_tune.runtime.vllm_args import vllm_args as arguments
+
+    for found in arguments(tables, release):
+        click.echo(str(found))
+
+
+@command.group()
+def shapes() -> None:
+    """Make shapes files."""
+
+
+@shapes.command("from-record")
+@click.argument("record", type=click.Path(path_type=Path))
+@click.option(
+    "--table",
+    "tables",
+    type=click.Path(path_type=Path),
+    multiple=True,
+    help="Put the shapes that this table misses first; may repeat.",
+)
+def from_record(record: Path, tables: tuple[Path, ...]) -> None:
+    """Turn what MLA_TUNE_RECORD wrote into a weighted shapes file, on standard output."""
+    from mla_tune.runtime.from_record import shapes_from_record
+
+    click.echo(shapes_from_record(record, tables), nl=False)
 
 
 def main() -> None:

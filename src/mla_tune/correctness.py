@@ -69,7 +69,8 @@ class OutputCheck:
         if unwritten:
             return f"{unwritten} of {output.numel()} output elements are not finite"
         expected = self._expected[shape]
-        problem = _difference(output[expected.rows], expected.values, tolerance, "float64")
+        sampled = output[expected.rows]
+        problem = _difference(sampled, expected.values, tolerance, "float64", expected.rows)
         if problem is not None:
             return problem
         if plan == self._default:
@@ -83,9 +84,16 @@ class OutputCheck:
 
 
 def _difference(
-    output: "torch.Tensor", expected: "torch.Tensor", tolerance: float, what: str
+    output: "torch.Tensor",
+    expected: "torch.Tensor",
+    tolerance: float,
+    what: str,
+    rows: "torch.Tensor | None" = None,
 ) -> str | None:
-    """Say how two ``[rows, values]`` differ beyond ``tolerance``, or None."""
+    """Say how two ``[rows, values]`` differ beyond ``tolerance``, or None.
+
+    ``rows`` are the row numbers to name, where they are not all.
+    """
     norms = expected.norm(dim=-1)
     row_errors = (output - expected).norm(dim=-1) / norms
     error = float((output - expected).norm() / expected.norm())
@@ -95,6 +103,7 @@ def _difference(
         return f"relative error {error:.2g} against {what}; allowed {tolerance:g}"
     if worst > ROW_FACTOR * tolerance:
         row = int(row_errors.argmax())
+        row = row if rows is None else int(rows[row])
         allowed = ROW_FACTOR * tolerance
         return f"relative error {worst:.2g} in row {row} against {what}; allowed {allowed:g}"
     if abs(scale - 1) > SCALE_TOLERANCE:

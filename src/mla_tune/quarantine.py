@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from filelock import FileLock
 
 from mla_tune.document import Document
 from mla_tune.errors import EnvironmentFailure, InputError
@@ -40,17 +41,7 @@ class Quarantine:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._entries: list[dict[str, Any]] = []
-        if path.exists() and path.stat().st_size:
-            document = Document.load(path, what="quarantine file")
-            entries = document.data.get("quarantine")
-            if not isinstance(entries, list):
-                raise InputError(f"{path} has no list 'quarantine'", remedy="move it away")
-            for index, entry in enumerate(entries):
-                if not isinstance(entry, dict) or not {"shape", "plan", "reason"} <= entry.keys():
-                    where = document.where(("quarantine", index))
-                    raise InputError(f"{where}: not a quarantine entry", valid=", ".join(FIELDS))
-            self._entries = entries
+        self._entries = _entries_of(path)
 
     def reason(self, ward: Ward, shape: str, plan: Plan) -> str | None:
         """Why ``plan`` is not to be tried, or None. Another software fingerprint frees it."""
@@ -67,14 +58,35 @@ class Quarantine:
             EnvironmentFailure: the file cannot be written.
         """
         entry = _key(ward, shape, plan) | {"reason": reason, "software": ward.software}
-        self._entries.append({field: entry[field] for field in FIELDS})
-        # A copy of each entry: values that entries share would be written as YAML anchors.
-        entries = [copy.deepcopy(entry) for entry in self._entries]
-        text = yaml.safe_dump({"quarantine": entries}, sort_keys=False, width=1000)
         try:
-            write_atomically(self.path, text)
+            with FileLock(self.path.with_name(f".{self.path.name}.lock")):
+                # Another run that shares the folder may have added to the file since.
+                self._entries = _entries_of(self.path)
+                if self.reason(ward, shape, plan) is None:
+                    self._entries.append({field: entry[field] for field in FIELDS})
+                    write_atomically(self.path, _text(self._entries))
         except OSError as error:
             raise EnvironmentFailure(f"{self.path} cannot be written: {error}") from None
+
+
+def _entries_of(path: Path) -> list[dict[str, Any]]:
+    if not path.exists() or not path.stat().st_size:
+        return []
+    document = Document.load(path, what="quarantine file")
+    entries = document.data.get("quarantine")
+    if not isinstance(entries, list):
+        raise InputError(f"{path} has no list 'quarantine'", remedy="move it away")
+    for index, entry in enumerate(entries):
+        if not isinstance(entry, dict) or not {"shape", "plan", "reason"} <= entry.keys():
+            where = document.where(("quarantine", index))
+            raise InputError(f"{where}: not a quarantine entry", valid=", ".join(FIELDS))
+    return entries
+
+
+def _text(entries: list[dict[str, Any]]) -> str:
+    # A copy of each entry: values that entries share would be written as YAML anchors.
+    copies = [copy.deepcopy(entry) for entry in entries]
+    return yaml.safe_dump({"quarantine": copies}, sort_keys=False, width=1000)
 
 
 def _key(ward: Ward, shape: str, plan: Plan) -> dict[str, Any]:

@@ -12,7 +12,6 @@ from pathlib import Path
 import platformdirs
 
 from mla_tune.assignment import Assignment, Planner, check_output, recorded_assignments
-from mla_tune.backends import canonical_name
 from mla_tune.bench import Bench
 from mla_tune.campaign import Campaign, Reporter
 from mla_tune.environment import Environment
@@ -63,8 +62,6 @@ def run(options: RunOptions, reporter: Reporter) -> list[tuple[str, MlaTuneError
     """
     if options.recording is not None or RECORDED in options.backends:
         return _run_recorded(options, reporter)
-    for name in options.backends:
-        canonical_name(name)
     shapes = cut(_shapes_of(options), options, reporter)
     for notice in shapes.notices:
         reporter.skipped(notice)

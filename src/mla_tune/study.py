@@ -23,7 +23,7 @@ from filelock import FileLock, Timeout
 from optuna.distributions import IntDistribution
 from optuna.exceptions import ExperimentalWarning
 from optuna.storages import BaseStorage, InMemoryStorage, JournalStorage
-from optuna.storages.journal import JournalFileBackend
+from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
 from mla_tune.errors import EnvironmentFailure, InputError
@@ -95,8 +95,6 @@ class Journal:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._lock = FileLock(f"{path}.in-use")
             self._lock.acquire(timeout=0)
-            # A killed run may have left Optuna's own lock behind; it waits 30 s for it.
-            path.with_name(f"{path.name}.lock").unlink(missing_ok=True)
         except Timeout:
             raise InputError(
                 f"study {path} is in use by another run",
@@ -110,7 +108,9 @@ class Journal:
         _drop_torn_line(path)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ExperimentalWarning)
-            self._storage: BaseStorage = JournalStorage(JournalFileBackend(str(path)))
+            self._storage: BaseStorage = JournalStorage(
+                _JournalFile(str(path), _HeldAlready(str(path)))
+            )
 
     @classmethod
     def in_memory(cls) -> "Journal":
@@ -145,6 +145,33 @@ class Journal:
     def close(self) -> None:
         """Let other runs have the journal."""
         self._lock.release()
+
+
+class _HeldAlready(JournalFileOpenLock):
+    """In place of Optuna's lock on each line: `Journal` holds the file for the whole run.
+
+    Optuna's is a link that a killed run leaves behind, and Ctrl-C while it is released ends in
+    a FileNotFoundError (optuna 5.0.0, `JournalFileSymlinkLock.release`).
+    """
+
+    def acquire(self) -> bool:
+        return True
+
+    def release(self) -> None:
+        pass
+
+
+class _JournalFile(JournalFileBackend):
+    """Optuna's journal, whose file says what is wrong when it cannot be written."""
+
+    def append_logs(self, logs: list[dict[str, Any]]) -> None:
+        try:
+            super().append_logs(logs)
+        except OSError as error:
+            raise EnvironmentFailure(
+                f"study {self._file_path} cannot be written: {error.strerror or error}",
+                remedy="make room; finished trials are kept, run the same command again",
+            ) from None
 
 
 def _drop_torn_line(path: Path) -> None:

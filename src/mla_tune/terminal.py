@@ -2,6 +2,7 @@
 
 __all__ = ["TerminalReporter", "show_lookup", "show_table"]
 
+import statistics
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -53,7 +54,7 @@ class TerminalReporter:
         return len(self._decided)
 
     def skipped(self, what: str) -> None:
-        self._console.print(f"[dim]{what}[/dim]", highlight=False)
+        self._console.print(what, style="dim", highlight=False, markup=False, soft_wrap=True)
 
     def assigned(self, assignments: Sequence[Assignment]) -> None:
         self._left = sum(len(assignment.workloads) for assignment in assignments)
@@ -94,6 +95,7 @@ class TerminalReporter:
         self._console.print(
             f"{self._current}: {plan}, {entry.latency_us:.1f} µs{gain}{self._time_left()}",
             highlight=False,
+            markup=False,
             soft_wrap=True,
         )
 
@@ -101,7 +103,9 @@ class TerminalReporter:
         del assignment, workload
         self._left -= 1
         self._progress.advance(self._task)
-        self._console.print(f"[red]{self._current}: {error}[/red]", highlight=False)
+        self._console.print(
+            f"{self._current}: {error}", style="red", highlight=False, markup=False, soft_wrap=True
+        )
 
     def _show(self, state: str) -> None:
         self._progress.update(
@@ -112,7 +116,7 @@ class TerminalReporter:
         measured = [seconds for seconds in self._spent_s if seconds > 0.05]
         if not measured or not self._left:
             return ""
-        left_s = sum(measured) / len(measured) * self._left
+        left_s = statistics.median(measured) * self._left
         return (
             f", about {left_s / 60:.0f} min left" if left_s > 90 else f", about {left_s:.0f} s left"
         )
@@ -126,7 +130,7 @@ class TerminalReporter:
             headers[assignment.path] = assignment.header
         for path, entries in by_path.items():
             show_table(self._console, headers[path], entries)
-            self._console.print(f"written to {path}", highlight=False, soft_wrap=True)
+            self._console.print(f"written to {path}", highlight=False, markup=False, soft_wrap=True)
 
 
 def show_table(console: Console, header: Header, entries: Sequence[Entry]) -> None:
@@ -153,13 +157,17 @@ def show_table(console: Console, header: Header, entries: Sequence[Entry]) -> No
     console.print(grid)
     for entry in entries:
         if entry.note:
-            console.print(f"{entry.shape}: {entry.note}", highlight=False, soft_wrap=True)
+            console.print(
+                f"{entry.shape}: {entry.note}", highlight=False, markup=False, soft_wrap=True
+            )
 
 
 def show_lookup(console: Console, lookup: Lookup) -> None:
     """Print what a lookup found."""
     if lookup.entry is None:
-        console.print(f"miss: {lookup.shape}: {lookup.reason}", highlight=False, soft_wrap=True)
+        console.print(
+            f"miss: {lookup.shape}: {lookup.reason}", highlight=False, markup=False, soft_wrap=True
+        )
         return
     plan = "default" if lookup.plan is None else str(lookup.plan)
     how = "exact" if lookup.is_exact else f"nearest, off by a factor {lookup.factor:.2f}"
@@ -167,6 +175,7 @@ def show_lookup(console: Console, lookup: Lookup) -> None:
         f"hit: {lookup.shape}: {plan} (entry {lookup.entry.shape}, {how}; "
         f"{lookup.entry.latency_us:.1f} µs, speed-up {_interval(lookup.entry.speedup)})",
         highlight=False,
+        markup=False,
         soft_wrap=True,
     )
 

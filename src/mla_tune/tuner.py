@@ -3,20 +3,23 @@
 __all__ = ["Observer", "Settings", "Tuner"]
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from mla_tune.bench import Bench
-from mla_tune.decide import Contest, expected_us, is_hopeless
-from mla_tune.errors import PlanFailure
+from mla_tune.decide import SCREENING_FACTOR, Contest, expected_us, is_hopeless
+from mla_tune.errors import PlanFailure, WorkloadFailure
 from mla_tune.knobs import Plan
 from mla_tune.measure import Samples
 from mla_tune.quarantine import Quarantine, Ward
 from mla_tune.shapes import Workload
 from mla_tune.study import Journal, Ledger, Outcome, Policy
 from mla_tune.table import Entry
-from mla_tune.verdict import entry_without_contest, published_entry
+from mla_tune.verdict import published_entry
+
+NEAR_BEST = 1.015
+"""Screening cannot rank plans closer than this factor: they all go into confirmation."""
 
 # What a plan did to its worker or to its result that makes trying again a waste or a danger.
 QUARANTINED = {"timed out", "died", "out of memory", "raised", "wrong result"}
@@ -30,7 +33,8 @@ class Settings:
         min_speedup: the publish gate; see `Contest`.
         screening_rounds: samples before a plan may be dropped.
         trial_rounds: samples of a plan that is not dropped.
-        finalists: how many plans go into confirmation beside the default.
+        finalists: how many plans at least go into confirmation beside the default, and ...
+        most_finalists: ... how many at most, when they are within `NEAR_BEST` of the best.
         confirmation_rounds: interleaved rounds at most, and ...
         confirmation_s: ... seconds at most (a round under way is finished).
         policy: how plans are proposed; None: by the size of the space.
@@ -40,6 +44,7 @@ class Settings:
     screening_rounds: int = 3
     trial_rounds: int = 8
     finalists: int = 3
+    most_finalists: int = 6
     confirmation_rounds: int = 96
     confirmation_s: float = 30.0
     policy: Policy | None = None
@@ -96,20 +101,28 @@ class Tuner:
             neighbour: the entry of a similar workload, for the ranking.
 
         Returns:
-            The entry to publish. Nothing is measured when the study already has a verdict.
+            The entry to publish. Nothing is measured when the study already has a verdict for the
+            same gate and weights.
+
+        Raises:
+            WorkloadFailure: not one plan runs.
         """
         plans = self.bench.plan_space(workload.shapes).plans
         policy = self.settings.policy or Policy.for_space(len(plans))
         ranking = [*_ranking(previous), *_ranking(neighbour)]
         ledger = self.journal.ledger(str(workload), plans, policy, ranking)
         self.observer.planned(workload, len(plans))
-        if ledger.verdict is not None:
-            return Entry.model_validate(ledger.verdict)
+        terms = {
+            "min_speedup": self.settings.min_speedup,
+            "weights": [case.weight for case in workload.cases],
+        }
+        if ledger.verdict is not None and ledger.verdict["terms"] == terms:
+            return Entry.model_validate(ledger.verdict["entry"])
         self.bench.load(workload)
         self._screen(workload, ledger)
         favourite = previous.plan if previous is not None else None
         entry = self._confirm(workload, ledger, plans[0], favourite)
-        ledger.decide(entry.model_dump(mode="json"))
+        ledger.decide({"terms": terms, "entry": entry.model_dump(mode="json")})
         return entry
 
     def _screen(self, workload: Workload, ledger: Ledger) -> None:
@@ -128,7 +141,11 @@ class Tuner:
             samples = self._sample(plan, settings.screening_rounds)
             if incumbent_us is None or not is_hopeless(samples, shares, incumbent_us):
                 samples += self._sample(plan, settings.trial_rounds - settings.screening_rounds)
-                return Outcome(plan, expected_us(samples, shares), rounds=samples.rounds)
+                latency_us = expected_us(samples, shares)
+                if incumbent_us is None or latency_us < incumbent_us:
+                    # A wrong plan must not set the mark that right ones are dropped by.
+                    self.bench.verify(plan)
+                return Outcome(plan, latency_us, rounds=samples.rounds)
         except PlanFailure as failure:
             return Outcome(plan, None, self._recorded(workload, plan, failure))
         latency_us = expected_us(samples, shares)
@@ -150,8 +167,7 @@ class Tuner:
         """Race the best few and the default until the verdict is clear, and write it up."""
         outcomes = ledger.outcomes()
         failures = {o.plan: o.dropped for o in outcomes if o.latency_us is None}
-        contenders = self._contenders(workload, outcomes, default, favourite, failures)
-        while contenders:
+        while contenders := self._contenders(workload, outcomes, default, favourite, failures):
             # Where the default does not run, the best plan stands in as what others must beat.
             baseline = default if default in contenders else contenders[0]
             try:
@@ -159,10 +175,10 @@ class Tuner:
             except PlanFailure as failure:
                 blamed = next((p for p in contenders if p == failure.plan), baseline)
                 failures[blamed] = self._recorded(workload, blamed, failure)
-                contenders.remove(blamed)
             else:
                 return published_entry(workload, contest, default, failures)
-        return entry_without_contest(workload, outcomes, default, failures)
+        causes = "; ".join(f"{plan}: {reason}" for plan, reason in failures.items())
+        raise WorkloadFailure(f"no plan of {workload} could be measured: {causes}")
 
     def _contenders(
         self,
@@ -172,25 +188,51 @@ class Tuner:
         favourite: Plan | None,
         failures: dict[Plan, str],
     ) -> list[Plan]:
-        """The default and the best few whose output is right, the default first.
+        """The default and the best few, all of them verified, the default first.
 
-        A plan that screening put clearly behind the default is not raced against it again.
+        A failure may have taken the worker and what it knew of the default's output with it, so
+        every one starts the verification over.
         """
-        finished = {o.plan: o.latency_us for o in outcomes if o.latency_us and not o.dropped}
-        ranked = sorted(finished, key=lambda plan: finished[plan])
-        limit_us = 1.03 * finished.get(default, float("inf"))
-        near = [plan for plan in ranked if plan != default and finished[plan] <= limit_us]
-        if favourite in near[self.settings.finalists :]:
-            near.remove(favourite)
-            near.insert(0, favourite)
-        contenders: list[Plan] = []
-        wanted = self.settings.finalists + (default in finished)
-        for plan in [default, *near] if default in finished else near:
-            if len(contenders) < wanted and self._is_right(workload, plan, failures):
-                contenders.append(plan)
-        return contenders
+        while True:
+            candidates = self._candidates(outcomes, default, favourite, failures)
+            if all(self._is_right(workload, plan, failures) for plan in candidates):
+                return candidates
+
+    def _candidates(
+        self,
+        outcomes: Sequence[Outcome],
+        default: Plan,
+        favourite: Plan | None,
+        failures: Mapping[Plan, str],
+    ) -> list[Plan]:
+        """Who could win, by what is known so far, the default first.
+
+        A plan that screening put clearly behind the default is not raced against it again; one
+        that was screened out comes back when what it lost against has failed.
+        """
+        ran = {o.plan: o for o in outcomes if o.plan not in failures}
+        latencies = {plan: o.latency_us for plan, o in ran.items() if o.latency_us}
+        mark_us = SCREENING_FACTOR * min(latencies.values(), default=0.0)
+        finished = {
+            plan: latency_us
+            for plan, latency_us in latencies.items()
+            if not ran[plan].dropped or latency_us <= mark_us
+        }
+        ranked = sorted(finished, key=lambda plan: (plan != favourite, finished[plan]))
+        limit_us = SCREENING_FACTOR * finished.get(default, float("inf"))
+        able = [plan for plan in ranked if plan != default and finished[plan] <= limit_us]
+        best_us = min((finished[plan] for plan in able), default=0.0)
+        near = sum(finished[plan] <= NEAR_BEST * best_us for plan in able)
+        count = min(max(self.settings.finalists, near), self.settings.most_finalists)
+        return [default, *able[:count]] if default in finished else able[:count]
 
     def _is_right(self, workload: Workload, plan: Plan, failures: dict[Plan, str]) -> bool:
+        """Whether a plan's output is right; if not, the cause is added to ``failures``."""
+        reason = self.quarantine.reason(self.ward, str(workload), plan)
+        if reason is not None:
+            # Since its trial: by a run that was killed before the verdict.
+            failures[plan] = reason
+            return False
         try:
             self.bench.verify(plan)
         except PlanFailure as failure:

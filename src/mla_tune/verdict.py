@@ -1,16 +1,14 @@
 """The table entry that a contest ends in."""
 
-__all__ = ["entry_without_contest", "published_entry"]
+__all__ = ["published_entry"]
 
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 from mla_tune.decide import Contest, Interval, Standing, expected_us
-from mla_tune.errors import WorkloadFailure
 from mla_tune.knobs import Plan
 from mla_tune.measure import Samples
 from mla_tune.shapes import Workload
-from mla_tune.study import Outcome
 from mla_tune.table import CaseResult, Entry, Speedup
 
 
@@ -34,31 +32,6 @@ def published_entry(
         speedup=_speedup(standing.interval) if standing is not None and default_ran else None,
         cases=_cases(workload, contest, standing) if default_ran else (),
         note=_note(failures, default, contest.samples),
-    )
-
-
-def entry_without_contest(
-    workload: Workload, outcomes: Sequence[Outcome], default: Plan, failures: Mapping[Plan, str]
-) -> Entry:
-    """Write up a workload where nothing was left to compare.
-
-    Raises:
-        WorkloadFailure: not one plan ran.
-    """
-    ran = {o.plan: o.latency_us for o in outcomes if o.latency_us and o.plan not in failures}
-    if not ran:
-        causes = "; ".join(f"{plan}: {reason}" for plan, reason in failures.items())
-        raise WorkloadFailure(f"no plan of {workload} could be measured: {causes}")
-    best = min(ran, key=lambda plan: ran[plan])
-    plan = default if default in ran else best
-    return Entry(
-        shape=str(workload),
-        weight=workload.weight,
-        plan=None if plan == default else plan,
-        default_plan=default if default.as_dict() else None,
-        latency_us=ran[plan],
-        default_us=ran.get(default),
-        note=_note(failures, default, {}) or ("no knob matters" if len(outcomes) == 1 else ""),
     )
 
 

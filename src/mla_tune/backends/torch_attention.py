@@ -17,10 +17,8 @@ import torch.nn.functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.attention.bias import causal_lower_right
 
+from mla_tune.backends.torch_workspace import WORKSPACE_BYTES
 from mla_tune.shapes import MlaDimensions
-
-# Scores of the decode path are materialised; requests beyond this are handled in turns.
-WORKSPACE_BYTES = 256 * 2**20
 
 
 @dataclass(frozen=True)

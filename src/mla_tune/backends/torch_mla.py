@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from mla_tune.backends.interface import Backend, Reference, Session, Setup
+from mla_tune.backends.torch_workspace import WORKSPACE_BYTES
 from mla_tune.environment import Environment
 from mla_tune.errors import PlanFailure
 from mla_tune.knobs import KnobDomain, Plan, PlanSpace, effective_plans
@@ -54,8 +55,6 @@ class TorchMla:
 
     def estimate_bytes(self, setup: Setup, shape: BatchShape) -> int:
         """Cache and its gathered copy, queries and outputs, and the larger path's temporaries."""
-        from mla_tune.backends.torch_attention import WORKSPACE_BYTES
-
         model = setup.model
         per_value = 4 if setup.device == "cpu" else 2
         cache = shape.num_kv_tokens * model.latent_dim * per_value

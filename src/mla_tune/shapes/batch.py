@@ -120,8 +120,12 @@ class BatchShape:
         return all(group.query_len == group.kv_len for group in self.groups)
 
     def requests(self) -> list[tuple[int, int]]:
-        """(query_len, kv_len) of each request, shortest queries first, as vLLM reorders them."""
-        ordered = sorted(self.groups)
+        """(query_len, kv_len) of each request, in the order that vLLM brings a batch into.
+
+        Requests with context come first, shortest queries ahead, then those without: vLLM merges
+        the context's share into as many leading prefill tokens as have one.
+        """
+        ordered = sorted(self.groups, key=lambda group: (group.query_len == group.kv_len, group))
         return [(g.query_len, g.kv_len) for g in ordered for _ in range(g.count)]
 
 

@@ -206,7 +206,7 @@ def _flow(value: Any) -> str:
         width=2**31,
         allow_unicode=True,
     )
-    return str(text).removesuffix("...\n").strip()
+    return str(text).removesuffix("...\n").strip("\n")
 
 
 def _rounded(value: Any) -> Any:

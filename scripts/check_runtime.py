@@ -1,0 +1,104 @@
+"""Whether the plugin's values reach the kernels of the installed vLLM on this GPU, in a minute.
+
+Builds the real layer and builder of each backend through vLLM's registry, with a table that asks
+for something vLLM would not do, and runs one batch. Exits 1 if a value did not arrive, or if the
+result is not that of a float64 reference.
+
+    python scripts/check_runtime.py [TRITON_MLA FLASH_ATTN_MLA FLASHMLA]
+"""
+
+import os
+import sys
+import tempfile
+from pathlib import Path
+
+from mla_tune.backends import get_backend
+from mla_tune.backends.interface import Setup
+from mla_tune.environment import Environment, probe
+from mla_tune.knobs import Plan
+from mla_tune.runtime import register
+from mla_tune.shapes import BatchShape, MlaDimensions
+from mla_tune.table import Entry, Header, merge
+
+MODEL = MlaDimensions(num_q_heads=16)
+MAX_MODEL_LEN = 32768
+# By default TRITON_MLA takes 2 splits of 1k; FLASH_ATTN_MLA has no cap outside the graphs' sizes
+# and one of 32 within; queries of 256 take the decode path of FLASH_ATTN_MLA, not of FLASHMLA.
+CHECKS = {
+    "TRITON_MLA": {"8q1s1k": Plan(num_kv_splits=16)},
+    "FLASH_ATTN_MLA": {
+        "8q1s1k": Plan(num_kv_splits=8),
+        "4q256s1k": Plan(reorder_batch_threshold=128),
+    },
+    "FLASHMLA": {"4q256s1k": Plan(reorder_batch_threshold=256)},
+}
+
+
+def main() -> int:
+    names = sys.argv[1:] or list(CHECKS)
+    environment = probe("cuda:0")
+    os.environ["MLA_TUNE_TABLES"] = str(_tables(names, environment))
+    register()
+    failed = False
+    for name in names:
+        reason = get_backend(name).unavailable(environment)
+        if reason is not None:
+            print(f"{name}: not here: {reason}")
+            continue
+        for spec in CHECKS[name]:
+            problem = _check(name, BatchShape.parse(spec))
+            failed |= bool(problem)
+            print(f"{name} {spec} ({CHECKS[name][spec]}): {problem or 'reached the kernel'}")
+    return int(failed)
+
+
+def _tables(names: list[str], environment: Environment) -> Path:
+    folder = Path(tempfile.mkdtemp(prefix="mla-tune-check-"))
+    for name in names:
+        header = Header.of(environment, name, MODEL, "auto", "eager", MAX_MODEL_LEN)
+        entries = [
+            Entry.model_validate({"shape": spec, "plan": plan, "latency_us": 1.0})
+            for spec, plan in CHECKS[name].items()
+        ]
+        merge(folder / f"{name}.yaml", header, entries)
+    return folder
+
+
+def _check(name: str, shape: BatchShape) -> str:
+    """Run ``shape`` once; return what is wrong, or an empty string."""
+    import torch
+
+    from mla_tune.backends.vllm_config import current_config
+    from mla_tune.backends.vllm_layer import VllmSession
+    from mla_tune.backends.vllm_parts import build_parts
+
+    setup = Setup(name, MODEL, max_model_len=MAX_MODEL_LEN, device="cuda:0")
+    parts = build_parts(setup, sparse=False)
+    builder, session = parts.builder, VllmSession(setup, parts)
+    if not hasattr(builder, "mla_tune_backend"):
+        return "the registry gave vLLM's own builder"
+    verified = builder._deployment.counts.verified
+    session.load([shape])
+    batch = session._batches[shape]
+    with torch.no_grad(), current_config(parts.vllm_config):
+        metadata = builder.build(0, batch.metadata(shape.max_kv_len))
+        parts.layer.forward_impl(
+            batch.query,
+            batch.kv_c,
+            batch.k_pe,
+            session.cache.blocks,
+            metadata,
+            output=batch.output,
+        )
+    counts = builder._deployment.counts
+    reference = session.reference(shape)
+    apart = (batch.output[reference.rows].double() - reference.values).abs().max().item()
+    scale = reference.values.abs().max().item()
+    session.close()
+    if counts.not_applied or counts.fallbacks or counts.verified == verified:
+        return f"not applied: {counts}"
+    return f"wrong result: off by {apart:.3g} of {scale:.3g}" if apart > 0.02 * scale else ""
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,76 @@
+"""Multi-head latent attention in float64, from the latents as the cache stores them."""
+
+__all__ = ["Projections", "attend", "reference_rows"]
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
+
+MAX_ROWS = 64
+
+
+@dataclass(frozen=True)
+class Projections:
+    """``kv_b_proj`` taken apart: ``w_uk`` is ``[num_q_heads, qk_nope_head_dim, kv_lora_rank]``,
+    ``w_uv`` is ``[num_q_heads, v_head_dim, kv_lora_rank]``.
+    """
+
+    w_uk: "torch.Tensor"
+    w_uv: "torch.Tensor"
+
+    @classmethod
+    def of(cls, weight: "torch.Tensor", num_heads: int, nope_dim: int) -> "Projections":
+        """Split a weight ``[num_q_heads * (qk_nope_head_dim + v_head_dim), kv_lora_rank]``."""
+        heads = weight.view(num_heads, -1, weight.shape[-1])
+        return cls(heads[:, :nope_dim], heads[:, nope_dim:])
+
+
+def attend(
+    query: "torch.Tensor", latents: "torch.Tensor", projections: Projections, scale: float
+) -> "torch.Tensor":
+    """One query token over the latents it may see.
+
+    The up-projections are moved onto query and result, which in float64 is the same and needs no
+    keys and values of the whole context.
+
+    Args:
+        query: ``[num_q_heads, qk_nope_head_dim + qk_rope_head_dim]``.
+        latents: ``[num_tokens, kv_lora_rank + qk_rope_head_dim]``, float64.
+        scale: of the softmax.
+
+    Returns:
+        ``[num_q_heads * v_head_dim]``, float64.
+    """
+    import torch
+
+    nope_dim, rank = projections.w_uk.shape[1:]
+    token = query.double()
+    compressed, rotary = latents[:, :rank], latents[:, rank:]
+    absorbed = torch.einsum("hp,hpl->hl", token[:, :nope_dim], projections.w_uk.double())
+    scores = absorbed @ compressed.T + token[:, nope_dim:] @ rotary.T
+    shares = torch.softmax(scores * scale, dim=-1)
+    return torch.einsum("hl,hvl->hv", shares @ compressed, projections.w_uv.double()).flatten()
+
+
+def reference_rows(requests: Sequence[tuple[int, int]]) -> list[int]:
+    """At most `MAX_ROWS` query tokens, ascending.
+
+    Always the first and the last token of the batch and of the requests with the shortest and the
+    longest context; the rest evenly spread.
+    """
+    starts = [0]
+    for query_len, _ in requests:
+        starts.append(starts[-1] + query_len)
+    total = starts[-1]
+    if total <= MAX_ROWS:
+        return list(range(total))
+    by_length = sorted(range(len(requests)), key=lambda index: requests[index][1])
+    rows = {0, total - 1}
+    for index in (by_length[0], by_length[-1]):
+        rows |= {starts[index], starts[index + 1] - 1}
+    spread = MAX_ROWS - len(rows)
+    rows |= {round(step * (total - 1) / (spread - 1)) for step in range(spread)}
+    return sorted(rows)

@@ -1,0 +1,306 @@
+"""What a table changes in vLLM's MLA metadata builders."""
+
+__all__ = ["TunedBuilder"]
+
+import logging
+from typing import Any, ClassVar
+
+from mla_tune.runtime.choice import VLLM_OWN, Choice
+from mla_tune.runtime.deployment import Deployment, deployment_for
+from mla_tune.runtime.engine import captured_batches
+from mla_tune.runtime.fidelity import verified
+from mla_tune.runtime.log import logger, once
+from mla_tune.runtime.lookups import kv_bucket
+from mla_tune.runtime.single import best_prefill_backend, best_threshold
+from mla_tune.table import DEFAULT_WITHIN
+
+# The lengths within a batch are looked at again after so many steps of one kind: they change by
+# one token a step, and looking costs as much as several lookups.
+STEPS_BETWEEN_LOOKS = 16
+
+
+class TunedBuilder:
+    """Stands before one of vLLM's builders in a class's bases.
+
+    A step's choice comes from CPU data only. Whatever fails in here is logged once, and the
+    step runs as vLLM would run it.
+    """
+
+    mla_tune_backend: ClassVar[str]
+
+    # What vLLM's builder brings.
+    vllm_config: Any
+    kv_cache_spec: Any
+    num_heads: int
+    mla_dims: Any
+    query_len_support: Any
+    reorder_batch_threshold: int
+    get_cudagraph_support: Any
+    _init_reorder_batch_threshold: Any
+
+    _deployment: Deployment | None = None
+    _capturing = False
+    _lookups_failed = False
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self._captured: dict[tuple[int, int], Choice] = {}
+        self._tick = 0
+        self._last_key: tuple[int, int, int] | None = None
+        self._last_choice = VLLM_OWN
+        self._most_decode_rows: int | None = None
+        super().__init__(*args, **kwargs)
+        self._vllm_threshold: int = self.reorder_batch_threshold
+        self._least_threshold = self._decode_query_len()
+        self._threshold_is_free = False
+        self._single_prefill: str | None = None
+        try:
+            self._start()
+        except Exception as error:
+            self._failed(error)
+
+    # Setting up
+
+    def _find_deployment(self) -> Deployment:
+        """The deployment, also while vLLM's own ``__init__`` is still running."""
+        if self._deployment is None:
+            self._deployment = deployment_for(
+                self.mla_tune_backend,
+                self.vllm_config,
+                self.num_heads,
+                self.mla_dims,
+                self._captures(),
+            )
+        return self._deployment
+
+    def _captures(self) -> tuple[tuple[int, int], ...]:
+        support = self.get_cudagraph_support(self.vllm_config, self.kv_cache_spec)
+        if support == type(support).NEVER:
+            return ()
+        return captured_batches(self.vllm_config, self._decode_query_len())
+
+    def _decode_query_len(self) -> int:
+        """1 + the draft tokens that vLLM lets take the decode path; 1 without speculation."""
+        before = self.reorder_batch_threshold
+        # vLLM's own rule, which differs between releases; it only sets this attribute.
+        self._init_reorder_batch_threshold(1, self._takes_many_tokens(), False)
+        floor: int = self.reorder_batch_threshold
+        self.reorder_batch_threshold = before
+        return floor
+
+    def _takes_many_tokens(self) -> bool:
+        """Whether the decode path takes requests of several tokens at all."""
+        return bool(self.query_len_support != type(self.query_len_support).SINGLE_ONLY)
+
+    def _start(self) -> None:
+        deployment = self._find_deployment()
+        self._prefill_names()
+        lookups = deployment.lookups
+        if lookups is None or lookups.eager_table is None:
+            return
+        entries = lookups.eager_table.entries
+        parallel = self.vllm_config.parallel_config
+        # Microbatching decides by the runner's threshold which requests may read what others in
+        # the step write (0.32 on), so the two must not differ.
+        self._threshold_is_free = self._takes_many_tokens() and not (
+            getattr(parallel, "enable_dbo", False) or getattr(parallel, "use_ubatching", False)
+        )
+        self._single_prefill = best_prefill_backend(entries)
+        # Where vLLM's class says 1, its buffers and graphs are sized for that: such a builder
+        # gets a threshold only for a single step of uniform requests, never as a new default.
+        if self._threshold_is_free and type(self).reorder_batch_threshold > 1:
+            best = best_threshold(entries, self._vllm_threshold)
+            if best != self._vllm_threshold:
+                self.reorder_batch_threshold = max(best, self._least_threshold)
+                logger.info(
+                    "mla-tune: %s: threshold %d instead of %d for mixed batches",
+                    self.mla_tune_backend,
+                    self.reorder_batch_threshold,
+                    self._vllm_threshold,
+                )
+
+    def _prefill_names(self) -> None:
+        """Make the prefill backends that the table can ask for, where the release has them."""
+        prepare = getattr(getattr(self, "_prefill_backend", None), "prepare_alternatives", None)
+        deployment = self._deployment
+        if prepare is None or deployment is None or deployment.lookups is None:
+            return
+        table = deployment.lookups.eager_table
+        plans = [entry.plan for entry in table.entries] if table else []
+        prepare({plan.prefill_backend for plan in plans if plan and plan.prefill_backend})
+
+    def _failed(self, error: Exception) -> None:
+        self._lookups_failed = True
+        self.reorder_batch_threshold = getattr(
+            self, "_vllm_threshold", self.reorder_batch_threshold
+        )
+        if self._deployment is not None:
+            self._deployment.counts.fallbacks += 1
+        once(
+            logging.ERROR,
+            f"mla-tune: {self.mla_tune_backend} goes on untuned after "
+            f"{type(error).__name__}: {error}",
+            exc_info=error,
+        )
+
+    # Every step
+
+    def build_for_cudagraph_capture(self, common_attn_metadata: Any) -> Any:
+        self._capturing = True
+        try:
+            return super().build_for_cudagraph_capture(common_attn_metadata)  # type: ignore[misc]
+        finally:
+            self._capturing = False
+
+    def build(
+        self, common_prefix_len: int, common_attn_metadata: Any, fast_build: bool = False
+    ) -> Any:
+        if self._deployment is None:
+            return super().build(common_prefix_len, common_attn_metadata, fast_build)  # type: ignore[misc]
+        choice = self._choose(common_attn_metadata)
+        threshold = self.reorder_batch_threshold
+        if self._threshold_is_free and choice is not VLLM_OWN:
+            self.reorder_batch_threshold = self._threshold(common_attn_metadata, choice)
+        self._before(choice)
+        try:
+            metadata = super().build(common_prefix_len, common_attn_metadata, fast_build)  # type: ignore[misc]
+        finally:
+            self.reorder_batch_threshold = threshold
+        try:
+            if choice is not VLLM_OWN:
+                self._check_path(metadata, choice)
+            elif metadata.num_decodes and not self._lookups_failed:
+                choice = self._choose_decodes(common_attn_metadata, metadata)
+            self._after(common_attn_metadata, metadata, choice)
+        except Exception as error:
+            self._failed(error)
+        return metadata
+
+    def _choose(self, batch: Any) -> Choice:
+        try:
+            key = (batch.num_reqs, batch.max_query_len)
+            if self._capturing:
+                self._captured[key] = self._graph_choice(key)
+            choice = self._captured.get(key)
+            if choice is None:
+                return VLLM_OWN if self._lookups_failed else self._eager_choice(batch, *key)
+            if choice.longest_kv is not None and not self._capturing:
+                self._note_beyond(choice, batch.max_seq_len)
+            return choice
+        except Exception as error:
+            self._failed(error)
+            return VLLM_OWN
+
+    def _graph_choice(self, key: tuple[int, int]) -> Choice:
+        deployment = self._deployment
+        if deployment is None or deployment.lookups is None:
+            return Choice(f"{key[0]}q{key[1]}", "miss", reason="no table")
+        planned = deployment.planned.get(key)
+        return planned if planned is not None else deployment.lookups.captured(*key)
+
+    def _eager_choice(self, batch: Any, num_reqs: int, query_len: int) -> Choice:
+        """The choice for a step outside the graphs; one of vLLM's own for a mixed batch."""
+        if batch.num_actual_tokens != num_reqs * query_len:
+            return VLLM_OWN
+        longest = batch.max_seq_len
+        deployment = self._deployment
+        assert deployment is not None
+        if longest <= query_len and (num_reqs, query_len) in deployment.planned:
+            # The warm-up of a capture: the same choice, so that Triton compiles here and not
+            # while a stream is captured.
+            return deployment.planned[num_reqs, query_len]
+        if deployment.lookups is None:
+            return VLLM_OWN
+        self._tick += 1
+        key = (num_reqs, query_len, kv_bucket(longest))
+        if key != self._last_key or self._tick % STEPS_BETWEEN_LOOKS == 0:
+            self._last_key = key
+            self._last_choice = (
+                _skewed(num_reqs, query_len)
+                if _is_skewed(batch.seq_lens_cpu_upper_bound, num_reqs, longest)
+                else deployment.lookups.eager(num_reqs, query_len, longest)
+            )
+        return self._last_choice
+
+    def _choose_decodes(self, batch: Any, metadata: Any) -> Choice:
+        """The choice for the requests of a mixed batch that take the decode path."""
+        deployment, count = self._deployment, metadata.num_decodes
+        lens = batch.seq_lens_cpu_upper_bound
+        query_len, ragged = divmod(metadata.num_decode_tokens, count)
+        if deployment is None or deployment.lookups is None or lens is None or ragged:
+            return VLLM_OWN
+        if query_len == 0 or not metadata.num_prefills:
+            return VLLM_OWN
+        longest = int(lens[:count].max())
+        if _is_skewed(lens, count, longest):
+            return _skewed(count, query_len)
+        return deployment.lookups.eager(count, query_len, max(longest, query_len))
+
+    def _threshold(self, batch: Any, choice: Choice) -> int:
+        """The threshold for a uniform batch: the table's, else vLLM's own; never below 1+k."""
+        threshold = choice.threshold
+        if threshold is None or self._takes_too_many_rows(batch.num_actual_tokens):
+            return self._vllm_threshold
+        return max(threshold, self._least_threshold)
+
+    def _takes_too_many_rows(self, rows: int) -> bool:
+        return self._most_decode_rows is not None and rows > self._most_decode_rows
+
+    def _note_beyond(self, choice: Choice, longest: int) -> None:
+        measured = choice.longest_kv or longest
+        if longest > DEFAULT_WITHIN * measured and self._deployment:
+            self._deployment.counts.beyond += 1
+            once(
+                logging.WARNING,
+                f"mla-tune: {self.mla_tune_backend} serves KV lengths beyond the {measured} that "
+                f"the graph of {choice.shape} was tuned for; add them to the shapes file",
+            )
+
+    def _before(self, choice: Choice) -> None:
+        """Set what has to be in place while vLLM builds."""
+        choose_prefill = getattr(getattr(self, "_prefill_backend", None), "choose", None)
+        if choose_prefill is not None:
+            mixed = choice is VLLM_OWN
+            choose_prefill(self._single_prefill if mixed else choice.prefill_backend)
+
+    def _after(self, batch: Any, metadata: Any, choice: Choice) -> None:
+        """Change what vLLM has built, count it, and compare it with the table."""
+        deployment = self._deployment
+        assert deployment is not None
+        if self._capturing:
+            return
+        deployment.counts.step(choice.outcome)
+        if deployment.recorder is not None:
+            graph = (batch.num_reqs, batch.max_query_len) in self._captured
+            deployment.recorder.add_step(
+                "graph" if graph else "eager", choice.outcome, batch, metadata
+            )
+
+    def _check_path(self, metadata: Any, choice: Choice) -> None:
+        """Compare the path that a uniform batch has taken with the one its threshold means.
+
+        A split count, where there is one as well, is compared where the kernel is launched.
+        """
+        if choice.checked or choice.threshold is None or choice.num_kv_splits is not None:
+            return
+        if not self._threshold_is_free:
+            return
+        if self._takes_too_many_rows(metadata.num_actual_tokens) or self._deployment is None:
+            return
+        threshold = max(choice.threshold, self._least_threshold)
+        wanted = "decode" if metadata.max_query_len <= threshold else "prefill"
+        seen = "decode" if metadata.num_prefills == 0 else "prefill"
+        verified(choice, "path", wanted, seen, self._deployment.counts)
+
+
+def _is_skewed(lens: Any, count: int, longest: int) -> bool:
+    """Whether the longest of ``count`` requests is far above their mean.
+
+    A uniform entry of the longest length then promises parallelism that the batch does not have.
+    """
+    if lens is None or count == 1:
+        return False
+    return bool(longest * count > DEFAULT_WITHIN * int(lens[:count].sum()))
+
+
+def _skewed(count: int, query_len: int) -> Choice:
+    return Choice(f"{count}q{query_len}", "skewed", reason="lengths differ within the batch")

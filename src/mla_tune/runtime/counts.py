@@ -1,0 +1,45 @@
+"""How often the tables answered, for the log of a deployment."""
+
+__all__ = ["Counts"]
+
+import atexit
+from collections import Counter
+
+from mla_tune.runtime.log import logger
+
+FIRST_REPORT = 256
+
+
+class Counts:
+    """Steps by outcome, of one backend in one process.
+
+    ``capped`` counts steps whose split count was lowered to fit the workspace, ``beyond`` graph
+    steps with KV lengths past those that were measured, ``fallbacks`` failures in our own code,
+    ``verified`` and ``not_applied`` the comparisons with what reached a kernel.
+    """
+
+    def __init__(self, backend: str) -> None:
+        self.backend = backend
+        self.steps = 0
+        self.outcomes: Counter[str] = Counter()
+        self.capped = self.beyond = self.fallbacks = self.verified = self.not_applied = 0
+        self._next_report = FIRST_REPORT
+        atexit.register(self._report_last)
+
+    def step(self, outcome: str) -> None:
+        self.outcomes[outcome] += 1
+        self.steps += 1
+        if self.steps >= self._next_report:
+            # Ever rarer: an engine that serves for weeks must not fill its log.
+            self._next_report *= 4
+            logger.info("mla-tune: %s", self)
+
+    def _report_last(self) -> None:
+        if self.steps:
+            logger.info("mla-tune: at exit, %s", self)
+
+    def __str__(self) -> str:
+        told = [f"{name} {count}" for name, count in sorted(self.outcomes.items())]
+        extras = ("capped", "beyond", "fallbacks", "verified", "not_applied")
+        told += [f"{name.replace('_', ' ')} {getattr(self, name)}" for name in extras]
+        return f"{self.backend} after {self.steps} steps: {', '.join(told)}"

@@ -1,0 +1,130 @@
+"""One backend in one engine: its tables, what they say, and what has come of it."""
+
+__all__ = ["Deployment", "deployment_for"]
+
+import logging
+import os
+from pathlib import Path
+from typing import Any
+
+from mla_tune.knobs import Plan
+from mla_tune.runtime.choice import Choice
+from mla_tune.runtime.counts import Counts
+from mla_tune.runtime.engine import engine_facts, refusal
+from mla_tune.runtime.log import logger, once
+from mla_tune.runtime.lookups import Lookups
+from mla_tune.runtime.matching import EngineFacts, choose
+from mla_tune.runtime.recorder import Recorder
+from mla_tune.runtime.splits import default_splits, still_better
+from mla_tune.runtime.tables import LoadedTable
+from mla_tune.table import Header
+
+# What `registration` has loaded from MLA_TUNE_TABLES in this process.
+LOADED: list[LoadedTable] = []
+
+_deployments: dict[tuple[EngineFacts, tuple[tuple[int, int], ...]], "Deployment"] = {}
+
+
+class Deployment:
+    """What the builders of one backend share.
+
+    Attributes:
+        facts: what the engine is.
+        lookups: None when no table is true for it; vLLM then runs as without the plugin.
+        planned: the choice for every decode graph that is going to be captured, by requests and
+            query length.
+        recorder: None unless ``MLA_TUNE_RECORD`` is set.
+    """
+
+    def __init__(
+        self,
+        facts: EngineFacts,
+        tables: dict[str, LoadedTable],
+        captures: tuple[tuple[int, int], ...],
+    ) -> None:
+        self.facts = facts
+        self.counts = Counts(facts.backend)
+        graph, eager = tables.get("graph"), tables.get("eager")
+        self.lookups: Lookups | None = None
+        self.planned: dict[tuple[int, int], Choice] = {}
+        if tables:
+            self.lookups = Lookups(
+                graph.table if graph else None,
+                eager.table if eager else None,
+                graph_usable=lambda plan: _graph_usable(plan, graph, facts),
+            )
+            self.planned = {key: self.lookups.captured(*key) for key in captures}
+        record = os.environ.get("MLA_TUNE_RECORD")
+        self.recorder = Recorder(Path(record), facts) if record else None
+
+    @property
+    def default_splits(self) -> int:
+        """TRITON_MLA's own count at the engine's longest sequence."""
+        return default_splits(self.facts.max_model_len, self.facts.sm_count)
+
+
+def _graph_usable(plan: Plan, graph: LoadedTable | None, facts: EngineFacts) -> bool:
+    """Whether a plan that beat the table's frozen default also beats this engine's.
+
+    What vLLM freezes depends on max_model_len for TRITON_MLA (through the split formula) and for
+    CUTLASS_MLA (through the width of the block table, in a way only a measurement tells).
+    """
+    if plan.num_kv_splits is None or graph is None:
+        return True
+    header: Header = graph.table.header
+    if facts.backend == "FLASH_ATTN_MLA":
+        # Without a bound (0) the kernel sizes its buffers at capture and its schedule at each
+        # step, from different lengths.
+        return plan.num_kv_splits > 0
+    if header.engine.max_model_len == facts.max_model_len:
+        return True
+    if facts.backend == "TRITON_MLA":
+        return still_better(
+            plan.num_kv_splits,
+            table_default=default_splits(header.engine.max_model_len, facts.sm_count),
+            engine_default=default_splits(facts.max_model_len, facts.sm_count),
+        )
+    return facts.backend != "CUTLASS_MLA"
+
+
+def deployment_for(
+    backend: str,
+    vllm_config: Any,
+    num_heads: int,
+    dims: Any,
+    captures: tuple[tuple[int, int], ...],
+) -> Deployment:
+    """The deployment of ``backend`` in this engine, made and announced once a process.
+
+    ``captures`` are the (requests, query length) of the decode graphs to come; for the others
+    see `engine_facts`.
+    """
+    facts = engine_facts(backend, vllm_config, num_heads, dims)
+    key = (facts, captures)
+    if key not in _deployments:
+        _deployments[key] = _announced(facts, vllm_config, captures)
+    return _deployments[key]
+
+
+def _announced(
+    facts: EngineFacts, vllm_config: Any, captures: tuple[tuple[int, int], ...]
+) -> Deployment:
+    refused = refusal(vllm_config)
+    mine = [table for table in LOADED if table.table.header.backend == facts.backend]
+    tables, reason = choose(mine, facts) if refused is None else ({}, refused)
+    if reason is not None:
+        once(logging.WARNING, f"mla-tune: {facts.backend} runs untuned: {reason}")
+    deployment = Deployment(facts, tables, captures)
+    for loaded in tables.values():
+        length = loaded.table.header.engine.max_model_len
+        note = f", measured at max_model_len {length}" if length != facts.max_model_len else ""
+        logger.info("mla-tune: %s uses %s%s", facts.backend, loaded, note)
+    if deployment.planned:
+        hits = sum(choice.outcome == "hit" for choice in deployment.planned.values())
+        logger.info(
+            "mla-tune: %s: %d of %d decode graphs have an entry",
+            facts.backend,
+            hits,
+            len(deployment.planned),
+        )
+    return deployment

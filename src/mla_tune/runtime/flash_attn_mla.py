@@ -1,0 +1,78 @@
+"""FLASH_ATTN_MLA: a cap on the splits per captured batch size, and the threshold."""
+
+__all__ = ["TunedFlashAttnMLABackend"]
+
+from typing import Any
+
+import vllm.v1.attention.backends.mla.flashattn_mla as vllm_flashattn_mla
+
+from mla_tune.runtime.builder import TunedBuilder
+from mla_tune.runtime.choice import Choice
+from mla_tune.runtime.fidelity import seen_argument, verified
+
+VllmBackend: Any = vllm_flashattn_mla.FlashAttnMLABackend
+VllmBuilder: Any = VllmBackend.get_builder_cls()
+VllmImpl: Any = VllmBackend.get_impl_cls()
+
+
+class TunedFlashAttnMLAMetadataBuilder(TunedBuilder, VllmBuilder):  # type: ignore[misc]
+    """The cap goes into both places that use it: the schedule, and the kernel's buffers.
+
+    A graph freezes the size of the buffers while its schedule is computed anew each step, so the
+    cap of a captured batch size must be the same at every replay: `_captured` holds it.
+    """
+
+    mla_tune_backend = "FLASH_ATTN_MLA"
+    _cap: int | None = None
+
+    def _before(self, choice: Choice) -> None:
+        super()._before(choice)
+        self._cap = choice.num_kv_splits
+
+    def _schedule_decode(self, **kwargs: Any) -> Any:
+        if self._cap is not None:
+            kwargs["max_num_splits"] = self._cap
+        return super()._schedule_decode(**kwargs)
+
+    def _build_decode(self, **kwargs: Any) -> Any:
+        decode = super()._build_decode(**kwargs)
+        if self._cap is not None:
+            decode.max_num_splits = self._cap
+        return decode
+
+    def _after(self, batch: Any, metadata: Any, choice: Choice) -> None:
+        super()._after(batch, metadata, choice)
+        if self._cap is not None and metadata.num_decodes and self._deployment is not None:
+            metadata.mla_tune = (choice, self._deployment)
+
+
+class TunedFlashAttnMLAImpl(VllmImpl):  # type: ignore[misc]
+    def forward_mqa(
+        self, q: Any, kv_c_and_k_pe_cache: Any, attn_metadata: Any, layer: Any, *args: Any
+    ) -> Any:
+        def run() -> Any:
+            return super(TunedFlashAttnMLAImpl, self).forward_mqa(
+                q, kv_c_and_k_pe_cache, attn_metadata, layer, *args
+            )
+
+        found = getattr(attn_metadata, "mla_tune", None)
+        if found is None or found[0].checked:
+            return run()
+        choice, deployment = found
+        result, seen = seen_argument(
+            vllm_flashattn_mla, "flash_attn_varlen_func", "num_splits", run
+        )
+        verified(choice, "num_kv_splits", choice.num_kv_splits, seen, deployment.counts)
+        return result
+
+
+class TunedFlashAttnMLABackend(VllmBackend):  # type: ignore[misc]
+    """vLLM's backend under its own name, with our builder and impl."""
+
+    @staticmethod
+    def get_impl_cls() -> Any:
+        return TunedFlashAttnMLAImpl
+
+    @staticmethod
+    def get_builder_cls() -> Any:
+        return TunedFlashAttnMLAMetadataBuilder

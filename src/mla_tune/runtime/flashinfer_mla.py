@@ -1,0 +1,23 @@
+"""FLASHINFER_MLA: the threshold and the prefill backend; it has no split count to set."""
+
+__all__ = ["TunedFlashInferMLABackend"]
+
+from typing import Any
+
+from vllm.v1.attention.backends.mla.flashinfer_mla import FlashInferMLABackend as VllmBackend
+
+from mla_tune.runtime.builder import TunedBuilder
+
+VllmBuilder: Any = VllmBackend.get_builder_cls()
+
+
+class TunedFlashInferMLAMetadataBuilder(TunedBuilder, VllmBuilder):  # type: ignore[misc]
+    mla_tune_backend = "FLASHINFER_MLA"
+
+
+class TunedFlashInferMLABackend(VllmBackend):  # type: ignore[misc]
+    """vLLM's backend under its own name, with our builder."""
+
+    @staticmethod
+    def get_builder_cls() -> Any:
+        return TunedFlashInferMLAMetadataBuilder

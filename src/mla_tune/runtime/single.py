@@ -1,0 +1,88 @@
+"""The best single value of a knob, for steps that no lookup can answer.
+
+A batch of several kinds of requests has no entry of its own, and a model runner may read a
+threshold only once. One value then has to serve them all, and it must not make any measured
+shape slower than vLLM's own value does.
+"""
+
+__all__ = ["best_prefill_backend", "best_threshold"]
+
+from collections.abc import Iterable
+
+from mla_tune.knobs import Plan
+from mla_tune.shapes import Workload
+from mla_tune.table import Entry
+
+
+def best_threshold(entries: Iterable[Entry], vllm_own: int) -> int:
+    """The threshold with the least weighted latency among those that leave no entry worse.
+
+    Each entry was measured on the path (decode or prefill) of its plan, of the plans tied with
+    it and of the default; a threshold that sends it down any other path is out.
+    """
+    extends = [_Extend.of(entry, vllm_own) for entry in entries]
+    known = [extend for extend in extends if extend is not None]
+    candidates = {vllm_own}.union(*(extend.thresholds for extend in known))
+    costs = {threshold: sum(extend.cost(threshold) for extend in known) for threshold in candidates}
+    best = min(costs.values())
+    # vLLM's own wins a tie, then the value next to it.
+    return min(
+        (threshold for threshold in candidates if costs[threshold] <= best * (1 + 1e-9)),
+        key=lambda threshold: (abs(threshold - vllm_own), threshold),
+    )
+
+
+class _Extend:
+    """An entry of several query tokens, and what each of its two paths costs."""
+
+    def __init__(self, query_len: int, thresholds: set[int], entry: Entry, vllm_own: int) -> None:
+        self.thresholds = thresholds
+        self._query_len = query_len
+        default_us = float("inf") if entry.default_us is None else entry.default_us
+        self._latency = {query_len <= vllm_own: entry.weight * default_us}
+        for threshold in thresholds:
+            # The plan's own latency comes last: where it takes the default's path, it is better.
+            self._latency[query_len <= threshold] = entry.weight * entry.latency_us
+
+    @classmethod
+    def of(cls, entry: Entry, vllm_own: int) -> "_Extend | None":
+        shape = Workload.parse(entry.shape).cases[0].shape
+        if not shape.is_uniform or shape.max_query_len == 1:
+            return None
+        plans = [entry.plan, *entry.ties]
+        set_by = [_threshold(plan, entry, vllm_own) for plan in plans]
+        thresholds = {threshold for threshold in set_by if threshold is not None}
+        if not thresholds:
+            return None
+        return cls(shape.max_query_len, thresholds, entry, vllm_own)
+
+    def cost(self, threshold: int) -> float:
+        return self._latency.get(self._query_len <= threshold, float("inf"))
+
+
+def _threshold(plan: Plan | None, entry: Entry, vllm_own: int) -> int | None:
+    """The threshold a plan means; None where the knob made no difference to it."""
+    if plan is not None:
+        return plan.reorder_batch_threshold
+    default = entry.default_plan
+    if default is not None and default.reorder_batch_threshold is None:
+        return None
+    return default.reorder_batch_threshold if default is not None else vllm_own
+
+
+def best_prefill_backend(entries: Iterable[Entry]) -> str | None:
+    """The prefill backend that every entry with one was fastest with, or None.
+
+    One entry that is faster with another leaves the choice to vLLM: what a mixed batch would
+    gain on one shape it would lose on the other.
+    """
+    common: set[str | None] | None = None
+    for entry in entries:
+        accepted = {
+            plan.prefill_backend if plan is not None else None for plan in (entry.plan, *entry.ties)
+        }
+        if entry.default_plan is not None and entry.default_plan.prefill_backend is None:
+            continue
+        common = accepted if common is None else common & accepted
+    named = sorted(name for name in common or () if name is not None)
+    return named[0] if named and None not in (common or ()) else None

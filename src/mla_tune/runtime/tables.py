@@ -1,0 +1,87 @@
+"""Which tables ``MLA_TUNE_TABLES`` names, and what is in them."""
+
+__all__ = ["LoadedTable", "load_tables", "locate"]
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from mla_tune.errors import InputError
+from mla_tune.table import Table
+
+BUNDLED = "bundled"
+
+
+@dataclass(frozen=True)
+class LoadedTable:
+    """A table and the file it came from, for the log."""
+
+    path: Path
+    table: Table
+
+    @property
+    def mode(self) -> str:
+        return self.table.header.engine.mode
+
+    def __str__(self) -> str:
+        return f"{self.path} ({len(self.table.entries)} entries, {self.mode} mode)"
+
+
+def locate(setting: str) -> list[Path]:
+    """Resolve files, folders and the word ``bundled``, joined by ``os.pathsep``, to files.
+
+    Folders are searched at every depth for ``*.yaml`` and ``*.yml``.
+
+    Raises:
+        InputError: a path that does not exist, or a folder without a table.
+    """
+    return [path for part in setting.split(os.pathsep) if part for path in _files(part)]
+
+
+def _files(part: str) -> Iterator[Path]:
+    path = _bundled() if part == BUNDLED else Path(part)
+    if path.is_file():
+        yield path
+        return
+    if not path.is_dir():
+        raise InputError(
+            f"MLA_TUNE_TABLES names {part!r}, which does not exist",
+            valid=f"a table, a folder of tables, or {BUNDLED!r}; several joined by {os.pathsep!r}",
+        )
+    found = sorted(path for path in path.rglob("*.y*ml") if path.suffix in {".yaml", ".yml"})
+    if not found:
+        raise InputError(f"MLA_TUNE_TABLES names {part!r}, a folder without tables (*.yaml)")
+    yield from found
+
+
+def _bundled() -> Path:
+    """Where the shipped tables lie: beside the code in a wheel, in the checkout otherwise."""
+    package = Path(__file__).parents[1]
+    in_wheel = package / "tuned_configs"
+    return in_wheel if in_wheel.is_dir() else package.parents[1] / "tuned_configs"
+
+
+def load_tables(setting: str) -> tuple[list[LoadedTable], list[str]]:
+    """Load every table that ``setting`` names; a bad one costs itself, not the others.
+
+    Returns the tables, and one line for each thing that could not be used.
+    """
+    tables: list[LoadedTable] = []
+    problems: list[str] = []
+    for part in setting.split(os.pathsep):
+        try:
+            paths = locate(part)
+        except InputError as error:
+            problems.append(_one_line(error))
+            continue
+        for path in paths:
+            try:
+                tables.append(LoadedTable(path, Table.load(path)))
+            except InputError as error:
+                problems.append(_one_line(error))
+    return tables, problems
+
+
+def _one_line(error: InputError) -> str:
+    return "; ".join(str(error).splitlines())

@@ -1,0 +1,23 @@
+"""TOKENSPEED_MLA: the threshold and the prefill backend; it has no split count to set."""
+
+__all__ = ["TunedTokenspeedMLABackend"]
+
+from typing import Any
+
+from vllm.v1.attention.backends.mla.tokenspeed_mla import TokenspeedMLABackend as VllmBackend
+
+from mla_tune.runtime.builder import TunedBuilder
+
+VllmBuilder: Any = VllmBackend.get_builder_cls()
+
+
+class TunedTokenspeedMLAMetadataBuilder(TunedBuilder, VllmBuilder):  # type: ignore[misc]
+    mla_tune_backend = "TOKENSPEED_MLA"
+
+
+class TunedTokenspeedMLABackend(VllmBackend):  # type: ignore[misc]
+    """vLLM's backend under its own name, with our builder."""
+
+    @staticmethod
+    def get_builder_cls() -> Any:
+        return TunedTokenspeedMLAMetadataBuilder

@@ -1,0 +1,164 @@
+"""What a table amounts to in flags and variables that vLLM itself offers, and what is left over."""
+
+__all__ = ["VllmArgs", "vllm_args"]
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from mla_tune.errors import InputError
+from mla_tune.table import Entry, Table
+
+# The oldest release these spellings were read in, and the first with prefill backends by name.
+OLDEST = (0, 20)
+PREFILL_BACKENDS_BY_NAME = (0, 22)
+
+CAP = "flash_attn_max_num_splits_for_cuda_graph"
+_PREFILL_NAMED = {
+    "flashinfer": "mla_prefill_backend=FLASHINFER",
+    "trtllm": "mla_prefill_backend=TRTLLM_RAGGED",
+    "tokenspeed": "mla_prefill_backend=TOKENSPEED_MLA",
+}
+_PREFILL_FLAGS = {
+    "flashinfer": "disable_flashinfer_prefill=false",
+    "trtllm": "use_trtllm_ragged_deepseek_prefill=true",
+    "cudnn": "use_cudnn_prefill=true",
+}
+
+
+@dataclass(frozen=True)
+class VllmArgs:
+    """Flags and environment variables for one table, and what they cannot say."""
+
+    title: str
+    environment: tuple[str, ...]
+    flags: tuple[str, ...]
+    left_over: tuple[str, ...]
+
+    def __str__(self) -> str:
+        lines = [f"# {self.title}", *self.environment, *self.flags]
+        if self.left_over:
+            lines += ["# not expressed by these (the plugin does it: MLA_TUNE_TABLES):"]
+            lines += [f"#   {line}" for line in self.left_over]
+        return "\n".join(lines)
+
+
+def vllm_args(tables: Iterable[Path], vllm_version: str | None = None) -> list[VllmArgs]:
+    """Translate each table for ``vllm_version``, or for the release it was measured on.
+
+    A value is only given where no measured shape is known to lose by it: it is the plan, or tied
+    with it, of every entry that the flag acts on.
+
+    Raises:
+        InputError: a table that cannot be read, or a release these spellings are not known for.
+    """
+    return [_translated(Path(path), vllm_version) for path in tables]
+
+
+def _translated(path: Path, vllm_version: str | None) -> VllmArgs:
+    table = Table.load(path)
+    header = table.header
+    version = vllm_version or header.software.get("vllm")
+    if version is None:
+        raise InputError(
+            f"{path} was measured without vLLM ({header.backend})",
+            remedy="it has no meaning for an engine; name a table of a vLLM backend",
+        )
+    release = _release(version)
+    title = (
+        f"{path}: {header.backend} on {header.device.name}, {header.model['num_q_heads']} heads, "
+        f"KV dtype {header.kv_cache_dtype}, {header.engine.mode} mode, for vLLM {version}"
+    )
+    left_over = []
+    if vllm_version and _release(header.software.get("vllm", version)) != release:
+        left_over.append(f"measured on vLLM {header.software['vllm']}: tune again for {version}")
+    flags = [f"--attention-backend {header.backend}"]
+    environment: list[str] = []
+    _translate_splits(table, flags, environment, left_over)
+    _translate_prefill(table, release, flags, left_over)
+    if any(_values(entry, "reorder_batch_threshold") - {None} for entry in table.entries):
+        left_over.append("reorder_batch_threshold: no release has a flag for it")
+    return VllmArgs(title, tuple(environment), tuple(flags), tuple(left_over))
+
+
+def _release(version: str) -> tuple[int, int]:
+    parts = version.split(".")
+    try:
+        release = int(parts[0]), int(parts[1])
+    except (ValueError, IndexError):
+        raise InputError(
+            f"cannot read the vLLM release {version!r}", valid="such as 0.26.0"
+        ) from None
+    if release < OLDEST:
+        raise InputError(f"vLLM {version} is not known here", valid="0.20.2 or newer")
+    return release
+
+
+def _translate_splits(
+    table: Table, flags: list[str], environment: list[str], left_over: list[str]
+) -> None:
+    backend, mode = table.header.backend, table.header.engine.mode
+    named = [entry for entry in table.entries if _values(entry, "num_kv_splits") - {None}]
+    if not named:
+        return
+    if backend == "TRITON_MLA":
+        left_over.append("num_kv_splits of TRITON_MLA: no release has a flag for it")
+        return
+    best, losing = _best(named, "num_kv_splits")
+    if backend == "FLASH_ATTN_MLA" and mode == "graph":
+        spelled, where = f"--attention-config.{CAP}={best}", flags
+    elif backend == "CUTLASS_MLA":
+        spelled, where = f"FORCE_NUM_KV_SPLITS={best}", environment
+    else:
+        left_over.append(f"num_kv_splits of {backend} in {mode} mode: there is no flag for it")
+        return
+    if losing:
+        told = ", ".join(losing)
+        left_over.append(f"num_kv_splits by batch; {spelled} alone is not proven for {told}")
+    elif best is not None:
+        where.append(spelled)
+
+
+def _translate_prefill(
+    table: Table, release: tuple[int, int], flags: list[str], left_over: list[str]
+) -> None:
+    named = [entry for entry in table.entries if _values(entry, "prefill_backend") - {None}]
+    if not named:
+        return
+    best, losing = _best(named, "prefill_backend")
+    if losing:
+        left_over.append(f"prefill_backend by batch; {best} is not proven for {', '.join(losing)}")
+        return
+    if best is None:
+        return
+    name = str(best)
+    if name in {"fa2", "fa3", "fa4"}:
+        flags.append(f"--attention-config.flash_attn_version={name[2]}")
+        if name != "fa3" and table.header.device.compute_capability == "9.0":
+            left_over.append(
+                f"flash_attn_version={name[2]} also turns off FLASH_ATTN_MLA's decode schedule "
+                "on compute capability 9.0; the plugin changes the prefill alone"
+            )
+        return
+    by_name = release >= PREFILL_BACKENDS_BY_NAME
+    spelled = (_PREFILL_NAMED if by_name else _PREFILL_FLAGS).get(name)
+    if spelled is None:
+        left_over.append(f"prefill_backend {name}: this release has no flag for it")
+    else:
+        flags.append(f"--attention-config.{spelled}")
+
+
+def _values(entry: Entry, knob: str) -> set[int | str | None]:
+    """What the plan and its ties say of ``knob``; None is the default."""
+    plans = (entry.plan, *entry.ties)
+    return {getattr(plan, knob) if plan is not None else None for plan in plans}
+
+
+def _best(entries: list[Entry], knob: str) -> tuple[int | str | None, list[str]]:
+    """The value good for most of the weight, and the shapes it is not known to be good for."""
+    weights: dict[int | str | None, float] = {}
+    for entry in entries:
+        for value in _values(entry, knob):
+            weights[value] = weights.get(value, 0.0) + entry.weight
+    best = max(weights, key=lambda value: (weights[value], str(value)))
+    return best, [entry.shape for entry in entries if best not in _values(entry, knob)]

@@ -1,0 +1,42 @@
+"""Fixtures that several test files share."""
+
+import os
+
+# Two threads of a test beside a worker of the same machine measure each other.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import pytest
+from hypothesis import settings
+
+from fake_device import FakeBench, tuner_for
+
+# Torch and the file system are shared with whatever else the machine does.
+settings.register_profile("mla-tune", deadline=None, max_examples=60)
+settings.load_profile("mla-tune")
+
+
+@pytest.fixture
+def make_tuner(tmp_path):
+    """A tuner over a fake device, with its journal and quarantine in a folder of its own."""
+    journals = []
+
+    def make(bench: FakeBench, **settings):
+        tuner = tuner_for(bench, tmp_path / "study", **settings)
+        journals.append(tuner.journal)
+        return tuner
+
+    yield make
+    for journal in journals:
+        journal.close()
+
+
+@pytest.fixture
+def write(tmp_path):
+    """Write a text file and return its path."""
+
+    def write_text(text: str, name: str = "shapes.yaml"):
+        path = tmp_path / name
+        path.write_text(text)
+        return path
+
+    return write_text

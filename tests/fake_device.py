@@ -1,0 +1,139 @@
+"""A device that is a table of latencies: seeded noise, scripted faults, and a log of its work."""
+
+import random
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from mla_tune.backends.interface import Setup
+from mla_tune.environment import Environment
+from mla_tune.errors import PlanFailure
+from mla_tune.knobs import Plan, PlanSpace
+from mla_tune.measure import Samples
+from mla_tune.quarantine import Quarantine, Ward
+from mla_tune.shapes import BatchShape, Case, Workload
+from mla_tune.study import Journal
+from mla_tune.tuner import Settings, Tuner
+
+GIB = 2**30
+
+ENVIRONMENT = Environment(
+    device_name="Fake Device",
+    compute_capability=None,
+    sm_count=2,
+    memory_gib=16.0,
+    software={"torch": "2.13.0"},
+    kernels={},
+)
+WARD = Ward(
+    backend="TORCH_MLA",
+    device=ENVIRONMENT.device_name,
+    model={"num_q_heads": 2},
+    kv_cache_dtype="auto",
+    mode="eager",
+    software=ENVIRONMENT.software,
+    software_digest=ENVIRONMENT.software_digest,
+)
+
+DEFAULT = Plan(num_kv_splits=4)
+
+
+def splits(count: int) -> Plan:
+    return Plan(num_kv_splits=count)
+
+
+def workload(spec: str = "8q1s1k") -> Workload:
+    return Workload((Case(BatchShape.parse(spec)),))
+
+
+@dataclass
+class FakeBench:
+    """Stands where a `WorkerBench` stands, and answers from a table.
+
+    Attributes:
+        latencies_us: of every plan, the default first; a mapping of KV length where it matters.
+        noise: standard deviation of the log latencies.
+        seed: of the noise.
+        race_faults, check_faults: kind of the failure by plan.
+        before: called with a word for each thing asked of the device, before it is done.
+    """
+
+    latencies_us: Mapping[Plan, float | Mapping[int, float]]
+    noise: float = 0.0
+    seed: int = 0
+    race_faults: Mapping[Plan, str] = field(default_factory=dict)
+    check_faults: Mapping[Plan, str] = field(default_factory=dict)
+    before: Callable[[str], None] = lambda _what: None
+    environment: Environment = ENVIRONMENT
+    device: str = "cpu"
+
+    def __post_init__(self) -> None:
+        self._noise = random.Random(self.seed)
+        self.workload: Workload | None = None
+        self.raced: list[tuple[str, tuple[Plan, ...]]] = []
+        self.checked: list[tuple[str, Plan]] = []
+
+    def free_bytes(self) -> int:
+        return 8 * GIB
+
+    def open(self, setup: Setup) -> None:
+        self.setup = setup
+
+    def plan_space(self, shapes: Sequence[BatchShape]) -> PlanSpace:
+        del shapes
+        return PlanSpace(tuple(self.latencies_us), len(self.latencies_us))
+
+    def load(self, workload: Workload) -> None:
+        self.before(f"load {workload}")
+        self.workload = workload
+
+    def race(self, plans: Sequence[Plan], rounds: int, seed: int) -> dict[Plan, Samples]:
+        del seed
+        self.before(f"race {self._key} {'; '.join(map(str, plans))}")
+        self.raced.append((self._key, tuple(plans)))
+        for plan in plans:
+            self._fail(self.race_faults, plan)
+        rows = {plan: tuple(self._round(plan) for _ in range(rounds)) for plan in plans}
+        return {plan: Samples(row) for plan, row in rows.items()}
+
+    def verify(self, plan: Plan) -> None:
+        self.before(f"check {self._key} {plan}")
+        self.checked.append((self._key, plan))
+        self._fail(self.check_faults, plan)
+
+    def close(self) -> None:
+        pass
+
+    @property
+    def _key(self) -> str:
+        return str(self.workload)
+
+    def _round(self, plan: Plan) -> tuple[float, ...]:
+        assert self.workload is not None
+        return tuple(self._latency_us(plan, shape) for shape in self.workload.shapes)
+
+    def _latency_us(self, plan: Plan, shape: BatchShape) -> float:
+        latency = self.latencies_us[plan]
+        if isinstance(latency, Mapping):
+            latency = latency[shape.max_kv_len]
+        return latency * self._noise.lognormvariate(0.0, self.noise)
+
+    def _fail(self, faults: Mapping[Plan, str], plan: Plan) -> None:
+        if plan in faults:
+            failure = PlanFailure(f"scripted for {plan}", kind=faults[plan])
+            failure.plan = plan
+            raise failure
+
+
+def tuner_for(
+    bench: FakeBench, folder: Path, journal: Journal | None = None, **settings: object
+) -> Tuner:
+    """A tuner over ``bench`` that keeps its books in ``folder``."""
+    quick: dict[str, object] = {"confirmation_rounds": 32, "confirmation_s": 600.0}
+    return Tuner(
+        bench=bench,
+        journal=journal or Journal(folder / "a.journal"),
+        quarantine=Quarantine(folder / "quarantine.yaml"),
+        ward=WARD,
+        settings=Settings(**(quick | settings)),
+    )

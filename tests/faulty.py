@@ -1,0 +1,149 @@
+"""TORCH_MLA with plans that misbehave: the opener for a worker process, importable by name there.
+
+`open_faulty` is given the faults by plan through `functools.partial`.
+"""
+
+import ctypes
+import os
+import resource
+import signal
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+import torch
+
+from mla_tune.backends.interface import Setup
+from mla_tune.bench import Announce, SessionBench
+from mla_tune.environment import Environment
+from mla_tune.knobs import Plan
+from mla_tune.shapes import BatchShape
+
+MIB = 2**20
+
+
+def _raises(_output: torch.Tensor) -> None:
+    raise ValueError("bad plan [/tmp/x] in a message\nand a second line")
+
+
+def _sleeps(_output: torch.Tensor) -> None:
+    time.sleep(3600)
+
+
+def _exits(_output: torch.Tensor) -> None:
+    os._exit(7)
+
+
+def _segfaults(_output: torch.Tensor) -> None:
+    ctypes.string_at(0)
+
+
+def _takes_all_memory(_output: torch.Tensor) -> None:
+    hoard = []
+    while True:
+        hoard.append(torch.ones(256 * MIB, dtype=torch.uint8))
+
+
+def _scales(output: torch.Tensor) -> None:
+    output.mul_(1.01)
+
+
+def _leaves_one_unwritten(output: torch.Tensor) -> None:
+    output[-1, -1] = float("nan")
+
+
+def _spoils_one_row(output: torch.Tensor) -> None:
+    output[output.shape[0] // 2].mul_(1.1)
+
+
+FAULTS: dict[str, Callable[[torch.Tensor], None]] = {
+    "raises": _raises,
+    "sleeps": _sleeps,
+    "exits": _exits,
+    "segfaults": _segfaults,
+    "takes all memory": _takes_all_memory,
+    "scales by 1 %": _scales,
+    "leaves one element unwritten": _leaves_one_unwritten,
+    "spoils one row": _spoils_one_row,
+}
+
+
+class Misbehaving:
+    """A prepared plan whose forward pass is followed by its fault."""
+
+    def __init__(self, prepared, fault: Callable[[torch.Tensor], None]) -> None:
+        self.output = prepared.output
+        self._prepared = prepared
+        self._fault = fault
+
+    @contextmanager
+    def applied(self) -> Iterator[Callable[[], None]]:
+        with self._prepared.applied() as run:
+
+            def run_and_fail() -> None:
+                run()
+                self._fault(self.output)
+
+            yield run_and_fail
+
+
+class FaultyBench(SessionBench):
+    """A session bench of which some plans do what ``faults`` says."""
+
+    def __init__(
+        self, faults: Mapping[Plan, str], environment: Environment, announce: Announce
+    ) -> None:
+        super().__init__(environment, announce)
+        self._faults = faults
+
+    def open(self, setup: Setup) -> None:
+        super().open(setup)
+        prepare = self._session.prepare
+
+        def prepare_faulty(shape: BatchShape, plan: Plan):
+            prepared = prepare(shape, plan)
+            if plan not in self._faults:
+                return prepared
+            return Misbehaving(prepared, FAULTS[self._faults[plan]])
+
+        self._session.prepare = prepare_faulty
+
+
+def faulty_bench(
+    faults: Mapping[Plan, str], environment: Environment, announce: Announce
+) -> FaultyBench:
+    """Make a bench that may take half a GiB more than it has: the test machine is shared."""
+    used = psutil.Process().memory_info().data
+    resource.setrlimit(resource.RLIMIT_DATA, (used + 512 * MIB, resource.RLIM_INFINITY))
+    return FaultyBench(faults, environment, announce)
+
+
+class KilledOnce(SessionBench):
+    """A session bench that SIGKILL hits once, in the middle of a race, as by an operator."""
+
+    def __init__(self, mark: Path, environment: Environment, announce: Announce) -> None:
+        super().__init__(environment, announce)
+        self._mark = mark
+
+    def race(self, plans, rounds, seed):
+        if not self._mark.exists():
+            self._mark.touch()
+            self._announce(plans[0], "sample")
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().race(plans, rounds, seed)
+
+
+class DiesOnOpen(SessionBench):
+    """A session bench that ends its process when it is opened."""
+
+    def open(self, setup: Setup) -> None:
+        del setup
+        os._exit(9)
+
+
+def end_at_once(environment: Environment, announce: Announce) -> SessionBench:
+    """End the process before there is a bench."""
+    del environment, announce
+    os._exit(9)

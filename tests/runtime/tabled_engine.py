@@ -1,0 +1,32 @@
+"""Tables that are true for an engine on this machine's CPU."""
+
+import importlib.metadata
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from mla_tune.environment import probe
+from mla_tune.knobs import Plan
+from mla_tune.shapes import MlaDimensions
+from mla_tune.table import Entry, Header
+
+MODEL = MlaDimensions(num_q_heads=16)
+WriteTable = Callable[..., Path]
+
+
+def entry(shape: str, plan: Plan | None, **fields: Any) -> Entry:
+    return Entry.model_validate({"shape": shape, "plan": plan, "latency_us": 10.0, **fields})
+
+
+def vllm_version() -> str:
+    try:
+        return importlib.metadata.version("vllm")
+    except importlib.metadata.PackageNotFoundError:
+        return "0.32.0"
+
+
+def cpu_header(backend: str = "TRITON_MLA", mode: str = "graph", **changes: Any) -> Header:
+    environment = probe("cpu")
+    header = Header.of(environment, backend, MODEL, "auto", mode, 4096)
+    values = header.model_dump() | {"software": {"vllm": vllm_version()}} | changes
+    return Header.model_validate(values)

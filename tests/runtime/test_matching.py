@@ -1,0 +1,109 @@
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tabled_engine import entry
+
+from mla_tune.runtime.matching import EngineFacts, choose, differences
+from mla_tune.runtime.tables import LoadedTable
+from mla_tune.table import Header, Table
+
+DIMENSIONS = {
+    "num_q_heads": 16,
+    "kv_lora_rank": 512,
+    "qk_nope_head_dim": 128,
+    "qk_rope_head_dim": 64,
+    "v_head_dim": 128,
+}
+H200 = EngineFacts(
+    backend="TRITON_MLA",
+    device_name="NVIDIA H200",
+    compute_capability="9.0",
+    sm_count=132,
+    model=tuple(DIMENSIONS.items()),
+    kv_cache_dtype="auto",
+    vllm="0.26.0",
+    max_model_len=131072,
+)
+
+
+def header(**changes: Any) -> Header:
+    fields: dict[str, Any] = {
+        "backend": "TRITON_MLA",
+        "device": {"name": "NVIDIA H200", "compute_capability": "9.0", "sm_count": 132},
+        "model": DIMENSIONS,
+        "kv_cache_dtype": "auto",
+        "engine": {"mode": "graph", "max_model_len": 131072},
+        "software": {"vllm": "0.26.0"},
+    }
+    return Header.model_validate(fields | changes)
+
+
+def loaded(name: str, **changes: Any) -> LoadedTable:
+    return LoadedTable(Path(name), Table(header(**changes), (entry("8q1s1k", None),)))
+
+
+def test_a_table_is_true_for_the_engine_it_was_measured_in() -> None:
+    assert differences(header(), H200) == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "field"),
+    [
+        ({"software": {"vllm": "0.25.3"}}, "vLLM release"),
+        ({"software": {}}, "vLLM release"),
+        (
+            {"device": {"name": "NVIDIA H100", "compute_capability": "9.0", "sm_count": 132}},
+            "GPU",
+        ),
+        (
+            {"device": {"name": "NVIDIA H200", "compute_capability": "9.0", "sm_count": 66}},
+            "SM count",
+        ),
+        ({"model": DIMENSIONS | {"num_q_heads": 128}}, "num_q_heads"),
+        ({"model": DIMENSIONS | {"v_head_dim": 256}}, "v_head_dim"),
+        ({"kv_cache_dtype": "fp8"}, "KV cache dtype"),
+        ({"backend": "FLASHMLA"}, "backend"),
+    ],
+)
+def test_one_differing_field_refuses_a_table(changes: dict[str, Any], field: str) -> None:
+    assert [name for name, _, _ in differences(header(**changes), H200)] == [field]
+    chosen, reason = choose([loaded("t.yaml", **changes)], H200)
+    assert chosen == {}
+    assert reason is not None
+    assert field in reason
+
+
+@pytest.mark.parametrize(
+    ("table", "engine"), [("fp8_e4m3", "fp8"), ("fp8", "fp8_e4m3"), ("bfloat16", "auto")]
+)
+def test_two_names_of_one_dtype_match(table: str, engine: str) -> None:
+    facts = replace(H200, kv_cache_dtype=engine)
+    assert differences(header(kv_cache_dtype=table), facts) == []
+
+
+def test_a_patch_release_keeps_its_tables() -> None:
+    assert differences(header(software={"vllm": "0.26.4"}), H200) == []
+
+
+def test_one_table_a_mode_with_the_nearest_max_model_len() -> None:
+    tables = [
+        loaded("far.yaml", engine={"mode": "graph", "max_model_len": 32768}),
+        loaded("near.yaml", engine={"mode": "graph", "max_model_len": 163840}),
+        loaded("eager.yaml", engine={"mode": "eager", "max_model_len": 8192}),
+        loaded("other.yaml", kv_cache_dtype="fp8"),
+    ]
+    chosen, reason = choose(tables, H200)
+    assert reason is None
+    assert {mode: str(table.path) for mode, table in chosen.items()} == {
+        "graph": "near.yaml",
+        "eager": "eager.yaml",
+    }
+
+
+def test_the_warning_names_the_nearest_table() -> None:
+    far = loaded("far.yaml", kv_cache_dtype="fp8", software={"vllm": "0.20.2"})
+    near = loaded("near.yaml", model=DIMENSIONS | {"num_q_heads": 128})
+    _, reason = choose([far, near], H200)
+    assert reason == "the nearest table, near.yaml, is for num_q_heads 128 (engine: 16)"

@@ -1,0 +1,66 @@
+import pytest
+from tabled_engine import entry
+
+from mla_tune.knobs import Plan
+from mla_tune.runtime.single import best_prefill_backend, best_threshold
+from mla_tune.table import Entry
+
+VLLM_OWN = 512
+
+
+def measured(shape: str, threshold: int | None, gain: float = 1.0, **fields: object) -> Entry:
+    plan = None if threshold is None else Plan(reorder_batch_threshold=threshold)
+    fields = {"default_us": 100.0, "latency_us": 100.0 / gain} | fields
+    default = Plan(reorder_batch_threshold=VLLM_OWN)
+    return entry(shape, plan, default_plan=default, **fields)
+
+
+def test_no_entries_leave_vllms_own() -> None:
+    assert best_threshold([], VLLM_OWN) == VLLM_OWN
+
+
+def test_the_threshold_that_gains_most_wins() -> None:
+    entries = [measured("8q512s4k", 256, 1.5), measured("8q384s4k", 256, 1.1)]
+    assert best_threshold(entries, VLLM_OWN) == 256
+
+
+def test_no_entry_may_become_slower_than_by_default() -> None:
+    """Queries of 256 were fastest by default (decode): no gain elsewhere outweighs them."""
+    entries = [measured("8q512s4k", 128, 3.0), measured("8q256s4k", None)]
+    assert best_threshold(entries, VLLM_OWN) == VLLM_OWN
+
+
+def test_a_tie_frees_an_entry_for_the_others() -> None:
+    free = measured("8q256s4k", None, ties=[Plan(reorder_batch_threshold=128)])
+    entries = [measured("8q512s4k", 128, 3.0), free]
+    assert best_threshold(entries, VLLM_OWN) == 128
+
+
+def test_single_tokens_and_idle_knobs_say_nothing() -> None:
+    idle = entry("8q64s4k", Plan(prefill_backend="fa3"), default_plan=Plan(num_kv_splits=4))
+    entries = [entry("8q1s4k", Plan(num_kv_splits=4)), idle]
+    assert best_threshold(entries, VLLM_OWN) == VLLM_OWN
+
+
+def test_an_entry_whose_default_does_not_run_is_no_obstacle() -> None:
+    entries = [measured("8q512s4k", 256, default_us=None)]
+    assert best_threshold(entries, VLLM_OWN) == 256
+
+
+@pytest.mark.parametrize(
+    ("plans", "best"),
+    [
+        ([], None),
+        (["trtllm", "trtllm"], "trtllm"),
+        (["trtllm", "flashinfer"], None),
+        (["trtllm", None], None),
+    ],
+)
+def test_a_prefill_backend_for_mixed_batches_is_every_entrys(
+    plans: list[str | None], best: str | None
+) -> None:
+    entries = [
+        entry(f"{index + 2}q2k", Plan(prefill_backend=name) if name else None)
+        for index, name in enumerate(plans)
+    ]
+    assert best_prefill_backend(entries) == best

@@ -1,0 +1,46 @@
+import os
+from pathlib import Path
+
+import pytest
+from tabled_engine import WriteTable, cpu_header, entry
+
+from mla_tune.errors import InputError
+from mla_tune.knobs import Plan
+from mla_tune.runtime.tables import load_tables, locate
+
+
+def test_files_and_folders_may_stand_side_by_side(write_table: WriteTable, tmp_path: Path) -> None:
+    one = write_table(cpu_header(), entry("8q1s1k", None), name="one.yaml")
+    deep = tmp_path / "deep" / "deeper"
+    deep.mkdir(parents=True)
+    two = deep / "two.yml"
+    two.write_text(one.read_text())
+    assert locate(f"{one}{os.pathsep}{tmp_path / 'deep'}") == [one, two]
+
+
+@pytest.mark.parametrize("setting", ["/nowhere/at/all", "an-empty-folder"])
+def test_a_setting_that_names_nothing_is_refused(
+    setting: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("an-empty-folder").mkdir()
+    with pytest.raises(InputError, match="MLA_TUNE_TABLES names"):
+        locate(setting)
+
+
+def test_the_shipped_tables_are_found_in_a_checkout() -> None:
+    import mla_tune.runtime.tables as tables
+
+    assert tables._bundled() == Path(__file__).parents[2] / "tuned_configs"
+
+
+def test_a_malformed_table_costs_only_itself(write_table: WriteTable, tmp_path: Path) -> None:
+    good = write_table(cpu_header(), entry("8q1s1k", Plan(num_kv_splits=4)), name="good.yaml")
+    bad = tmp_path / "bad.yaml"
+    bad.write_text(good.read_text().replace("num_kv_splits", "kv_splits"))
+    torn = tmp_path / "torn.yaml"
+    torn.write_text("entries: [")
+    tables, problems = load_tables(str(tmp_path))
+    assert [loaded.path for loaded in tables] == [good]
+    assert [problem.split(":")[0] for problem in problems] == [str(bad), str(torn)]
+    assert "kv_splits" in problems[0]

@@ -1,0 +1,79 @@
+import pytest
+from tabled_engine import WriteTable, cpu_header, entry
+
+from mla_tune.errors import InputError
+from mla_tune.knobs import Plan
+from mla_tune.runtime.vllm_args import vllm_args
+
+
+def test_one_cap_for_all_entries_is_a_flag(write_table: WriteTable) -> None:
+    cap = Plan(num_kv_splits=64)
+    path = write_table(
+        cpu_header("FLASH_ATTN_MLA"),
+        entry("q1s32k", cap),
+        entry("8q1s32k", None, ties=[cap]),
+    )
+    (args,) = vllm_args([path], "0.26.0")
+    assert args.flags == (
+        "--attention-backend FLASH_ATTN_MLA",
+        "--attention-config.flash_attn_max_num_splits_for_cuda_graph=64",
+    )
+
+
+def test_a_cap_that_one_entry_may_lose_by_is_not_given(write_table: WriteTable) -> None:
+    path = write_table(
+        cpu_header("FLASH_ATTN_MLA"),
+        entry("q1s32k", Plan(num_kv_splits=64), weight=9.0),
+        entry("8q1s32k", Plan(num_kv_splits=8)),
+    )
+    (args,) = vllm_args([path])
+    assert args.flags == ("--attention-backend FLASH_ATTN_MLA",)
+    assert "not proven for 8q1s32k" in args.left_over[0]
+    assert "#   num_kv_splits by batch" in str(args)
+
+
+def test_cutlass_splits_are_a_variable(write_table: WriteTable) -> None:
+    path = write_table(cpu_header("CUTLASS_MLA"), entry("q1s32k", Plan(num_kv_splits=8)))
+    (args,) = vllm_args([path])
+    assert args.environment == ("FORCE_NUM_KV_SPLITS=8",)
+
+
+def test_what_no_flag_can_say_is_named(write_table: WriteTable) -> None:
+    path = write_table(
+        cpu_header(mode="eager"),
+        entry("8q1s4k", Plan(num_kv_splits=8)),
+        entry("8q256s4k", Plan(reorder_batch_threshold=256)),
+    )
+    (args,) = vllm_args([path])
+    assert [line.split(":")[0] for line in args.left_over] == [
+        "num_kv_splits of TRITON_MLA",
+        "reorder_batch_threshold",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("version", "name", "flag"),
+    [
+        ("0.33.0", "trtllm", "mla_prefill_backend=TRTLLM_RAGGED"),
+        ("0.26.0", "flashinfer", "mla_prefill_backend=FLASHINFER"),
+        ("0.20.2", "trtllm", "use_trtllm_ragged_deepseek_prefill=true"),
+        ("0.20.2", "flashinfer", "disable_flashinfer_prefill=false"),
+        ("0.20.2", "fa2", "flash_attn_version=2"),
+        ("0.26.0", "fa4", "flash_attn_version=4"),
+    ],
+)
+def test_prefill_backends_are_spelled_as_the_release_does(
+    write_table: WriteTable, version: str, name: str, flag: str
+) -> None:
+    path = write_table(
+        cpu_header("FLASHINFER_MLA", mode="eager"), entry("q2k", Plan(prefill_backend=name))
+    )
+    (args,) = vllm_args([path], version)
+    assert args.flags[1] == f"--attention-config.{flag}"
+
+
+@pytest.mark.parametrize("version", ["0.19.1", "newest", "1"])
+def test_an_unknown_release_is_refused(write_table: WriteTable, version: str) -> None:
+    path = write_table(cpu_header(), entry("8q1s4k", None))
+    with pytest.raises(InputError, match=version):
+        vllm_args([path], version)

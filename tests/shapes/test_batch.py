@@ -1,0 +1,176 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mla_tune.errors import InputError
+from mla_tune.shapes import (
+    BatchShape,
+    Case,
+    RequestGroup,
+    Workload,
+    format_size,
+    parse_size,
+)
+
+
+@st.composite
+def request_groups(draw):
+    query_len = draw(st.integers(1, 9000))
+    kv_len = query_len + draw(st.integers(0, 300_000))
+    return RequestGroup(query_len, kv_len, draw(st.integers(1, 600)))
+
+
+batch_shapes = st.lists(request_groups(), min_size=1, max_size=5).map(BatchShape.of)
+grammar_text = st.text(alphabet="0123456789qsk_{},- ", max_size=30)
+
+
+def refusal_of(read, *arguments):
+    """The InputError that reading ends in, if it does."""
+    try:
+        read(*arguments)
+    except InputError as error:
+        return error
+    return None
+
+
+@pytest.mark.parametrize(
+    ("spec", "groups"),
+    [
+        ("q2k", [RequestGroup(2048, 2048, 1)]),
+        ("8q1s1k", [RequestGroup(1, 1024, 8)]),
+        ("2q2k_32q1s1k", [RequestGroup(2048, 2048, 2), RequestGroup(1, 1024, 32)]),
+        ("16q4s1k", [RequestGroup(4, 1024, 16)]),
+        ("q1ks2k", [RequestGroup(1024, 2048, 1)]),
+        ("q5s7", [RequestGroup(5, 7, 1)]),
+    ],
+)
+def test_reads_vllms_grammar(spec, groups):
+    assert list(BatchShape.parse(spec).groups) == groups
+
+
+@given(batch_shapes)
+def test_what_is_written_reads_back_the_same(shape):
+    assert BatchShape.parse(str(shape)) == shape
+
+
+@given(batch_shapes)
+def test_the_canonical_form_is_its_own(shape):
+    assert str(BatchShape.parse(str(shape))) == str(shape)
+
+
+@given(st.lists(request_groups(), min_size=1, max_size=4), st.randoms())
+def test_the_order_of_groups_does_not_matter(groups, random):
+    shuffled = random.sample(groups, len(groups))
+    assert BatchShape.of(shuffled) == BatchShape.of(groups)
+
+
+def test_equal_groups_are_joined():
+    assert str(BatchShape.parse("2q1s1k_3q1s1024")) == "5q1s1k"
+
+
+@given(st.one_of(st.text(max_size=40), grammar_text))
+def test_any_text_is_read_or_refused_but_never_crashes(text):
+    for read in (BatchShape.parse, Workload.parse, parse_size):
+        refused = refusal_of(read, text)
+        assert refused is None or refused.valid
+
+
+@pytest.mark.parametrize("text", ["q" + "9" * 5000, "9" * 5000 + "q1", "q1s" + "9" * 5000])
+def test_a_number_of_absurd_length_is_refused(text):
+    with pytest.raises(InputError):
+        BatchShape.parse(text)
+    with pytest.raises(InputError):
+        parse_size("9" * 5000)
+
+
+@pytest.mark.parametrize(
+    ("spec", "says"),
+    [
+        ("8q1s1k_oops", "'oops' cannot be read"),
+        ("0q1s1k", "zero"),
+        ("q0", "zero"),
+        ("q1s0", "zero"),
+        ("q2k_q64s32", "KV length 32 below its query length 64"),
+        ("-1q1", "'-1q1' cannot be read"),
+        ("", "cannot be read"),
+        ("q١", "cannot be read"),
+    ],
+)
+def test_a_bad_spec_says_what_is_wrong(spec, says):
+    with pytest.raises(InputError) as caught:
+        BatchShape.parse(spec)
+    assert says in caught.value.what
+    assert "joined by '_'" in caught.value.valid
+
+
+def test_a_bad_spec_points_at_the_segment():
+    with pytest.raises(InputError) as caught:
+        BatchShape.parse("8q1s1k_oops_q4")
+    _, text, pointer = caught.value.what.splitlines()
+    assert text[pointer.index("^") : pointer.rindex("^") + 1] == "oops"
+
+
+@given(st.integers(1, 10**8))
+def test_sizes_read_back(tokens):
+    assert parse_size(format_size(tokens)) == tokens
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "1.5", "4K", "k", "", True, None, "1e3"])
+def test_a_bad_length_is_refused(text):
+    with pytest.raises(InputError, match="above 0"):
+        parse_size(text)
+
+
+def test_totals():
+    shape = BatchShape.parse("2q2k_32q1s1k")
+    assert shape.num_requests == 34
+    assert shape.num_query_tokens == 2 * 2048 + 32
+    assert shape.num_kv_tokens == 2 * 2048 + 32 * 1024
+    assert shape.query_lens == (1, 2048)
+    assert (shape.max_query_len, shape.max_kv_len) == (2048, 2048)
+    assert not shape.is_uniform
+    assert not shape.is_pure_prefill
+    assert BatchShape.parse("2q2k").is_pure_prefill
+
+
+@given(batch_shapes)
+def test_requests_stand_shortest_query_first(shape):
+    requests = shape.requests()
+    assert requests == sorted(requests)
+    assert len(requests) == shape.num_requests
+    assert sum(query_len for query_len, _ in requests) == shape.num_query_tokens
+
+
+def _case(spec, weight=1.0):
+    return Case(BatchShape.parse(spec), weight)
+
+
+def test_eager_workloads_are_one_a_shape():
+    workloads = Workload.eager([_case("8q1s1k"), _case("8q1s2k")])
+    assert [str(workload) for workload in workloads] == ["8q1s1k", "8q1s2k"]
+
+
+def test_graph_workloads_gather_the_kv_lengths_of_a_batch_size():
+    cases = [_case("8q1s2k", 3.0), _case("4q1s1k"), _case("8q1s512")]
+    workloads = Workload.graph(cases)
+    assert [str(workload) for workload in workloads] == ["8q1s{512,2k}", "4q1s1k"]
+    assert workloads[0].shares() == [0.25, 0.75]
+    assert workloads[0].weight == 4.0
+
+
+@given(st.lists(st.integers(4, 300_000), min_size=1, max_size=6, unique=True))
+def test_a_workloads_key_reads_back(kv_lens):
+    cases = [Case(BatchShape.of([RequestGroup(4, kv_len, 8)])) for kv_len in sorted(kv_lens)]
+    workload = Workload(tuple(cases))
+    assert Workload.parse(str(workload)) == workload
+
+
+@pytest.mark.parametrize("key", ["8q1s1024", "q1s{1k}", "q1s1k_q4s1k", "1q1s1k"])
+def test_a_key_that_is_not_canonical_is_refused(key):
+    with pytest.raises(InputError, match="canonical"):
+        Workload.parse(key)
+
+
+def test_cases_of_different_batches_are_no_workload():
+    with pytest.raises(ValueError, match="more than their KV length"):
+        Workload((_case("8q1s1k"), _case("4q1s1k")))

@@ -1,0 +1,215 @@
+import pytest
+import yaml
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+
+from mla_tune.errors import InputError
+from mla_tune.shapes import PRESETS, MlaDimensions
+from mla_tune.shapes.file import load_shapes
+
+
+def refusal(path):
+    with pytest.raises(InputError) as caught:
+        load_shapes(path)
+    return str(caught.value)
+
+
+def specs(file):
+    return [str(case.shape) for case in file.cases]
+
+
+def test_a_model_and_batch_specs_are_all_a_small_file_needs(write):
+    file = load_shapes(write("model: deepseek-v2-lite\nbatch_specs: [8q1s1k, q2k]\n"))
+    assert file.models == (PRESETS["deepseek-v2-lite"],)
+    assert specs(file) == ["8q1s1k", "q2k"]
+    assert (file.kv_cache_dtypes, file.modes, file.max_model_len) == (("auto",), ("eager",), 131072)
+    assert file.notices == ()
+
+
+def test_a_model_may_be_spelt_out(write):
+    text = (
+        "model: {name: mine, num_q_heads: 2, kv_lora_rank: 32, qk_nope_head_dim: 16, "
+        "qk_rope_head_dim: 8, v_head_dim: 16}\nbatch_specs: [q1]\n"
+    )
+    assert load_shapes(write(text)).whole_model == MlaDimensions(2, 32, 16, 8, 16)
+
+
+def test_what_a_model_leaves_out_is_named(write):
+    file = load_shapes(write("model: {num_q_heads: 8}\nbatch_specs: [q1]\n"))
+    assert file.whole_model == MlaDimensions(8)
+    assert "kv_lora_rank, qk_nope_head_dim" in file.notices[0]
+
+
+def test_tensor_parallel_sizes_give_the_heads_a_gpu_holds(write):
+    file = load_shapes(
+        write("model: deepseek-v3\ntensor_parallel_sizes: [8, 16, 8]\nbatch_specs: [q1]\n")
+    )
+    assert [model.num_q_heads for model in file.models] == [16, 8]
+
+
+def test_weights(write):
+    file = load_shapes(write("batch_specs: [q1s1k, {spec: 2q1s1k, weight: 2.5}]\n"))
+    assert [case.weight for case in file.cases] == [1.0, 2.5]
+
+
+def test_grids_cross_batches_query_and_kv_lengths_with_a_distribution(write):
+    text = "grids:\n  - {batch_sizes: [1, 8], query_lens: [1, 4], kv_lens: {1k: 3, 4k: 1}}\n"
+    file = load_shapes(write(text))
+    assert specs(file) == [
+        *("q1s1k", "q1s4k", "q4s1k", "q4s4k", "8q1s1k", "8q1s4k", "8q4s1k", "8q4s4k"),
+    ]
+    assert [case.weight for case in file.cases] == [3.0, 1.0] * 4
+
+
+def test_a_grid_takes_single_values_too(write):
+    assert specs(load_shapes(write("grids: [{batch_sizes: 8, kv_lens: 1k}]\n"))) == ["8q1s1k"]
+
+
+def test_batch_sizes_repeat_every_spec_as_in_vllm(write):
+    file = load_shapes(write("batch_specs: [q1s1k, 2q4s1k]\nbatch_sizes: [1, 8]\n"))
+    assert specs(file) == ["q1s1k", "8q1s1k", "2q4s1k", "16q4s1k"]
+
+
+def test_batch_spec_ranges_expand_as_in_vllm(write):
+    text = """
+batch_spec_ranges:
+  - template: "{q}q{n}s1k"
+    q: {start: 1, stop: 3}
+    n: {start: 1, stop: 5, step: 4, end_inclusive: true}
+  - template: "q{len}"
+    len: {start: 16, stop: 32, step: 16, end_inclusive: false}
+"""
+    assert specs(load_shapes(write(text))) == [
+        *("q1s1k", "q5s1k", "2q1s1k", "2q5s1k", "3q1s1k", "3q5s1k", "q16"),
+    ]
+
+
+def test_what_of_a_vllm_config_does_not_apply_is_named_and_skipped(write):
+    text = """
+description: sweep
+model:
+  name: deepseek-v3
+  num_layers: 60
+  num_q_heads: 128
+  num_kv_heads: 1
+  head_dim: 576
+  block_size: 128
+batch_specs: [q1s1k]
+backends: [cutlass_mla, flashinfer_mla]
+device: "cuda:0"
+repeats: 5
+CUTLASS_MLA: {num_kv_splits: [1, 2]}
+"""
+    file = load_shapes(write(text))
+    assert file.backends == ("cutlass_mla", "flashinfer_mla")
+    skipped = "\n".join(file.notices)
+    for key in ("description", "model.num_layers", "model.block_size", "device", "repeats",
+                "CUTLASS_MLA"):  # fmt: skip
+        assert f"{key}: skipped" in skipped
+
+
+def test_the_longest_shape_raises_an_unstated_max_model_len(write):
+    assert load_shapes(write("batch_specs: [q1s200k]\n")).max_model_len == 200 * 1024
+
+
+HEAD = "model: deepseek-v2-lite\n"
+BAD = {
+    "empty": ("", "is empty"),
+    "not a mapping": ("- q1\n", "not a mapping"),
+    "unknown key": (HEAD + "batch_spec: [q1]\n", ":2: unknown key 'batch_spec'"),
+    "unknown key of the model": ("model: {num_heads: 2}\nbatch_specs: [q1]\n", "'num_q_heads'"),
+    "unknown key of a spec": (
+        HEAD + "batch_specs:\n  - {spec: q1, wieght: 2}\n",
+        ":3: unknown key 'batch_specs.0.wieght'",
+    ),
+    "unknown model": ("model: deepsek-v3\nbatch_specs: [q1]\n", "did you mean 'deepseek-v3'?"),
+    "unknown dtype": (HEAD + "kv_cache_dtype: fp9\nbatch_specs: [q1]\n", "'fp9'"),
+    "unknown mode": (HEAD + "engine: {modes: gaph}\nbatch_specs: [q1]\n", "unknown mode 'gaph'"),
+    "bad spec": (HEAD + "batch_specs:\n  - q1\n  - 8x1\n", ":4: batch spec '8x1'"),
+    "KV below query": (HEAD + "batch_specs: [q64s32]\n", "KV length 32 below its query length 64"),
+    "zero count": (HEAD + "batch_specs: [0q1s1k]\n", "zero"),
+    "no shapes": (HEAD, "no batch shapes"),
+    "empty list": (HEAD + "batch_specs: []\n", "no batch shapes"),
+    "duplicate": (HEAD + "batch_specs:\n  - q1s1k\n  - q1s1024\n", ":4: batch shape 'q1s1k'"),
+    "negative batch size": (HEAD + "batch_specs: [q1]\nbatch_sizes: [-1]\n", ":3: batch_sizes.0"),
+    "zero heads": ("model: {num_q_heads: 0}\nbatch_specs: [q1]\n", "model.num_q_heads"),
+    "weight of zero": (HEAD + "batch_specs: [{spec: q1, weight: 0}]\n", "weight"),
+    "weight of nan": (HEAD + "batch_specs: [{spec: q1, weight: .nan}]\n", "weight"),
+    "grid without lengths": (HEAD + "grids: [{batch_sizes: [1]}]\n", "'grids.0.kv_lens' is miss"),
+    "grid with KV below query": (
+        HEAD + "grids: [{batch_sizes: [1], query_lens: [64], kv_lens: [32]}]\n",
+        "query length 64 with KV length 32",
+    ),
+    "grid with zero": (HEAD + "grids: [{batch_sizes: [0], kv_lens: [32]}]\n", "not 0"),
+    "range without bounds": (
+        HEAD + 'batch_spec_ranges: [{template: "q{n}", n: {start: 1}}]\n',
+        "start: N, stop: N",
+    ),
+    "placeholder without range": (
+        HEAD + 'batch_spec_ranges: [{template: "q{n}"}]\n',
+        "placeholder without a range",
+    ),
+    "heads that do not divide": (
+        HEAD + "tensor_parallel_sizes: [3]\nbatch_specs: [q1]\n",
+        ":2: tensor-parallel size 3 does not divide 16",
+    ),
+    "head_dim that contradicts": (
+        "model: {num_q_heads: 2, head_dim: 100}\nbatch_specs: [q1]\n",
+        "head_dim is 100",
+    ),
+    "max_model_len too short": (
+        HEAD + "engine: {max_model_len: 4k}\nbatch_specs: [q1s8k]\n",
+        ":2: max_model_len 4096 is below",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_input_is_refused_and_says_where_and_what(write, case):
+    text, says = BAD[case]
+    path = write(text)
+    found = refusal(path)
+    assert str(path) in found
+    assert says in found
+
+
+@pytest.mark.parametrize(
+    "case", ["unknown key", "unknown model", "unknown dtype", "bad spec", "no shapes",
+             "heads that do not divide"],
+)  # fmt: skip
+def test_a_refusal_says_what_is_valid(write, case):
+    assert "\n  valid: " in refusal(write(BAD[case][0]))
+
+
+KEYS = [
+    *("model", "num_q_heads", "name", "batch_specs", "spec", "weight", "batch_sizes", "grids"),
+    *("kv_lens", "batch_spec_ranges", "template", "n", "start", "stop", "engine", "modes"),
+    *("backend", "kv_cache_dtype", "tensor_parallel_sizes", "index_topk", "device", "CUTLASS"),
+]
+WORDS = ["q1", "8q1s1k", "q64s32", "", "1k", "deepseek-v3", "q{n}", "{", "eager"]
+leaves = st.one_of(
+    *(st.none(), st.booleans(), st.integers(-3, 40), st.floats(), st.dates()),
+    st.sampled_from(WORDS),
+)
+junk = st.recursive(
+    leaves,
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.sampled_from(KEYS) | st.integers(0, 2), inner, max_size=4)
+    ),
+    max_leaves=12,
+)
+
+
+@settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.dictionaries(st.sampled_from(KEYS), junk, min_size=1, max_size=5))
+@example({"model": {1: 2}})
+@example({"batch_spec_ranges": [{"template": "q{n}", "n": {"start": 1, "stop": 2}, 1: 2}]})
+def test_any_yaml_is_read_or_refused_but_never_crashes(write, data):
+    path = write(yaml.safe_dump(data))
+    try:
+        load_shapes(path)
+        refused = ""
+    except InputError as error:
+        refused = error.what
+    assert not refused or str(path) in refused

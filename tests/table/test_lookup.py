@@ -1,0 +1,153 @@
+import math
+
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+import mla_tune
+from fake_device import ENVIRONMENT
+from mla_tune.errors import InputError
+from mla_tune.knobs import Plan
+from mla_tune.shapes import BatchShape, MlaDimensions, RequestGroup
+from mla_tune.table import Entry, Header, Table, merge
+
+HEADER = Header.of(ENVIRONMENT, "TORCH_MLA", MlaDimensions(2), "auto", "eager", 2**30)
+
+
+def table(*shapes: str, plan: Plan | None = None) -> Table:
+    """Entry number n takes n microseconds, counted from one."""
+    rows = [Entry(shape=shape, plan=plan, latency_us=n) for n, shape in enumerate(shapes, start=1)]
+    return Table(HEADER, tuple(rows))
+
+
+@st.composite
+def uniform(draw):
+    query_len = draw(st.sampled_from([1, 1, 1, 2, 4, 7, 64]))
+    kv_len = query_len + draw(st.integers(0, 20_000))
+    return RequestGroup(query_len, kv_len, draw(st.integers(1, 300)))
+
+
+def key(group: RequestGroup) -> str:
+    return str(BatchShape.of([group]))
+
+
+def distance(one: RequestGroup, other: RequestGroup) -> float:
+    pairs = zip(
+        (one.count, one.query_len, one.kv_len),
+        (other.count, other.query_len, other.kv_len),
+        strict=True,
+    )
+    if (one.query_len == 1) != (other.query_len == 1):
+        return math.inf
+    return max(max(a / b, b / a) for a, b in pairs)
+
+
+groups = st.lists(uniform(), max_size=6, unique_by=key)
+
+
+@given(groups, uniform(), st.floats(1.0, 8.0))
+def test_a_hit_is_never_beyond_the_bound_and_none_is_nearer(measured, asked, within):
+    found = table(*map(key, measured)).lookup(
+        batch=asked.count, kv_len=asked.kv_len, query_len=asked.query_len, within=within
+    )
+    nearest = min((distance(asked, group) for group in measured), default=math.inf)
+    assert found.is_hit == (nearest <= within)
+    assert found.factor == pytest.approx(nearest)
+    if found.is_hit:
+        hit = BatchShape.parse(found.entry.shape).groups[0]
+        assert distance(asked, hit) == pytest.approx(nearest)
+
+
+@given(groups, uniform())
+def test_the_exact_entry_wins(measured, asked):
+    assume(key(asked) not in map(key, measured))
+    found = table(*map(key, measured), key(asked)).lookup_shape(BatchShape.of([asked]))
+    assert found.is_exact
+    assert found.entry.shape == key(asked)
+
+
+@pytest.mark.parametrize("shapes", [("8q1s{1k,8k}", "8q1s2k"), ("8q1s2k", "8q1s{1k,8k}")])
+def test_the_exact_entry_wins_over_one_that_only_spans_the_length(shapes):
+    found = table(*shapes).lookup(batch=8, kv_len=2048)
+    assert found.entry.shape == "8q1s2k"
+
+
+def test_an_entry_over_several_kv_lengths_answers_for_all_between_them():
+    found = table("8q1s{1k,8k}").lookup(batch=8, kv_len=3000)
+    assert found.is_hit
+    assert found.factor == 1.0
+    assert table("8q1s{1k,8k}").lookup(batch=8, kv_len=12 * 1024).factor == 1.5
+    assert not table("8q1s{1k,8k}").lookup(batch=8, kv_len=13 * 1024).is_hit
+
+
+@pytest.mark.parametrize(("measured", "asked"), [("8q1s1k", 2), ("8q2s1k", 1)])
+def test_single_token_decode_and_longer_queries_never_answer_for_each_other(measured, asked):
+    found = table(measured).lookup(batch=8, kv_len=1024, query_len=asked, within=1000.0)
+    assert not found.is_hit
+    assert "no entry of this kind" in found.reason
+
+
+def test_a_mixed_batch_is_answered_only_by_its_exact_entry():
+    mixed = table("q256_8q1s1k")
+    assert mixed.lookup_shape(BatchShape.parse("q256_8q1s1k")).is_exact
+    assert not mixed.lookup_shape(BatchShape.parse("q256_8q1s1025"), within=100.0).is_hit
+    assert not mixed.lookup_shape(BatchShape.parse("q256"), within=100.0).is_hit
+
+
+def test_a_miss_says_what_was_nearest_and_how_far():
+    found = table("8q1s1k").lookup(batch=64, kv_len=1024)
+    assert (found.plan, found.entry) == (None, None)
+    assert "8q1s1k, is off by a factor 8.00, beyond the bound of 1.5" in found.reason
+
+
+def test_an_empty_table_misses():
+    assert not table().lookup(batch=1, kv_len=1).is_hit
+
+
+@pytest.mark.parametrize(
+    ("measured", "threshold", "asked", "expected"),
+    [
+        ("8q64s1k", 64, 80, 80),  # the decode path won; it has to stay the decode path
+        ("8q64s1k", 64, 50, 64),
+        ("8q64s1k", 1, 80, 1),  # the prefill path won
+        ("8q64s1k", 63, 50, 49),
+    ],
+)
+def test_a_threshold_moves_with_the_query_so_that_the_measured_path_is_taken(
+    measured, threshold, asked, expected
+):
+    answer = table(measured, plan=Plan(reorder_batch_threshold=threshold))
+    found = answer.lookup(batch=8, kv_len=1024, query_len=asked)
+    assert found.plan == Plan(reorder_batch_threshold=expected)
+
+
+@given(st.integers(2, 128), st.integers(2, 128), st.integers(1, 200))
+def test_a_neighbour_takes_the_path_that_was_measured(measured, asked, threshold):
+    answer = table(f"8q{measured}s4k", plan=Plan(reorder_batch_threshold=threshold))
+    found = answer.lookup(batch=8, kv_len=4096, query_len=asked, within=1e9)
+    assert (asked <= found.plan.reorder_batch_threshold) == (measured <= threshold)
+    assert found.plan.reorder_batch_threshold >= 1
+
+
+@pytest.mark.parametrize(
+    "question",
+    [
+        {"batch": 0, "kv_len": 1},
+        {"batch": 1, "kv_len": 0},
+        {"batch": 1, "kv_len": 8, "query_len": 0},
+        {"batch": 1, "kv_len": 8, "query_len": 9},
+        {"batch": 1, "kv_len": 8, "within": 0.5},
+        {"batch": 1, "kv_len": 8, "within": float("nan")},
+    ],
+)
+def test_a_question_without_meaning_is_refused(question):
+    with pytest.raises(InputError, match="cannot look up"):
+        table("q1s1k").lookup(**question)
+
+
+def test_lookups_from_python_as_the_readme_shows(tmp_path):
+    path = tmp_path / "t.yaml"
+    plan = Plan(num_kv_splits=2)
+    merge(path, HEADER, [Entry(shape="32q1s4k", plan=plan, latency_us=1.0)])
+    found = mla_tune.Table.load(path).lookup(batch=32, kv_len=4096, query_len=1)
+    assert found.plan == plan

@@ -1,0 +1,72 @@
+from dataclasses import replace
+
+import pytest
+from pydantic import ValidationError
+
+from fake_device import ENVIRONMENT
+from mla_tune.knobs import Plan
+from mla_tune.shapes import MlaDimensions
+from mla_tune.table import Entry, Header
+
+HEADER = Header.of(ENVIRONMENT, "TORCH_MLA", MlaDimensions(2), "auto", "eager", 4096)
+
+
+def test_a_header_names_all_that_its_entries_are_true_for():
+    assert HEADER.model_dump(exclude_none=True) == {
+        "schema_version": 1,
+        "backend": "TORCH_MLA",
+        "device": {"name": "Fake Device", "sm_count": 2},
+        "model": {
+            "num_q_heads": 2,
+            "kv_lora_rank": 512,
+            "qk_nope_head_dim": 128,
+            "qk_rope_head_dim": 64,
+            "v_head_dim": 128,
+        },
+        "kv_cache_dtype": "auto",
+        "engine": {"mode": "eager", "max_model_len": 4096},
+        "software": {"torch": "2.13.0"},
+    }
+
+
+def test_headers_differ_in_the_first_field_that_does():
+    newer = replace(ENVIRONMENT, software={"torch": "9"})
+    other = Header.of(newer, "TORCH_MLA", MlaDimensions(2), "auto", "eager", 4096)
+    assert HEADER.first_difference(other) == ("software", {"torch": "2.13.0"}, {"torch": "9"})
+    assert HEADER.first_difference(HEADER) is None
+
+
+def test_an_entry_reads_back_from_what_a_journal_stores():
+    entry = Entry(
+        shape="8q1s1k",
+        plan=Plan(num_kv_splits=2),
+        default_plan=Plan(num_kv_splits=4),
+        ties=(None, Plan(prefill_backend="a")),
+        latency_us=1.5,
+    )
+    assert Entry.model_validate(entry.model_dump(mode="json")) == entry
+
+
+def test_the_default_is_written_as_a_word():
+    assert Entry(shape="q1", plan=None, latency_us=1.0).model_dump()["plan"] == "default"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"plan": "defualt"},
+        {"plan": {"num_splits": 2}},
+        {"plan": 3},
+        {"shape": "8q1s1024"},
+        {"shape": "oops"},
+        {"shape": 3},
+        {"latency_us": 0},
+        {"latency_us": float("nan")},
+        {"latency": 1.0},
+    ],
+)
+def test_what_no_tuner_wrote_is_refused(change):
+    row = {"shape": "8q1s1k", "plan": "default", "latency_us": 1.0}
+    assert Entry.model_validate(row)
+    with pytest.raises(ValidationError):
+        Entry.model_validate(row | change)

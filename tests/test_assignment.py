@@ -1,0 +1,108 @@
+from dataclasses import replace
+
+import pytest
+
+from fake_device import ENVIRONMENT, GIB
+from mla_tune.assignment import Planner, check_output, table_path
+from mla_tune.errors import InputError, UnavailableError
+from mla_tune.shapes.file import load_shapes
+from mla_tune.table import Header, merge
+
+HEAD = "model: {num_q_heads: 2, kv_lora_rank: 32}\n"
+
+
+@pytest.fixture
+def planned(write, tmp_path):
+    """The assignments for a shapes file, and what was skipped."""
+
+    def plan(text, *backends, free_bytes=8 * GIB):
+        skipped = []
+        shapes = load_shapes(write(HEAD + text))
+        planner = Planner(ENVIRONMENT, "cpu", free_bytes, shapes, tmp_path / "out", skipped.append)
+        return planner.assignments(backends), skipped
+
+    return plan
+
+
+def test_there_is_a_table_for_each_model_and_dtype(planned):
+    text = "batch_specs: [q1]\ntensor_parallel_sizes: [1, 2]\nkv_cache_dtype: [auto, bfloat16]\n"
+    assignments, _ = planned(text, "TORCH_MLA")
+    found = {(a.header.model["num_q_heads"], a.header.kv_cache_dtype) for a in assignments}
+    assert found == {(2, "auto"), (2, "bfloat16"), (1, "auto"), (1, "bfloat16")}
+    assert len({a.path for a in assignments}) == 4
+
+
+def test_a_setup_is_made_for_the_largest_of_its_shapes(planned):
+    (assignment,), _ = planned("batch_specs: [8q1s1k, 2q64s1k]\n", "TORCH_MLA")
+    assert assignment.setup.max_num_requests == 8
+    assert assignment.setup.max_num_query_tokens == 128
+    assert [str(workload) for workload in assignment.workloads] == ["8q1s1k", "2q64s1k"]
+
+
+def test_what_a_backend_does_not_have_is_named_and_skipped(planned):
+    assignments, skipped = planned("batch_specs: [q1]\nkv_cache_dtype: [fp8, auto]\n", "TORCH_MLA")
+    assert len(assignments) == 1
+    assert skipped == ["TORCH_MLA: fp8 skipped: it has auto, bfloat16"]
+
+
+def test_when_nothing_is_left_the_file_is_refused(planned):
+    with pytest.raises(InputError, match="nothing to tune for TORCH_MLA"):
+        planned("batch_specs: [q1]\nengine: {modes: graph}\n", "TORCH_MLA")
+
+
+def test_backends_of_the_file_that_do_not_run_here_are_named_and_skipped(planned):
+    assignments, skipped = planned("batch_specs: [q1]\nbackends: [TORCH_MLA, flashmla, flux]\n")
+    assert [a.setup.backend for a in assignments] == ["TORCH_MLA"]
+    assert any(line.startswith("FLASHMLA: skipped") for line in skipped)
+    assert any(line.startswith("flux: skipped: is not an MLA backend") for line in skipped)
+
+
+def test_a_backend_that_was_asked_for_has_to_run(planned):
+    with pytest.raises(UnavailableError) as caught:
+        planned("batch_specs: [q1]\n", "TORCH_MLA", "FLASHMLA")
+    assert caught.value.what.startswith("FLASHMLA ")
+    assert caught.value.valid == "available here: TORCH_MLA"
+
+
+def test_memory_is_estimated_before_anything_is_allocated(planned):
+    text = "batch_specs: [8q1s1k, 64q1s64k]\n"
+    planned(text, "TORCH_MLA")
+    with pytest.raises(InputError) as caught:
+        planned(text, "TORCH_MLA", free_bytes=GIB)
+    assert "64q1s64k needs about" in caught.value.what
+    assert "1.0 GiB are free on cpu" in caught.value.what
+
+
+def test_a_tables_name_holds_what_tells_it_from_others(tmp_path, planned):
+    (assignment,), _ = planned("batch_specs: [q1]\n", "TORCH_MLA")
+    assert assignment.path.name == (
+        "TORCH_MLA,Fake_Device,heads=2,dims=32-128-64-128,kv=auto,mode=eager.yaml"
+    )
+    software = {"vllm": "0.26.0"}
+    header = assignment.header.model_copy(update={"backend": "TRITON_MLA", "software": software})
+    assert table_path(tmp_path, header).name.endswith(",vllm=0.26.0.yaml")
+
+
+def test_a_strange_device_name_makes_no_strange_path(tmp_path, planned):
+    (assignment,), _ = planned("batch_specs: [q1]\n", "TORCH_MLA")
+    device = assignment.header.device.model_copy(update={"name": "../GPU (R) /x\n"})
+    header: Header = assignment.header.model_copy(update={"device": device})
+    assert table_path(tmp_path, header).parent == tmp_path
+
+
+def test_the_output_folder_is_made_and_old_tables_are_looked_at(tmp_path, planned):
+    assignments, _ = planned("batch_specs: [q1]\n", "TORCH_MLA")
+    check_output(tmp_path / "out", assignments, replace=False)
+    (assignment,) = assignments
+    other = assignment.header.model_copy(update={"software": {"torch": "1"}})
+    merge(assignment.path, other, [])
+    with pytest.raises(InputError, match="is for software"):
+        check_output(tmp_path / "out", assignments, replace=False)
+    check_output(tmp_path / "out", assignments, replace=True)
+
+
+def test_headers_follow_the_environment(planned):
+    (assignment,), _ = planned("batch_specs: [q1]\n", "TORCH_MLA")
+    device = assignment.header.device
+    assert (device.name, device.sm_count) == ("Fake Device", 2)
+    assert replace(ENVIRONMENT, sm_count=4).sm_count != device.sm_count

@@ -1,0 +1,53 @@
+import pickle
+
+import pytest
+
+from mla_tune.errors import (
+    EnvironmentFailure,
+    InputError,
+    MlaTuneError,
+    PlanFailure,
+    UnavailableError,
+    WorkloadFailure,
+    nearest_hint,
+)
+from mla_tune.knobs import Plan
+
+
+def test_a_message_says_what_is_wrong_what_is_valid_and_what_to_do():
+    error = InputError("a.yaml:3: KV length is 0", valid="1 or more", remedy="correct it")
+    assert str(error) == "a.yaml:3: KV length is 0\n  valid: 1 or more\n  to do: correct it"
+
+
+def test_a_message_leaves_out_what_it_does_not_have():
+    assert str(MlaTuneError("boom")) == "boom"
+
+
+@pytest.mark.parametrize(
+    "kind", [MlaTuneError, InputError, UnavailableError, EnvironmentFailure, WorkloadFailure]
+)
+def test_errors_cross_a_process_boundary_whole(kind):
+    error = pickle.loads(pickle.dumps(kind("what", valid="valid", remedy="remedy")))
+    assert type(error) is kind
+    assert (error.what, error.valid, error.remedy) == ("what", "valid", "remedy")
+
+
+def test_a_plan_failure_crosses_with_its_kind_and_its_plan():
+    failure = PlanFailure("boom", kind="out of memory", valid="v", remedy="r")
+    failure.plan = Plan(num_kv_splits=2)
+    copy = pickle.loads(pickle.dumps(failure))
+    assert (copy.what, copy.kind, copy.valid, copy.remedy) == ("boom", "out of memory", "v", "r")
+    assert copy.plan == Plan(num_kv_splits=2)
+
+
+@pytest.mark.parametrize(
+    ("kind", "code"),
+    [(InputError, 2), (UnavailableError, 2), (EnvironmentFailure, 3), (WorkloadFailure, 1)],
+)
+def test_exit_codes(kind, code):
+    assert kind("x").exit_code == code
+
+
+def test_the_nearest_name_is_suggested_and_a_far_one_is_not():
+    assert nearest_hint("batch_spec", ["batch_specs", "model"]) == "did you mean 'batch_specs'?"
+    assert nearest_hint("zzz", ["batch_specs", "model"]) == ""

@@ -1,0 +1,85 @@
+import os
+from dataclasses import replace
+
+import pytest
+import yaml
+
+from fake_device import WARD, splits
+from mla_tune.errors import EnvironmentFailure, InputError
+from mla_tune.quarantine import FIELDS, Quarantine
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "quarantine.yaml"
+
+
+def test_a_plan_is_not_tried_again_in_this_run_nor_in_the_next(path):
+    quarantine = Quarantine(path)
+    assert quarantine.reason(WARD, "8q1s1k", splits(2)) is None
+    quarantine.add(WARD, "8q1s1k", splits(2), "died: SIGSEGV")
+    assert quarantine.reason(WARD, "8q1s1k", splits(2)) == "died: SIGSEGV"
+    assert Quarantine(path).reason(WARD, "8q1s1k", splits(2)) == "died: SIGSEGV"
+
+
+@pytest.mark.parametrize(
+    ("ward", "shape", "plan"),
+    [
+        (WARD, "8q1s2k", splits(2)),
+        (WARD, "8q1s1k", splits(4)),
+        (replace(WARD, backend="TRITON_MLA"), "8q1s1k", splits(2)),
+        (replace(WARD, device="other"), "8q1s1k", splits(2)),
+        (replace(WARD, model={"num_q_heads": 4}), "8q1s1k", splits(2)),
+        (replace(WARD, mode="graph"), "8q1s1k", splits(2)),
+        (replace(WARD, software_digest="newer"), "8q1s1k", splits(2)),
+    ],
+)
+def test_anything_else_is_free_and_so_is_newer_software(path, ward, shape, plan):
+    quarantine = Quarantine(path)
+    quarantine.add(WARD, "8q1s1k", splits(2), "died")
+    assert quarantine.reason(ward, shape, plan) is None
+
+
+def test_an_entry_says_all_there_is_to_know(path):
+    Quarantine(path).add(WARD, "8q1s1k", splits(2), "timed out: no answer within 3 s")
+    entry = yaml.safe_load(path.read_text())["quarantine"][0]
+    assert tuple(entry) == FIELDS
+    assert entry["plan"] == {"num_kv_splits": 2}
+    assert entry["software"] == {"torch": "2.13.0"}
+
+
+def test_a_plan_is_listed_once(path):
+    quarantine = Quarantine(path)
+    quarantine.add(WARD, "8q1s1k", splits(2), "died")
+    quarantine.add(WARD, "8q1s1k", splits(2), "died again")
+    assert len(yaml.safe_load(path.read_text())["quarantine"]) == 1
+
+
+def test_two_runs_that_share_a_folder_keep_each_others_entries(path):
+    one, other = Quarantine(path), Quarantine(path)
+    one.add(WARD, "8q1s1k", splits(2), "died")
+    other.add(WARD, "8q1s1k", splits(8), "died")
+    again = Quarantine(path)
+    assert again.reason(WARD, "8q1s1k", splits(2))
+    assert again.reason(WARD, "8q1s1k", splits(8))
+
+
+@pytest.mark.parametrize("text", ["a: 1\n", "- a\n", "quarantine: {}\n", "quarantine: [{a: 1}]\n"])
+def test_a_file_that_is_no_list_of_plans_is_refused_and_left_alone(path, text):
+    path.write_text(text)
+    with pytest.raises(InputError, match=r"quarantine\.yaml"):
+        Quarantine(path)
+    assert path.read_text() == text
+
+
+def test_a_full_disk_is_an_error_and_leaves_the_old_list(path, monkeypatch):
+    Quarantine(path).add(WARD, "8q1s1k", splits(2), "died")
+    before = path.read_bytes()
+
+    def full(_handle):
+        raise OSError(28, os.strerror(28))
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(EnvironmentFailure, match="No space left"):
+        Quarantine(path).add(WARD, "8q1s1k", splits(8), "died")
+    assert path.read_bytes() == before

@@ -1,0 +1,69 @@
+from pathlib import Path
+
+import pytest
+
+from mla_tune.errors import InputError
+from mla_tune.run import RunOptions, cut
+from mla_tune.shapes.file import load_shapes
+
+GIVEN = RunOptions(
+    backends=(),
+    shapes_path=None,
+    out=Path("out"),
+    study_dir=None,
+    device="cpu",
+    max_tokens=None,
+    tensor_parallel_size=(),
+    min_speedup=1.01,
+    confirm_seconds=1.0,
+    sample_timeout=1.0,
+    plan_timeout=1.0,
+    record=None,
+    record_rounds=0,
+    recording=None,
+    replace=False,
+)
+
+
+class Skipped(list):
+    def skipped(self, what):
+        self.append(what)
+
+
+def given(**more):
+    return RunOptions(**({name: getattr(GIVEN, name) for name in GIVEN.__match_args__} | more))
+
+
+@pytest.fixture
+def shapes(write):
+    return load_shapes(
+        write("model: deepseek-v3\ntensor_parallel_sizes: [8]\nbatch_specs: [q1s1k, 8q1s1k]\n")
+    )
+
+
+def test_without_flags_a_file_stays_as_it_is(shapes):
+    assert cut(shapes, GIVEN, Skipped()) == shapes
+
+
+def test_max_tokens_leaves_out_what_is_larger_and_says_so(shapes):
+    skipped = Skipped()
+    kept = cut(shapes, given(max_tokens=1024), skipped)
+    assert [str(case.shape) for case in kept.cases] == ["q1s1k"]
+    assert skipped == ["--max-tokens 1024: 1 larger shapes left out"]
+
+
+def test_max_tokens_that_leaves_nothing_says_how_many_it_takes(shapes):
+    with pytest.raises(InputError) as caught:
+        cut(shapes, given(max_tokens=1023), Skipped())
+    assert caught.value.valid == "1024 or more for this file"
+
+
+def test_tensor_parallel_sizes_of_the_command_line_divide_the_whole_model(shapes):
+    cut_down = cut(shapes, given(tensor_parallel_size=(16, 32)), Skipped())
+    assert [model.num_q_heads for model in cut_down.models] == [8, 4]
+
+
+def test_studies_lie_where_they_survive_a_reboot_unless_told_otherwise(tmp_path):
+    assert given(study_dir=tmp_path).study_folder == tmp_path
+    assert GIVEN.study_folder.is_absolute()
+    assert "mla-tune" in str(GIVEN.study_folder)

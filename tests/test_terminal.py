@@ -1,0 +1,103 @@
+import io
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from fake_device import DEFAULT, ENVIRONMENT, splits, workload
+from mla_tune.assignment import Assignment
+from mla_tune.backends.interface import Setup
+from mla_tune.errors import WorkloadFailure
+from mla_tune.shapes import MlaDimensions
+from mla_tune.study import Outcome
+from mla_tune.table import Entry, Header, Lookup, Speedup
+from mla_tune.terminal import TerminalReporter, show_lookup, show_table
+
+HEADER = Header.of(ENVIRONMENT, "TORCH_MLA", MlaDimensions(2), "auto", "eager", 4096)
+WORKLOAD = workload("8q1s1k")
+ASSIGNMENT = Assignment(
+    Setup("TORCH_MLA", MlaDimensions(2)), (WORKLOAD,), HEADER, Path("out/a[/b].yaml")
+)
+ENTRY = Entry(
+    shape="8q1s1k",
+    plan=splits(2),
+    default_plan=DEFAULT,
+    ties=(splits(1),),
+    latency_us=50.0,
+    default_us=100.0,
+    speedup=Speedup(median=2.0, low=1.9, high=2.1),
+    note="num_kv_splits=8 failed (raised: [Errno 2] no [/such] file)",
+)
+
+
+def shown(write, *, terminal=False, width=120):
+    console = Console(file=io.StringIO(), force_terminal=terminal, width=width)
+    write(console)
+    return console.file.getvalue()
+
+
+def whole_run(console):
+    with TerminalReporter(console) as reporter:
+        reporter.skipped("device: skipped [/dev/null]")
+        reporter.assigned([ASSIGNMENT])
+        reporter.started(ASSIGNMENT, WORKLOAD)
+        reporter.planned(WORKLOAD, 3)
+        reporter.tried(WORKLOAD, Outcome(DEFAULT, None, "raised: [/x]"), None)
+        reporter.tried(WORKLOAD, Outcome(splits(2), 50.0), 50.0)
+        reporter.confirming(WORKLOAD, [DEFAULT, splits(2)], 8)
+        reporter.decided(ASSIGNMENT, WORKLOAD, ENTRY)
+        reporter.failed(ASSIGNMENT, WORKLOAD, WorkloadFailure("boom [/x] [COUNT]q[k]"))
+    reporter.summary()
+    assert reporter.num_decided == 1
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_a_run_shows_what_happened_brackets_and_all(terminal):
+    text = shown(whole_run, terminal=terminal)
+    for part in (
+        "device: skipped [/dev/null]",
+        "1 batch shapes for 1 table(s)",
+        "num_kv_splits=2, 50.0 µs, 2.00× the default's speed",
+        "boom [/x] [COUNT]q[k]",
+        "[Errno 2] no [/such] file",
+        "written to out/a[/b].yaml",
+    ):
+        assert part in text
+
+
+def test_the_live_line_shows_which_plan_and_the_best_so_far():
+    def halfway(console):
+        with TerminalReporter(console) as reporter:
+            reporter.assigned([ASSIGNMENT])
+            reporter.started(ASSIGNMENT, WORKLOAD)
+            reporter.planned(WORKLOAD, 3)
+            reporter.tried(WORKLOAD, Outcome(DEFAULT, 100.0), 100.0)
+            reporter.tried(WORKLOAD, Outcome(splits(2), 50.0), 50.0)
+            reporter._progress.refresh()
+
+    text = shown(halfway, terminal=True, width=200)
+    assert "TORCH_MLA 2 heads eager 8q1s1k" in text
+    assert "plan 2/3 (num_kv_splits=2), best 50.0 µs" in text
+
+
+def test_a_table_shows_plans_figures_and_ties():
+    text = shown(lambda console: show_table(console, HEADER, [ENTRY]))
+    for part in ("TORCH_MLA, Fake Device", "8q1s1k", "num_kv_splits=2", "100.0", "2.00×"):
+        assert part in text
+
+
+def test_a_default_that_does_not_run_is_shown_as_such():
+    entry = ENTRY.model_copy(update={"default_us": None, "speedup": None})
+    assert "does not run" in shown(lambda console: show_table(console, HEADER, [entry]))
+
+
+@pytest.mark.parametrize(
+    ("lookup", "says"),
+    [
+        (Lookup("8q1s1k", ENTRY, splits(2), 1.0), "hit: 8q1s1k: num_kv_splits=2 (entry 8q1s1k, ex"),
+        (Lookup("8q1s2k", ENTRY, splits(2), 1.25), "nearest, off by a factor 1.25"),
+        (Lookup("9q1s2k", None, None, 4.0, "too far"), "miss: 9q1s2k: too far"),
+    ],
+)
+def test_a_lookup_says_hit_or_miss(lookup, says):
+    assert says in shown(lambda console: show_lookup(console, lookup))

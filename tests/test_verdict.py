@@ -1,0 +1,64 @@
+import pytest
+
+from fake_device import DEFAULT, splits, workload
+from mla_tune.decide import Contest
+from mla_tune.knobs import Plan
+from mla_tune.measure import Samples
+from mla_tune.shapes import BatchShape, Case, Workload
+from mla_tune.verdict import published_entry
+
+
+def contest(latencies, default=DEFAULT, shares=(1.0,), **more):
+    samples = {plan: Samples((cases,) * 16, **more) for plan, cases in latencies.items()}
+    return Contest(default, samples, shares, 1.01)
+
+
+def test_a_winner_is_written_with_its_speed_up():
+    found = contest({DEFAULT: (100.0,), splits(1): (50.0,)})
+    entry = published_entry(workload("8q1s1k"), found, DEFAULT, {})
+    assert (entry.shape, entry.plan, entry.default_plan) == ("8q1s1k", splits(1), DEFAULT)
+    assert (entry.latency_us, entry.default_us) == (50.0, 100.0)
+    assert entry.speedup.median == pytest.approx(2.0)
+    assert (entry.cases, entry.note) == ((), "")
+
+
+def test_when_nothing_is_better_the_default_is_written():
+    found = contest({DEFAULT: (100.0,), splits(1): (100.0,)})
+    entry = published_entry(workload(), found, DEFAULT, {})
+    assert entry.plan is None
+    assert entry.ties == (splits(1),)
+    assert entry.speedup is None
+    assert entry.latency_us == entry.default_us == 100.0
+
+
+def test_when_the_default_does_not_run_the_best_plan_is_written_without_a_speed_up():
+    found = contest({splits(1): (50.0,), splits(2): (60.0,)}, default=splits(1))
+    entry = published_entry(workload(), found, DEFAULT, {DEFAULT: "died: SIGSEGV"})
+    assert entry.plan == splits(1)
+    assert (entry.default_us, entry.speedup) == (None, None)
+    assert entry.note == "the default (num_kv_splits=4) does not run: died: SIGSEGV"
+
+
+def test_several_kv_lengths_are_written_one_by_one():
+    cases = (Case(BatchShape.parse("8q1s1k"), 3.0), Case(BatchShape.parse("8q1s2k"), 1.0))
+    found = contest({DEFAULT: (100.0, 300.0), splits(1): (50.0, 100.0)}, shares=(0.75, 0.25))
+    entry = published_entry(Workload(cases), found, DEFAULT, {})
+    assert entry.shape == "8q1s{1k,2k}"
+    assert entry.latency_us == 0.75 * 50.0 + 0.25 * 100.0
+    assert [(c.kv_len, c.weight, c.latency_us, c.default_us) for c in entry.cases] == [
+        (1024, 3.0, 50.0, 100.0),
+        (2048, 1.0, 100.0, 300.0),
+    ]
+    assert [c.speedup.median for c in entry.cases] == pytest.approx([2.0, 3.0])
+
+
+def test_failures_and_unclean_samples_are_noted():
+    found = contest({DEFAULT: (100.0,)}, tainted="SM clock at 900 of 2000 MHz")
+    note = published_entry(workload(), found, DEFAULT, {splits(8): "raised: boom"}).note
+    assert "num_kv_splits=8 failed (raised: boom)" in note
+    assert "no clean samples: SM clock at 900 of 2000 MHz" in note
+
+
+def test_a_backend_without_knobs_has_no_default_plan_to_name():
+    entry = published_entry(workload(), contest({Plan(): (1.0,)}, default=Plan()), Plan(), {})
+    assert (entry.plan, entry.default_plan) == (None, None)

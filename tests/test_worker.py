@@ -1,0 +1,212 @@
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from functools import partial
+
+import psutil
+import pytest
+import yaml
+
+from fake_device import WARD, workload
+from faulty import DiesOnOpen, KilledOnce, end_at_once, faulty_bench
+from mla_tune.errors import EnvironmentFailure, PlanFailure, UnavailableError, WorkloadFailure
+from mla_tune.knobs import Plan
+from mla_tune.quarantine import Quarantine
+from mla_tune.study import Journal
+from mla_tune.tuner import Settings, Tuner
+from mla_tune.worker import Limits, WorkerBench
+from torch_mla_cases import SETUP
+
+# Generous for a machine that does other work too; the plan that sleeps costs one of each.
+LIMITS = Limits(sample_s=3.0, warm_up_s=3.0, open_s=120.0)
+WORKLOAD = workload("2q1s1k")
+GOOD = Plan(num_kv_splits=1)
+FAULTS = {
+    Plan(num_kv_splits=2): "raises",
+    Plan(num_kv_splits=3): "sleeps",
+    Plan(num_kv_splits=5): "exits",
+    Plan(num_kv_splits=6): "segfaults",
+    Plan(num_kv_splits=7): "takes all memory",
+    Plan(num_kv_splits=8): "scales by 1 %",
+}
+KINDS = {
+    "raises": ("raised", "ValueError: bad plan"),
+    "sleeps": ("timed out", "no answer within 3 s"),
+    "exits": ("died", "exit code 7"),
+    "segfaults": ("died", "SIGSEGV"),
+    "takes all memory": ("out of memory", "allocate memory"),
+}
+BY_FAULT = {fault: plan for plan, fault in FAULTS.items()}
+
+
+def started(tmp_path, factory, limits=LIMITS):
+    worker = WorkerBench("cpu", tmp_path / "worker.log", limits, factory)
+    worker.open(SETUP)
+    worker.load(WORKLOAD)
+    return worker
+
+
+@pytest.fixture(scope="module")
+def worker(tmp_path_factory):
+    worker = started(tmp_path_factory.mktemp("worker"), partial(faulty_bench, FAULTS))
+    yield worker
+    worker.close()
+
+
+@pytest.mark.parametrize("fault", KINDS)
+def test_a_plan_that_fails_is_named_with_its_cause_and_the_next_one_runs(worker, fault):
+    kind, says = KINDS[fault]
+    plan = BY_FAULT[fault]
+    with pytest.raises(PlanFailure) as caught:
+        worker.race([plan], 2, seed=0)
+    assert (caught.value.kind, caught.value.plan) == (kind, plan)
+    assert says in caught.value.what
+    assert len(worker.race([GOOD], 2, seed=0)[GOOD].rounds) == 2
+
+
+def test_the_one_that_failed_in_company_is_the_one_that_is_named(worker):
+    with pytest.raises(PlanFailure) as caught:
+        worker.race([GOOD, BY_FAULT["exits"]], 4, seed=0)
+    assert caught.value.plan == BY_FAULT["exits"]
+
+
+def test_a_wrong_output_is_found_across_the_process_boundary(worker):
+    worker.verify(GOOD)
+    with pytest.raises(PlanFailure) as caught:
+        worker.verify(BY_FAULT["scales by 1 %"])
+    assert caught.value.kind == "wrong result"
+
+
+def end_idle(worker, number):
+    """End a worker that has nothing to do."""
+    worker.race([GOOD], 1, seed=0)
+    os.kill(worker._process.pid, number)
+    worker._process.join()
+
+
+def test_a_worker_killed_while_idle_costs_nothing(worker):
+    end_idle(worker, signal.SIGKILL)
+    assert worker.race([GOOD], 1, seed=0)[GOOD].rounds
+    end_idle(worker, signal.SIGKILL)
+    assert GOOD.num_kv_splits in {p.num_kv_splits for p in worker.plan_space(WORKLOAD.shapes).plans}
+
+
+def test_a_worker_that_ended_before_a_plans_turn_is_not_that_plans_fault(worker):
+    end_idle(worker, signal.SIGABRT)
+    assert worker.race([GOOD], 1, seed=0)[GOOD].rounds
+
+
+def test_what_a_worker_prints_goes_to_its_log(worker):
+    with pytest.raises(PlanFailure):
+        worker.race([BY_FAULT["raises"]], 1, seed=0)
+    assert "Traceback" in worker._log.read_text()
+
+
+def test_a_worker_killed_in_the_middle_of_a_race_is_replaced_and_asked_again(tmp_path):
+    worker = started(tmp_path, partial(KilledOnce, tmp_path / "mark"))
+    try:
+        assert len(worker.race([GOOD], 2, seed=0)[GOOD].rounds) == 2
+        assert worker.restarts == 1
+    finally:
+        worker.close()
+
+
+def test_a_backend_whose_worker_dies_while_it_opens_fails_its_workloads_only(tmp_path):
+    worker = WorkerBench("cpu", tmp_path / "worker.log", LIMITS, DiesOnOpen)
+    try:
+        with pytest.raises(WorkloadFailure, match="ended twice when asked to open") as caught:
+            worker.open(SETUP)
+        assert "worker.log" in caught.value.remedy
+        assert worker.free_bytes() > 0
+    finally:
+        worker.close()
+
+
+def test_a_worker_that_does_not_start_is_a_failure_of_the_machine(tmp_path, monkeypatch):
+    monkeypatch.setattr(WorkerBench, "START_ATTEMPTS", 1)
+    with pytest.raises(EnvironmentFailure, match="no worker starts on cpu"):
+        WorkerBench("cpu", tmp_path / "worker.log", LIMITS, end_at_once)
+
+
+def test_a_device_that_is_not_there_is_named(tmp_path):
+    with pytest.raises(EnvironmentFailure, match="device cuda:99"):
+        WorkerBench("cuda:99", tmp_path / "worker.log", LIMITS)
+
+
+def test_a_workload_that_cannot_be_loaded_fails_alone(worker):
+    with pytest.raises((WorkloadFailure, UnavailableError)):
+        worker.load(workload("40000q1s128k"))
+    worker.load(WORKLOAD)
+    assert worker.race([GOOD], 1, seed=0)[GOOD].rounds
+
+
+def test_a_study_over_plans_that_fail_in_every_way_ends_with_a_verdict(worker, tmp_path):
+    plans = (Plan(num_kv_splits=4), GOOD, *FAULTS)
+    quarantine = Quarantine(tmp_path / "quarantine.yaml")
+    journal = Journal(tmp_path / "a.journal")
+    tuner = Tuner(
+        WithPlans(worker, plans),
+        journal,
+        quarantine,
+        WARD,
+        Settings(confirmation_rounds=8, min_speedup=1.5, trial_rounds=4),
+    )
+    try:
+        entry = tuner.tune(WORKLOAD)
+    finally:
+        journal.close()
+    assert entry.plan is None
+    filed = yaml.safe_load(quarantine.path.read_text())["quarantine"]
+    causes = {f["plan"]["num_kv_splits"]: f["reason"].partition(":")[0] for f in filed}
+    expected = {BY_FAULT[fault].num_kv_splits: kind for fault, (kind, _) in KINDS.items()}
+    assert expected.items() <= causes.items()
+    assert set(causes.values()) <= {kind for kind, _ in KINDS.values()} | {"wrong result"}
+
+
+class WithPlans:
+    """A worker whose plans are given."""
+
+    def __init__(self, worker, plans):
+        self._worker, self._plans = worker, plans
+
+    def __getattr__(self, name):
+        return getattr(self._worker, name)
+
+    def plan_space(self, shapes):
+        from mla_tune.knobs import PlanSpace
+
+        del shapes
+        return PlanSpace(self._plans, len(self._plans))
+
+
+def test_a_worker_ends_with_its_parent_even_while_a_kernel_hangs(tmp_path):
+    program = f"""
+        import sys
+        from functools import partial
+        from pathlib import Path
+        from faulty import faulty_bench
+        from test_worker import BY_FAULT, FAULTS, SETUP, WORKLOAD, WorkerBench
+
+        if __name__ == "__main__":
+            worker = WorkerBench("cpu", Path({str(tmp_path)!r}) / "worker.log",
+                                 factory=partial(faulty_bench, FAULTS))
+            worker.open(SETUP)
+            worker.load(WORKLOAD)
+            print(worker._process.pid, flush=True)
+            worker.race([BY_FAULT["sleeps"]], 1, seed=0)
+    """
+    script = tmp_path / "parent.py"
+    script.write_text(textwrap.dedent(program))
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    parent = subprocess.Popen(
+        [sys.executable, script], stdout=subprocess.PIPE, text=True, env=environment
+    )
+    worker = psutil.Process(int(parent.stdout.readline()))
+    time.sleep(0.5)
+    parent.kill()
+    parent.wait()
+    worker.wait(timeout=20)
+    parent.stdout.close()
