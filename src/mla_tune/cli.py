@@ -217,21 +217,22 @@ def lookup(
 
 
 @command.command()
-@click.argument("table", type=click.Path(path_type=Path))
+@click.argument("tables", type=click.Path(path_type=Path), nargs=-1, required=True)
 @click.option("--rounds", type=click.IntRange(min=4), default=32, show_default=True)
 @click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:N, or auto.")
-def recheck(table: Path, rounds: int, device: str) -> None:
-    """Measure every plan that TABLE publishes against the default again.
+def recheck(tables: tuple[Path, ...], rounds: int, device: str) -> None:
+    """Measure every plan that TABLES publish against the default again.
 
     Exits 1 when one is slower than the default, or does not run.
     """
     from mla_tune.run import rechecked
 
     bad = 0
-    for result in rechecked(table, device, rounds):
+    for table, result in rechecked(tables, device, rounds):
         seen = result.interval
         found = f"{seen.median:.3f}× ({seen.low:.3f}–{seen.high:.3f})" if seen else "no comparison"
-        click.echo(f"{result.entry.shape}: {result.entry.plan}: {found} {result.problem}".rstrip())
+        text = f"{table.stem}: {result.entry.shape}: {result.entry.plan}: {found} {result.problem}"
+        click.echo(text.rstrip())
         bad += bool(result.problem)
     click.echo(f"{bad} of the published plans are not as good as published" if bad else "all good")
     sys.exit(1 if bad else 0)

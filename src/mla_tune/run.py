@@ -3,7 +3,7 @@
 __all__ = ["RunOptions", "found_environment", "rechecked", "run"]
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -184,12 +184,14 @@ def found_environment(device: str) -> Environment:
         return worker.environment
 
 
-def rechecked(table: Path, device: str, rounds: int) -> Iterator[Recheck]:
-    """Measure the published plans of ``table`` again.
+def rechecked(tables: Sequence[Path], device: str, rounds: int) -> Iterator[tuple[Path, Recheck]]:
+    """Measure the published plans of ``tables`` again, in one worker.
 
     Raises:
         InputError: not a table, or one for another device.
     """
-    file = TableFile.load(table)
+    files = [TableFile.load(table) for table in tables]
     with _scratch_worker(device) as worker:
-        yield from recheck(worker, file, worker.device, rounds)
+        for table, file in zip(tables, files, strict=True):
+            for result in recheck(worker, file, worker.device, rounds):
+                yield table, result

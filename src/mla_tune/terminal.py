@@ -114,7 +114,8 @@ class TerminalReporter:
 
     def _time_left(self) -> str:
         measured = [seconds for seconds in self._spent_s if seconds > 0.05]
-        if not measured or not self._left:
+        # The first ones hold the opening of the session and the compiling.
+        if len(measured) < 3 or not self._left:
             return ""
         left_s = statistics.median(measured) * self._left
         return (

@@ -64,6 +64,8 @@ def _cases(
 def _note(failures: Mapping[Plan, str], default: Plan, samples: Mapping[Plan, Samples]) -> str:
     """What a reader of the entry should know: failed plans, samples that are not clean."""
     parts = []
+    if not default.as_dict():
+        parts.append("no knob matters")
     if default in failures:
         parts.append(f"the default ({default}) does not run: {failures[default]}")
     failed: dict[str, list[Plan]] = {}
