@@ -6,7 +6,7 @@ import pytest
 from mla_tune.backends import ALIASES, NAMES, canonical_name, get_backend
 from mla_tune.errors import InputError
 from mla_tune.knobs import KNOBS
-from mla_tune.shapes.file import KV_CACHE_DTYPES
+from mla_tune.shapes.sections import KV_CACHE_DTYPES
 
 
 def test_names_are_vllms_and_aliases_are_its_benchmarks():

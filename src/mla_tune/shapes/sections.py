@@ -1,0 +1,159 @@
+"""The schema of a shapes file: its sections, and the keys of vLLM's configs that it skips."""
+
+__all__ = [
+    "KV_CACHE_DTYPES",
+    "MODES",
+    "VLLM_MODEL_KEYS",
+    "VLLM_ONLY_KEYS",
+    "EngineSection",
+    "Grid",
+    "ModelSection",
+    "Range",
+    "ShapesSection",
+    "SpecRange",
+    "WeightedSpec",
+]
+
+from typing import Annotated, Any
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+from mla_tune.errors import InputError
+from mla_tune.shapes.batch import parse_size
+
+MODES = ("eager", "graph")
+KV_CACHE_DTYPES = ("auto", "bfloat16", "fp8", "fp8_e4m3", "fp8_ds_mla")
+
+# Keys of vLLM's benchmarks/attention_benchmarks/configs/*.yaml that have no meaning here.
+VLLM_ONLY_KEYS = {
+    "description": "a title",
+    "device": "the command's --device decides",
+    "profile_memory": "memory is estimated before allocating",
+    "repeats": "samples follow the noise seen",
+    "warmup_iters": "warm-up follows the timer",
+    "warmup_ms": "warm-up follows the timer",
+    "num_layers": "one layer is timed",
+    "mode": "every plan is measured in every mode; see engine: {modes: …}",
+    "output": "the command's --out decides",
+    "parameter_sweep": "all knobs are searched",
+    "model_parameter_sweep": "use tensor_parallel_sizes",
+    "prefill_backends": "every prefill backend that runs here is tried",
+    "chunked_prefill": "vLLM's own workspace size is kept",
+    "fp8_output_scale": "not a tuned setting",
+    "fuse_quant_op": "not a tuned setting",
+    "sparse_mla_dense_mha_max_seq_len": "not a tuned setting",
+    "sparse_mla_masked_mha_max_seq_len": "not a tuned setting",
+    "sparse_mla_mha_variants": "not a tuned setting",
+    "sparse_mla_topk_pattern": "top-k slots are drawn at random",
+}
+VLLM_MODEL_KEYS = {
+    "num_layers": "one layer is timed",
+    "block_size": "each backend brings the block size vLLM uses for it",
+}
+
+
+def _size_in_message(value: Any) -> int:
+    try:
+        return parse_size(value)
+    except InputError as error:
+        raise ValueError(f"{error.what}; valid: {error.valid}") from None
+
+
+def _distribution(value: Any) -> Any:
+    """Allow a list of lengths where a mapping of length to weight may stand."""
+    if isinstance(value, list):
+        return dict.fromkeys(value, 1.0)
+    return value if isinstance(value, dict) else {value: 1.0}
+
+
+def _as_list(value: Any) -> Any:
+    return value if isinstance(value, list) else [value]
+
+
+Size = Annotated[int, BeforeValidator(_size_in_message)]
+Count = Annotated[int, Field(strict=True, gt=0)]
+Weight = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Sizes = Annotated[list[Size], BeforeValidator(_as_list), Field(min_length=1)]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class ModelSection(_Strict):
+    """``model:`` as a mapping, with the keys of vLLM's benchmark."""
+
+    name: str | None = None
+    num_q_heads: Count | None = None
+    kv_lora_rank: Count | None = None
+    qk_nope_head_dim: Count | None = None
+    qk_rope_head_dim: Count | None = None
+    v_head_dim: Count | None = None
+    num_kv_heads: Count | None = None
+    head_dim: Count | None = None
+    max_model_len: Size | None = None
+
+
+class WeightedSpec(_Strict):
+    """A batch spec with the share of traffic it stands for."""
+
+    spec: str
+    weight: Weight = 1.0
+
+
+class Grid(_Strict):
+    """Every combination of batch sizes, query lengths and KV lengths (with their weights)."""
+
+    batch_sizes: Sizes
+    query_lens: Sizes = [1]
+    kv_lens: Annotated[dict[Size, Weight], BeforeValidator(_distribution), Field(min_length=1)]
+
+
+class SpecRange(BaseModel):
+    """vLLM's ``batch_spec_ranges``: a template and, per placeholder, a range of integers."""
+
+    model_config = ConfigDict(extra="allow")
+    template: str
+
+
+class Range(_Strict):
+    """The values of one placeholder of a `SpecRange`."""
+
+    start: Count
+    stop: Count
+    step: Count = 1
+    end_inclusive: bool = True
+
+    def values(self) -> range:
+        return range(self.start, self.stop + int(self.end_inclusive), self.step)
+
+
+class EngineSection(_Strict):
+    """How production runs the backend: decode under CUDA graphs, the rest eagerly."""
+
+    modes: Annotated[list[str], BeforeValidator(_as_list), Field(min_length=1)] = ["eager"]
+    max_model_len: Size = 131072
+
+    @model_validator(mode="after")
+    def _known_modes(self) -> "EngineSection":
+        for mode in self.modes:
+            if mode not in MODES:
+                raise ValueError(f"unknown mode {mode!r}; valid: {', '.join(MODES)}")
+        return self
+
+
+class ShapesSection(_Strict):
+    """The top level of a shapes file."""
+
+    model: str | ModelSection = "deepseek-v3"
+    tensor_parallel_sizes: Annotated[list[Count], BeforeValidator(_as_list)] = [1]
+    kv_cache_dtype: Annotated[list[str], BeforeValidator(_as_list)] = ["auto"]
+    engine: EngineSection = EngineSection()
+    index_topk: Count = 2048
+    batch_specs: list[str | WeightedSpec] = []
+    batch_spec_ranges: list[SpecRange] = []
+    batch_sizes: list[Count] = []
+    grids: list[Grid] = []
+    backend: str | None = None
+    backends: list[str] = []
+    decode_backends: list[str] = []

@@ -1,0 +1,130 @@
+"""The worker's own side: the process that answers for one device until it is killed."""
+
+__all__ = ["BenchFactory", "serve"]
+
+import contextlib
+import ctypes
+import os
+import resource
+import signal
+import sys
+import traceback
+from collections.abc import Callable
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+from mla_tune.bench import Announce, Bench
+from mla_tune.environment import Environment, probe
+from mla_tune.errors import EnvironmentFailure, MlaTuneError, PlanFailure, WorkloadFailure
+from mla_tune.knobs import Plan
+
+BenchFactory = Callable[[Environment, Announce], Bench]
+"""Makes the bench inside the worker; importable by name, since it crosses a process."""
+
+PR_SET_PDEATHSIG = 1
+
+
+def serve(
+    connection: Connection, device: str, log: str, factory: BenchFactory, parent_pid: int
+) -> None:
+    """The worker's life: answer requests until the other side is gone."""
+    _die_with(parent_pid)
+    _redirect_output(Path(log))
+    try:
+        device = _resolved(device)
+        if device == "cpu":
+            _bound_memory()
+        environment = probe(device)
+    except Exception as error:
+        problem = f"{type(error).__name__}: {error}"
+        connection.send(("failed", EnvironmentFailure(f"device {device}: {problem}"), False))
+        return
+
+    def announce(plan: Plan, step: str) -> None:
+        connection.send(("step", plan, step))
+
+    bench = factory(environment, announce)
+    connection.send(("done", (device, environment)))
+    while True:
+        try:
+            name, arguments = connection.recv()
+        except EOFError:
+            return
+        try:
+            if name == "free_bytes":
+                result: Any = _free_bytes(device)
+            else:
+                result = getattr(bench, name)(*arguments)
+            connection.send(("done", result))
+        except MlaTuneError as error:
+            traceback.print_exc()
+            connection.send(("failed", error, _is_intact(error, device)))
+        except Exception as error:
+            traceback.print_exc()
+            text = f"{type(error).__name__}: {error}"
+            failure = WorkloadFailure(f"cannot {name}: {text}", remedy=f"see {log}")
+            connection.send(("failed", failure, False))
+
+
+def _die_with(parent_pid: int) -> None:
+    """End with the parent even while a kernel hangs, and leave Ctrl-C to it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent_pid:
+            os._exit(1)
+
+
+def _resolved(device: str) -> str:
+    if device != "auto":
+        return device
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def _redirect_output(log: Path) -> None:
+    handle = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    os.dup2(handle, 1)
+    os.dup2(handle, 2)
+    os.close(handle)
+
+
+def _bound_memory() -> None:
+    """Let an allocation beyond what is free now fail here, before the kernel kills at random."""
+    free = _free_bytes("cpu")
+    resource.setrlimit(resource.RLIMIT_DATA, (free, resource.RLIM_INFINITY))
+    with contextlib.suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text("1000")
+
+
+def _free_bytes(device: str) -> int:
+    if device == "cpu":
+        import psutil
+
+        return int(psutil.virtual_memory().available)
+    import torch
+
+    return int(torch.cuda.mem_get_info(torch.device(device))[0])
+
+
+def _is_intact(error: MlaTuneError, device: str) -> bool:
+    """Whether this process can go on after ``error``.
+
+    A CUDA error in a kernel fails everything after it. A wrong result may come from a write out
+    of bounds, which spoils the inputs of other plans too: TRITON_MLA of vLLM 0.26 with 128 heads,
+    128 requests and 256 splits writes beyond 8 GiB of workspace without any error.
+    """
+    if isinstance(error, PlanFailure) and error.kind == "wrong result":
+        return False
+    if device == "cpu":
+        return True
+    import torch
+
+    try:
+        torch.cuda.synchronize(torch.device(device))
+        torch.cuda.empty_cache()
+        return bool(torch.ones(1, device=device).item() == 1)
+    except RuntimeError:
+        return False
