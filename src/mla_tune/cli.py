@@ -79,9 +79,7 @@ POSITIVE = click.IntRange(min=1)
 @click.option(
     "--min-speedup",
     type=click.FloatRange(min=1.0),
-    default=1.01,
-    show_default=True,
-    help="Publish a plan only if its speed-up is above this at 95 %.",
+    help="Publish a plan only if above this at 95 %. [default: 1.01; 1.05 on a CPU]",
 )
 @click.option(
     "--confirm-seconds",
