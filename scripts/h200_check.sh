@@ -7,10 +7,7 @@ scripts/h200_night.sh 8 "$out/one" --record "$out/h16.jsonl.gz" --record-rounds 
 scripts/h200_night.sh 1 "$out/one" > "$out/one128.log" 2>&1
 scripts/h200_night.sh 8 "$out/two" > "$out/two16.log" 2>&1
 python3 scripts/compare_tables.py "$out/one/tables" "$out/two/tables" > "$out/compare.txt"
-for table in "$out"/one/tables/*.yaml; do
-    echo "$table"
-    python3 -m mla_tune recheck "$table"
-done > "$out/recheck.txt" 2>&1
+python3 -m mla_tune recheck "$out"/one/tables/*.yaml > "$out/recheck.txt" 2>&1
 tail -n 1 "$out/compare.txt"
 grep -c '×' "$out/recheck.txt"
 grep -E 'slower|all good|not as good' "$out/recheck.txt"
