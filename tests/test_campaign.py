@@ -12,7 +12,7 @@ from fake_device import DEFAULT, ENVIRONMENT, FakeBench, splits, workload
 from mla_tune.assignment import Assignment
 from mla_tune.backends.interface import Setup
 from mla_tune.campaign import Campaign
-from mla_tune.errors import EnvironmentFailure, WorkloadFailure
+from mla_tune.errors import EnvironmentFailure, UnavailableError, WorkloadFailure
 from mla_tune.shapes import MlaDimensions
 from mla_tune.study import Journal, Policy
 from mla_tune.table import Header, Table, TableFile, store
@@ -320,3 +320,18 @@ def run_until_torn(folder: Path, append: int) -> int:
 def test_a_line_torn_by_a_kill_costs_at_most_its_own_trial(tmp_path, append):
     assert os.WTERMSIG(run_until_torn(tmp_path, append)) == signal.SIGKILL
     assert_goes_on_where_it_was(tmp_path)
+
+
+class NotWithTwoHeads(FakeBench):
+    def open(self, setup):
+        if setup.model.num_q_heads == 2:
+            raise UnavailableError("not with 2 heads")
+        super().open(setup)
+
+
+def test_a_session_that_cannot_be_built_costs_its_own_table_only(tmp_path):
+    two, four = (assignment(tmp_path, heads) for heads in (2, 4))
+    campaign = run(tmp_path, NotWithTwoHeads(LATENCIES), [two, four])
+    assert {str(error) for _, error in campaign.failures} == {"not with 2 heads"}
+    assert not two.path.exists()
+    assert len(Table.load(four.path).entries) == len(WORKLOADS)

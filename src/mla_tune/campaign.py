@@ -10,7 +10,7 @@ from typing import Protocol
 
 from mla_tune.assignment import Assignment
 from mla_tune.bench import Bench
-from mla_tune.errors import EnvironmentFailure, MlaTuneError, WorkloadFailure
+from mla_tune.errors import EnvironmentFailure, MlaTuneError, UnavailableError, WorkloadFailure
 from mla_tune.quarantine import Quarantine, Ward
 from mla_tune.shapes import Workload
 from mla_tune.study import Journal
@@ -85,7 +85,8 @@ class Campaign:
                         self.bench.open(assignment.setup)
                         opened = True
                     entry = tuner.tune(workload, previous.get(str(workload)), entry)
-                except WorkloadFailure as error:
+                except (WorkloadFailure, UnavailableError) as error:
+                    # A session that cannot be built costs its own table, not those of the others.
                     self._failed(assignment, workload, error)
                 else:
                     self._publish(assignment, workload, entry)
