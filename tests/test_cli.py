@@ -373,7 +373,13 @@ def running(tmp_path):
     shapes.write_text(MODEL + f"batch_specs: [{', '.join(RUNNING_SPECS)}]\n")
     command = [*MAIN, *options(tmp_path), "--shapes", str(shapes)]
     run = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        # A shell starts its background jobs with Ctrl-C ignored, and children inherit that.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     deadline = time.monotonic() + 120
     while len(trials(tmp_path)) < 3:
