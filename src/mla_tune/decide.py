@@ -1,6 +1,6 @@
 """From samples to a verdict: screening, paired confirmation, ties, and the publish gate."""
 
-__all__ = ["Contest", "Interval", "Standing", "Verdict", "expected_us", "is_hopeless"]
+__all__ = ["Contest", "Interval", "Standing", "Verdict", "expected_us", "is_hopeless", "log_ratios"]
 
 import statistics
 from collections.abc import Mapping, Sequence
@@ -39,6 +39,17 @@ def expected_us(samples: Samples, shares: Sequence[float]) -> float:
     """Expected latency in microseconds: the medians of the cases, by their share of traffic."""
     medians = [statistics.median(case) for case in zip(*samples.rounds, strict=True)]
     return float(np.dot(shares, medians))
+
+
+def log_ratios(
+    default: Samples, plan: Samples, shares: Sequence[float]
+) -> "np.ndarray[tuple[int], np.dtype[np.float64]]":
+    """Log of the default's expected latency over the plan's, round by round."""
+    weights = np.asarray(shares)
+    ratios: np.ndarray[tuple[int], np.dtype[np.float64]] = np.log(
+        np.asarray(default.rounds) @ weights
+    ) - np.log(np.asarray(plan.rounds) @ weights)
+    return ratios
 
 
 def is_hopeless(samples: Samples, shares: Sequence[float], incumbent_us: float) -> bool:
@@ -137,17 +148,16 @@ class Contest:
 
     def _standing(self, plan: Plan) -> Standing:
         default, candidate = self._matrix(self.default), self._matrix(plan)
-        shares = np.asarray(self.shares)
-        log_ratios = np.log(default @ shares) - np.log(candidate @ shares)
-        interval = Interval.of(log_ratios)
+        ratios = log_ratios(self.samples[self.default], self.samples[plan], self.shares)
+        interval = Interval.of(ratios)
         by_case = (np.log(default) - np.log(candidate)).T
         gate = np.log(self.min_speedup)
         return Standing(
             plan=plan,
             interval=interval,
             cases=tuple(map(Interval.of, by_case)) if len(by_case) > 1 else (interval,),
-            clearly_faster=_p_value(log_ratios - gate, "greater") < EARLY_P_VALUE,
-            clearly_not=_p_value(log_ratios - gate, "less") < EARLY_P_VALUE,
+            clearly_faster=_p_value(ratios - gate, "greater") < EARLY_P_VALUE,
+            clearly_not=_p_value(ratios - gate, "less") < EARLY_P_VALUE,
         )
 
     def _matrix(self, plan: Plan) -> "np.ndarray[tuple[int, int], np.dtype[np.float64]]":

@@ -5,11 +5,9 @@ __all__ = ["Recheck", "recheck"]
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-import numpy as np
-
 from mla_tune.backends.interface import Setup
 from mla_tune.bench import Bench
-from mla_tune.decide import Interval
+from mla_tune.decide import Interval, log_ratios
 from mla_tune.errors import InputError, PlanFailure, WorkloadFailure
 from mla_tune.shapes import BatchShape, Case, MlaDimensions, Workload
 from mla_tune.table import Entry, TableFile
@@ -61,16 +59,9 @@ def _second_look(bench: Bench, entry: Entry, workload: Workload, rounds: int) ->
         return Recheck(entry, None, failure.what)
     if entry.default_us is None:
         return Recheck(entry, None, "")
-    interval = _interval(taken[space.default].rounds, taken[plan].rounds, workload)
+    interval = Interval.of(log_ratios(taken[space.default], taken[plan], workload.shares()))
     slower = interval.high < 1.0
     return Recheck(entry, interval, "slower than the default" if slower else "")
-
-
-def _interval(
-    default: tuple[tuple[float, ...], ...], plan: tuple[tuple[float, ...], ...], workload: Workload
-) -> Interval:
-    shares = np.asarray(workload.shares())
-    return Interval.of(np.log(np.asarray(default) @ shares) - np.log(np.asarray(plan) @ shares))
 
 
 def _workload(entry: Entry) -> Workload:
