@@ -1,0 +1,90 @@
+import random
+
+import pytest
+
+import bench_engine
+from bench_engine import DEFAULT, PLUGIN, TWIN, paired, taking_turns
+from mla_tune.decide import NARROW
+
+
+class NoisyEngine:
+    """A decode step with 3 % of noise, and with drift that all engines share."""
+
+    def __init__(self, name, latency_ms, asked):
+        self.name = name
+        self._latency_ms = latency_ms
+        self._noise = random.Random(name)
+        self._asked = asked
+
+    def ask(self, what, **arguments):  # noqa: ARG002
+        self._asked.append(self.name)
+        drift = 1 + 0.001 * len(self._asked)
+        return self._latency_ms * drift * self._noise.lognormvariate(0, 0.03)
+
+
+def _cell(plugin_ms, seconds=60.0):
+    asked = []
+    engines = [
+        NoisyEngine(name, plugin_ms if name == PLUGIN else 2.0, asked)
+        for name in (DEFAULT, PLUGIN, TWIN)
+    ]
+    return taking_turns(engines, seconds, lambda engine: engine.ask("decode")), asked
+
+
+@pytest.mark.parametrize(("plugin_ms", "speedup"), [(1.25, 1.6), (2.0, 1.0), (2.2, 0.909)])
+def test_speedup_is_found_in_spite_of_noise_and_drift(plugin_ms, speedup):
+    cell, _ = _cell(plugin_ms)
+    assert cell["speedup"]["low"] <= speedup * 1.01
+    assert cell["speedup"]["high"] >= speedup * 0.99
+    assert abs(cell["speedup"]["median"] / speedup - 1) < 0.03
+
+
+def test_twins_are_alike():
+    cell, _ = _cell(1.25)
+    assert cell["twins"]["low"] < 1.02
+    assert cell["twins"]["high"] > 0.98
+
+
+def test_rounds_end_when_the_speedup_is_known_or_the_time_is_up():
+    clear, _ = _cell(1.0)
+    assert clear["rounds"] == bench_engine.MIN_ROUNDS
+    close, _ = _cell(2.0)
+    width = close["speedup"]["high"] - close["speedup"]["low"]
+    assert close["rounds"] == bench_engine.MAX_ROUNDS or width / 2 <= NARROW * 1.01
+    short, _ = _cell(2.0, seconds=0.0)
+    assert short["rounds"] == bench_engine.MIN_ROUNDS
+
+
+def test_every_engine_goes_first_equally_often():
+    _, asked = _cell(2.0, seconds=0.0)
+    rounds = [asked[start] for start in range(3, len(asked), 3)]
+    assert {rounds.count(name) for name in (DEFAULT, PLUGIN, TWIN)} == {2}
+
+
+def _result(*, plugin_ms=1.0, agrees=True):
+    samples = {DEFAULT: [2.0] * 6, TWIN: [2.0] * 6, PLUGIN: [plugin_ms] * 6}
+    cell = {"batch": 8, "context": 1024, **paired(samples)}
+    cell |= {"default_tokens_per_s": 4000.0, "plugin_tokens_per_s": 8000.0}
+    logprobs = {"plugin": 0.01, "one_prefill": 0.01, "half_context": 1.0, "agrees": agrees}
+    return {
+        "arguments": {"backend": "TRITON_MLA"},
+        "engines": {DEFAULT: {"vllm": "0.26.0", "gpu": "NVIDIA H200"}},
+        "decode": [cell],
+        "extend": [],
+        "logprobs": [{"batch": 8, "context": 1024, "new_tokens": 1, **logprobs}],
+        "memory": {"given_back_gib": 7.9},
+        "plugin": ["TRITON_MLA after 9 steps"],
+    }
+
+
+@pytest.mark.parametrize(
+    ("case", "status", "said"),
+    [
+        ({}, 0, "1 at least 0.99x, 0 undecided, 0 slower; 0 of 1 logprobs differ"),
+        ({"plugin_ms": 2.1}, 1, "1 slower (8 x 1k)"),
+        ({"agrees": False}, 1, "1 of 1 logprobs differ"),
+    ],
+)
+def test_report_says_what_is_slower_and_what_differs(capsys, case, status, said):
+    assert bench_engine._report(_result(**case), floor=0.99) == status
+    assert said in capsys.readouterr().out
