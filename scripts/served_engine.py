@@ -193,15 +193,21 @@ def _declare_entry_point(folder: Path) -> None:
 WIDER = 40.0
 
 
-def _trained(model: Any) -> None:
+def trained(model: Any) -> None:
     """Bring dummy weights, in place, to where trained ones are.
 
     vLLM draws all of them within 1e-3, the norms' included: attention is then all but uniform,
-    and the logits do not feel the context. The absorbed projections are parameters too.
+    and the logits do not feel the context. Each storage is scaled once: the absorbed projections
+    are parameters too, views of ``kv_b_proj`` in some releases and copies in others. Scaled twice,
+    softmax is so sharp that rounding alone decides the logits.
     """
-    for parameter in model.parameters():
-        if not parameter.is_floating_point():
+    scaled = set()
+    # The whole before its views.
+    for parameter in sorted(model.parameters(), key=lambda found: -found.numel()):
+        storage = parameter.untyped_storage().data_ptr()
+        if not parameter.is_floating_point() or storage in scaled:
             continue
+        scaled.add(storage)
         if parameter.ndim > 1:
             parameter.data.mul_(WIDER)
         else:
@@ -240,7 +246,7 @@ class _Engine:
             max_logprobs=-1,
             disable_log_stats=False,
         )
-        self._llm.apply_model(_trained)
+        self._llm.apply_model(trained)
         torch.cuda.synchronize()
         cache = self._llm.llm_engine.vllm_config.cache_config
         per_token = LAYERS * 576 * 2
@@ -252,8 +258,8 @@ class _Engine:
             "used_gib": (_used_memory() - used_before) / 2**30,
             "kv_cache_gib": (cache.num_gpu_blocks or 0) * cache.block_size * per_token / 2**30,
         }
-        self._clock = _StepClock(self._llm.llm_engine.step)
-        self._llm.llm_engine.step = self._clock
+        core = self._llm.llm_engine.engine_core
+        self._clock = core.get_output = StepClock(core.get_output)
         self._prompts: dict[int, list[int]] = {}
         self._seed = 1_000_000
 
@@ -339,19 +345,19 @@ class _Engine:
         return [str(deployment.counts) for deployment in _deployments.values()]
 
 
-class _StepClock:
-    """vLLM's ``LLMEngine.step``, noting when outputs came.
+class StepClock:
+    """The engine core's ``get_output``, noting when tokens came.
 
-    With asynchronous scheduling every other call only fills the queue and has none.
+    With asynchronous scheduling some calls only fill the queue and bring none.
     """
 
-    def __init__(self, step: Callable[[], list[Any]]) -> None:
-        self._step = step
+    def __init__(self, get_output: Callable[[], Any]) -> None:
+        self._get_output = get_output
         self.times: list[float] = []
 
-    def __call__(self) -> list[Any]:
-        outputs = self._step()
-        if outputs:
+    def __call__(self) -> Any:
+        outputs = self._get_output()
+        if outputs.outputs:
             self.times.append(time.perf_counter())
         return outputs
 
