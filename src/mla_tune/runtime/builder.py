@@ -11,12 +11,13 @@ from mla_tune.runtime.engine import captured_batches
 from mla_tune.runtime.fidelity import verified
 from mla_tune.runtime.log import logger, once
 from mla_tune.runtime.lookups import kv_bucket
+from mla_tune.runtime.replay import STEPS_BETWEEN_LOOKS, Fields, Replay
 from mla_tune.runtime.single import best_prefill_backend, best_threshold
 from mla_tune.table import DEFAULT_WITHIN
 
-# The lengths within a batch are looked at again after so many steps of one kind: they change by
-# one token a step, and looking costs as much as several lookups.
-STEPS_BETWEEN_LOOKS = 16
+# The lengths within a batch are read again after so many steps of one kind: they change by one
+# token a step, and reading them costs as much as several lookups.
+STEPS_BETWEEN_READINGS = 16
 
 
 class TunedBuilder:
@@ -43,7 +44,7 @@ class TunedBuilder:
     _lookups_failed = False
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        self._captured: dict[tuple[int, int], Choice] = {}
+        self._replays: dict[tuple[int, int], Replay] = {}
         self._tick = 0
         self._last_key: tuple[int, int, int] | None = None
         self._last_choice = VLLM_OWN
@@ -145,47 +146,66 @@ class TunedBuilder:
     # Every step
 
     def build_for_cudagraph_capture(self, common_attn_metadata: Any) -> Any:
-        self._capturing = True
+        batch, self._capturing = common_attn_metadata, True
+        self._replays.pop((batch.num_reqs, batch.max_query_len), None)
         try:
-            return super().build_for_cudagraph_capture(common_attn_metadata)  # type: ignore[misc]
+            return super().build_for_cudagraph_capture(batch)  # type: ignore[misc]
         finally:
             self._capturing = False
 
     def build(
         self, common_prefix_len: int, common_attn_metadata: Any, fast_build: bool = False
     ) -> Any:
+        batch = common_attn_metadata
+        replay = self._replays.get((batch.num_reqs, batch.max_query_len))
+        if replay is None:
+            return self._build_chosen(common_prefix_len, batch, fast_build)
+        # A decode step waits for this on the host, where each call and each attribute comes out
+        # of a cold cache: what the capture has settled is not asked again.
+        for name, value in replay.before:
+            setattr(self, name, value)
+        metadata = super().build(common_prefix_len, batch, fast_build)  # type: ignore[misc]
+        for name, value in replay.after:
+            setattr(metadata, name, value)
+        replay.steps += 1
+        if replay.steps >= replay.look_at or batch.max_seq_len > replay.longest_kv:
+            self._look(replay, batch, metadata)
+        return metadata
+
+    def _build_chosen(self, common_prefix_len: int, batch: Any, fast_build: bool) -> Any:
+        """Build a step that is no replay, with what the tables say about it."""
         if self._deployment is None:
-            return super().build(common_prefix_len, common_attn_metadata, fast_build)  # type: ignore[misc]
-        choice = self._choose(common_attn_metadata)
+            return super().build(common_prefix_len, batch, fast_build)  # type: ignore[misc]
+        choice = self._choose(batch)
         threshold = self.reorder_batch_threshold
         if self._threshold_is_free and choice is not VLLM_OWN:
-            self.reorder_batch_threshold = self._threshold(common_attn_metadata, choice)
+            self.reorder_batch_threshold = self._threshold(batch, choice)
         self._before(choice)
         try:
-            metadata = super().build(common_prefix_len, common_attn_metadata, fast_build)  # type: ignore[misc]
+            metadata = super().build(common_prefix_len, batch, fast_build)  # type: ignore[misc]
         finally:
             self.reorder_batch_threshold = threshold
         try:
             if choice is not VLLM_OWN:
                 self._check_path(metadata, choice)
             elif metadata.num_decodes and not self._lookups_failed:
-                choice = self._choose_decodes(common_attn_metadata, metadata)
-            self._after(common_attn_metadata, metadata, choice)
+                choice = self._choose_decodes(batch, metadata)
+            after = self._after(metadata, choice)
+            for name, value in after:
+                setattr(metadata, name, value)
+            if self._capturing:
+                self._keep(batch, choice, after)
+            else:
+                self._count(batch, metadata, choice)
         except Exception as error:
             self._failed(error)
         return metadata
 
     def _choose(self, batch: Any) -> Choice:
         try:
-            key = (batch.num_reqs, batch.max_query_len)
             if self._capturing:
-                self._captured[key] = self._graph_choice(key)
-            choice = self._captured.get(key)
-            if choice is None:
-                return VLLM_OWN if self._lookups_failed else self._eager_choice(batch, *key)
-            if choice.longest_kv is not None and not self._capturing:
-                self._note_beyond(choice, batch.max_seq_len)
-            return choice
+                return self._graph_choice((batch.num_reqs, batch.max_query_len))
+            return VLLM_OWN if self._lookups_failed else self._eager_choice(batch)
         except Exception as error:
             self._failed(error)
             return VLLM_OWN
@@ -197,8 +217,9 @@ class TunedBuilder:
         planned = deployment.planned.get(key)
         return planned if planned is not None else deployment.lookups.captured(*key)
 
-    def _eager_choice(self, batch: Any, num_reqs: int, query_len: int) -> Choice:
+    def _eager_choice(self, batch: Any) -> Choice:
         """The choice for a step outside the graphs; one of vLLM's own for a mixed batch."""
+        num_reqs, query_len = batch.num_reqs, batch.max_query_len
         if batch.num_actual_tokens != num_reqs * query_len:
             return VLLM_OWN
         longest = batch.max_seq_len
@@ -212,11 +233,11 @@ class TunedBuilder:
             return VLLM_OWN
         self._tick += 1
         key = (num_reqs, query_len, kv_bucket(longest))
-        if key != self._last_key or self._tick % STEPS_BETWEEN_LOOKS == 0:
+        if key != self._last_key or self._tick % STEPS_BETWEEN_READINGS == 0:
             self._last_key = key
             self._last_choice = (
                 _skewed(num_reqs, query_len)
-                if _is_skewed(batch.seq_lens_cpu_upper_bound, num_reqs, longest)
+                if _is_skewed(_kv_lens(batch, num_reqs), longest)
                 else deployment.lookups.eager(num_reqs, query_len, longest)
             )
         return self._last_choice
@@ -224,14 +245,14 @@ class TunedBuilder:
     def _choose_decodes(self, batch: Any, metadata: Any) -> Choice:
         """The choice for the requests of a mixed batch that take the decode path."""
         deployment, count = self._deployment, metadata.num_decodes
-        lens = batch.seq_lens_cpu_upper_bound
+        lens = _kv_lens(batch, count)
         query_len, ragged = divmod(metadata.num_decode_tokens, count)
         if deployment is None or deployment.lookups is None or lens is None or ragged:
             return VLLM_OWN
         if query_len == 0 or not metadata.num_prefills:
             return VLLM_OWN
-        longest = int(lens[:count].max())
-        if _is_skewed(lens, count, longest):
+        longest = int(lens.max())
+        if _is_skewed(lens, longest):
             return _skewed(count, query_len)
         return deployment.lookups.eager(count, query_len, max(longest, query_len))
 
@@ -245,15 +266,27 @@ class TunedBuilder:
     def _takes_too_many_rows(self, rows: int) -> bool:
         return self._most_decode_rows is not None and rows > self._most_decode_rows
 
-    def _note_beyond(self, choice: Choice, longest: int) -> None:
-        measured = choice.longest_kv or longest
-        if longest > DEFAULT_WITHIN * measured and self._deployment:
-            self._deployment.counts.beyond += 1
-            once(
-                logging.WARNING,
-                f"mla-tune: {self.mla_tune_backend} serves KV lengths beyond the {measured} that "
-                f"the graph of {choice.shape} was tuned for; add them to the shapes file",
-            )
+    def _look(self, replay: Replay, batch: Any, metadata: Any) -> None:
+        """What only some replays need: the record, a warning, reports."""
+        deployment, choice = self._deployment, replay.choice
+        assert deployment is not None
+        try:
+            if batch.max_seq_len > replay.longest_kv:
+                deployment.counts.beyond += 1
+                once(
+                    logging.WARNING,
+                    f"mla-tune: {self.mla_tune_backend} serves KV lengths beyond the "
+                    f"{choice.longest_kv} that the graph of {choice.shape} was tuned for; add "
+                    "them to the shapes file",
+                )
+            if deployment.recorder is not None:
+                deployment.recorder.add_step("graph", choice.outcome, batch, metadata)
+            elif replay.steps >= replay.look_at:
+                replay.look_at += STEPS_BETWEEN_LOOKS
+            if replay.steps % STEPS_BETWEEN_LOOKS == 0:
+                deployment.counts.report()
+        except Exception as error:
+            self._failed(error)
 
     def _before(self, choice: Choice) -> None:
         """Set what has to be in place while vLLM builds."""
@@ -262,18 +295,32 @@ class TunedBuilder:
             mixed = choice is VLLM_OWN
             choose_prefill(self._single_prefill if mixed else choice.prefill_backend)
 
-    def _after(self, batch: Any, metadata: Any, choice: Choice) -> None:
-        """Change what vLLM has built, count it, and compare it with the table."""
+    def _before_replay(self, choice: Choice) -> Fields:
+        """What `_before` comes to in the steps that replay a graph: those have no prefill."""
+        del choice
+        return ()
+
+    def _after(self, metadata: Any, choice: Choice) -> Fields:
+        """What to change in the metadata that vLLM has built."""
+        del metadata, choice
+        return ()
+
+    def _count(self, batch: Any, metadata: Any, choice: Choice) -> None:
         deployment = self._deployment
         assert deployment is not None
-        if self._capturing:
-            return
         deployment.counts.step(choice.outcome)
         if deployment.recorder is not None:
-            graph = (batch.num_reqs, batch.max_query_len) in self._captured
-            deployment.recorder.add_step(
-                "graph" if graph else "eager", choice.outcome, batch, metadata
-            )
+            deployment.recorder.add_step("eager", choice.outcome, batch, metadata)
+
+    def _keep(self, batch: Any, choice: Choice, after: Fields) -> None:
+        """Note what the graph that is being captured is built with."""
+        deployment = self._deployment
+        assert deployment is not None
+        replay = Replay.of(choice, self._before_replay(choice), after)
+        if deployment.recorder is not None:
+            replay.look_at = 0
+        self._replays[batch.num_reqs, batch.max_query_len] = replay
+        deployment.counts.watch(replay)
 
     def _check_path(self, metadata: Any, choice: Choice) -> None:
         """Compare the path that a uniform batch has taken with the one its threshold means.
@@ -292,14 +339,20 @@ class TunedBuilder:
         verified(choice, "path", wanted, seen, self._deployment.counts)
 
 
-def _is_skewed(lens: Any, count: int, longest: int) -> bool:
-    """Whether the longest of ``count`` requests is far above their mean.
+def _kv_lens(batch: Any, count: int) -> Any:
+    """The KV lengths of the first ``count`` requests, as numpy: half of torch's cost here."""
+    lens = batch.seq_lens_cpu_upper_bound
+    return None if lens is None else lens.numpy()[:count]
+
+
+def _is_skewed(lens: Any, longest: int) -> bool:
+    """Whether the longest of a batch's requests is far above their mean.
 
     A uniform entry of the longest length then promises parallelism that the batch does not have.
     """
-    if lens is None or count == 1:
+    if lens is None or len(lens) == 1:
         return False
-    return bool(longest * count > DEFAULT_WITHIN * int(lens[:count].sum()))
+    return bool(longest * len(lens) > DEFAULT_WITHIN * int(lens.sum()))
 
 
 def _skewed(count: int, query_len: int) -> Choice:

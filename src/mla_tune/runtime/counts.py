@@ -6,8 +6,10 @@ import atexit
 from collections import Counter
 
 from mla_tune.runtime.log import logger
+from mla_tune.runtime.replay import Replay
 
 FIRST_REPORT = 256
+STEPS_BETWEEN_LOOKS = 64
 
 
 class Counts:
@@ -20,18 +22,42 @@ class Counts:
 
     def __init__(self, backend: str) -> None:
         self.backend = backend
-        self.steps = 0
-        self.outcomes: Counter[str] = Counter()
         self.capped = self.beyond = self.fallbacks = self.verified = self.not_applied = 0
+        self._looked_up: Counter[str] = Counter()
+        self._replays: list[Replay] = []
+        self._ticks = 0
         self._next_report = FIRST_REPORT
         atexit.register(self._report_last)
 
+    @property
+    def outcomes(self) -> Counter[str]:
+        total = self._looked_up.copy()
+        for replay in self._replays:
+            total[replay.choice.outcome] += replay.steps
+        return +total
+
+    @property
+    def steps(self) -> int:
+        return self.outcomes.total()
+
+    def watch(self, replay: Replay) -> None:
+        """Let the steps of ``replay`` count; it counts them itself."""
+        self._replays.append(replay)
+
     def step(self, outcome: str) -> None:
-        self.outcomes[outcome] += 1
-        self.steps += 1
-        if self.steps >= self._next_report:
+        """Count a step that was looked up."""
+        self._looked_up[outcome] += 1
+        self._ticks += 1
+        if self._ticks % STEPS_BETWEEN_LOOKS == 0:
+            self.report()
+
+    def report(self) -> None:
+        """Log the counts if it is time."""
+        steps = self.steps
+        if steps >= self._next_report:
             # Ever rarer: an engine that serves for weeks must not fill its log.
-            self._next_report *= 4
+            while steps >= self._next_report:
+                self._next_report *= 4
             logger.info("mla-tune: %s", self)
 
     def _report_last(self) -> None:

@@ -11,6 +11,7 @@ from mla_tune.runtime.builder import TunedBuilder
 from mla_tune.runtime.choice import Choice
 from mla_tune.runtime.fidelity import seen_argument, verified
 from mla_tune.runtime.log import logger
+from mla_tune.runtime.replay import Fields
 
 VllmBackend: Any = vllm_cutlass_mla.CutlassMLABackend
 VllmBuilder: Any = VllmBackend.get_builder_cls()
@@ -43,13 +44,11 @@ class TunedCutlassMLAMetadataBuilder(TunedBuilder, VllmBuilder):  # type: ignore
             logger.info("mla-tune: CUTLASS_MLA workspace %.2f GiB", needed / 2**30)
             buffer.resize_(needed)
 
-    def _after(self, batch: Any, metadata: Any, choice: Choice) -> None:
-        super()._after(batch, metadata, choice)
+    def _after(self, metadata: Any, choice: Choice) -> Fields:
         splits = choice.num_kv_splits
         if splits is None or splits > MOST_SPLITS or os.environ.get("FORCE_NUM_KV_SPLITS"):
-            return
-        if metadata.num_decodes and self._deployment is not None:
-            metadata.mla_tune = (choice, self._deployment)
+            return ()
+        return (("mla_tune", (choice, self._deployment)),) if metadata.num_decodes else ()
 
 
 class TunedCutlassMLAImpl(VllmImpl):  # type: ignore[misc]

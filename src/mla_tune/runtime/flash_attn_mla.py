@@ -9,6 +9,7 @@ import vllm.v1.attention.backends.mla.flashattn_mla as vllm_flashattn_mla
 from mla_tune.runtime.builder import TunedBuilder
 from mla_tune.runtime.choice import Choice
 from mla_tune.runtime.fidelity import seen_argument, verified
+from mla_tune.runtime.replay import Fields
 
 VllmBackend: Any = vllm_flashattn_mla.FlashAttnMLABackend
 VllmBuilder: Any = VllmBackend.get_builder_cls()
@@ -19,31 +20,40 @@ class TunedFlashAttnMLAMetadataBuilder(TunedBuilder, VllmBuilder):  # type: igno
     """The cap goes into both places that use it: the schedule, and the kernel's buffers.
 
     A graph freezes the size of the buffers while its schedule is computed anew each step, so the
-    cap of a captured batch size must be the same at every replay: `_captured` holds it.
+    cap of a captured batch size must be the same at every replay. vLLM takes ``max_num_splits``
+    for the batch sizes it captures; beyond those it sets no bound, and ``_cap`` takes its place.
     """
 
     mla_tune_backend = "FLASH_ATTN_MLA"
+
+    max_num_splits: int
     _cap: int | None = None
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._vllm_max_num_splits = self.max_num_splits
 
     def _before(self, choice: Choice) -> None:
         super()._before(choice)
         self._cap = choice.num_kv_splits
+        self.max_num_splits = self._vllm_max_num_splits
+
+    def _before_replay(self, choice: Choice) -> Fields:
+        cap = choice.num_kv_splits
+        own = self._vllm_max_num_splits
+        return (("_cap", None), ("max_num_splits", own if cap is None else cap))
 
     def _schedule_decode(self, **kwargs: Any) -> Any:
         if self._cap is not None:
             kwargs["max_num_splits"] = self._cap
         return super()._schedule_decode(**kwargs)
 
-    def _build_decode(self, **kwargs: Any) -> Any:
-        decode = super()._build_decode(**kwargs)
-        if self._cap is not None:
-            decode.max_num_splits = self._cap
-        return decode
-
-    def _after(self, batch: Any, metadata: Any, choice: Choice) -> None:
-        super()._after(batch, metadata, choice)
-        if self._cap is not None and metadata.num_decodes and self._deployment is not None:
-            metadata.mla_tune = (choice, self._deployment)
+    def _after(self, metadata: Any, choice: Choice) -> Fields:
+        # What was built with, not what is known since: a mixed batch has been built with neither.
+        if self._cap is None or metadata.decode is None:
+            return ()
+        metadata.decode.max_num_splits = self._cap
+        return (("mla_tune", (choice, self._deployment)),)
 
 
 class TunedFlashAttnMLAImpl(VllmImpl):  # type: ignore[misc]

@@ -19,6 +19,7 @@ from mla_tune.runtime.deployment import Deployment, deployment_for
 from mla_tune.runtime.engine import captured_batches
 from mla_tune.runtime.fidelity import seen_argument, verified
 from mla_tune.runtime.log import logger, once
+from mla_tune.runtime.replay import Fields
 from mla_tune.runtime.splits import (
     default_splits,
     fitting_splits,
@@ -131,23 +132,23 @@ class TunedTritonMLAMetadataBuilder(TunedBuilder, VllmBuilder):  # type: ignore[
         finally:
             setattr(vllm_triton_mla, RESERVE, original)
 
-    def _after(self, batch: Any, metadata: Any, choice: Choice) -> None:
-        super()._after(batch, metadata, choice)
+    def _after(self, metadata: Any, choice: Choice) -> Fields:
         rows, wanted = metadata.num_decode_tokens, choice.num_kv_splits
         deployment = self._deployment
         if not rows or deployment is None:
-            return
-        length = None
+            return ()
         if wanted is not None:
             length, whole = self._answer(wanted, rows)
-            if whole:
-                metadata.mla_tune = (choice, deployment)
-        if length is None and self._row_splits is not None:
+            if length is not None:
+                seen = ("mla_tune", (choice, deployment))
+                return (("max_seq_len", length), seen) if whole else (("max_seq_len", length),)
+        if self._row_splits is not None:
             own = default_splits(metadata.max_seq_len, deployment.facts.sm_count)
             length, whole = self._answer(own, rows)
-            deployment.counts.capped += not whole
-        if length is not None:
-            metadata.max_seq_len = length
+            if not whole:
+                deployment.counts.capped += 1
+                return (("max_seq_len", length),)
+        return ()
 
     def _answer(self, splits: int, rows: int) -> tuple[int | None, bool]:
         """The length to report for ``splits`` of ``rows`` rows, and whether they are all there.

@@ -1,0 +1,169 @@
+"""What the plugin adds to a step, on the CPU: its builders against vLLM's own.
+
+An engine calls a builder once a step. Both builders of a backend live in one process and take
+turns on the same batches: once with the processor's caches swept between two calls, as the rest
+of a step does, and once without.
+
+    python scripts/bench_step.py [TRITON_MLA FLASH_ATTN_MLA FLASHMLA]
+
+Without a GPU only TRITON_MLA can be built.
+"""
+
+import os
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+if not torch.cuda.is_available():
+    os.environ |= {"TRITON_INTERPRET": "1", "CUDA_VISIBLE_DEVICES": ""}
+
+from mla_tune.backends.interface import Setup
+from mla_tune.backends.vllm_config import current_config
+from mla_tune.backends.vllm_parts import PREFIX, Parts, build_parts
+from mla_tune.environment import Environment, probe
+from mla_tune.knobs import Plan
+from mla_tune.runtime import register
+from mla_tune.shapes import BatchShape, MlaDimensions
+from mla_tune.table import Entry, Header, merge
+
+MODEL = MlaDimensions(num_q_heads=16)
+DEVICE = "cuda:0" if torch.cuda.is_available() else "cpu"
+MAX_MODEL_LEN = 32768
+CAPTURES = (8, 32)
+ROUNDS = 1000
+SWEEP = bytearray(8 << 20)
+
+# What a step is, and its batches: those of one kind go round.
+STEPS = {
+    "graph replay, tuned": ["32q1s1k"],
+    "graph replay, vLLM's own": ["8q1s1k"],
+    "eager decode, lengths grow": [f"24q1s{1024 + step}" for step in range(256)],
+    "eager extend": ["4q64s1k"],
+    "mixed": ["2q64s1k_24q1s1k"],
+}
+
+
+def main() -> None:
+    backends = sys.argv[1:] or (
+        ["TRITON_MLA", "FLASH_ATTN_MLA", "FLASHMLA"]
+        if torch.cuda.is_available()
+        else ["TRITON_MLA"]
+    )
+    environment = probe(DEVICE)
+    print(f"{environment.device_name}, vLLM {environment.software['vllm']}: microseconds a step")
+    own = {name: _builder(name, DEVICE) for name in backends}
+    os.environ["MLA_TUNE_TABLES"] = str(_tables(backends, environment))
+    register()
+    for name in backends:
+        vllms, config = own[name]
+        ours, _ = _builder(name, DEVICE)
+        if not hasattr(ours, "mla_tune_backend"):
+            raise SystemExit(f"{name}: the registry gave vLLM's own builder")
+        with current_config(config):
+            for builder in (vllms, ours):
+                for batch in CAPTURES:
+                    builder.build_for_cudagraph_capture(_batch(f"{batch}q1s1k", builder))
+            for what, specs in STEPS.items():
+                _compare(f"{name} {what}", vllms, ours, [_batch(spec, vllms) for spec in specs])
+
+
+def _builder(name: str, device: str) -> tuple[Any, Any]:
+    """The builder of ``name`` as the registry has it now, for an engine with graphs."""
+    from vllm.config import CUDAGraphMode
+    from vllm.v1.attention.backends.registry import AttentionBackendEnum
+
+    setup = Setup(name, MODEL, max_model_len=MAX_MODEL_LEN, device=device)
+    parts: Parts = build_parts(setup, sparse=False)
+    compilation = parts.vllm_config.compilation_config
+    compilation.cudagraph_mode = CUDAGraphMode.FULL_AND_PIECEWISE
+    compilation.cudagraph_capture_sizes = list(CAPTURES)
+    compilation.max_cudagraph_capture_size = max(CAPTURES)
+    spec = parts.layer.get_kv_cache_spec(parts.vllm_config)
+    builder_cls = AttentionBackendEnum[name].get_class().get_builder_cls()
+    with current_config(parts.vllm_config):
+        return builder_cls(spec, [PREFIX], parts.vllm_config, parts.device), parts.vllm_config
+
+
+def _tables(names: list[str], environment: Environment) -> Path:
+    folder = Path(tempfile.mkdtemp(prefix="mla-tune-step-"))
+    entries: dict[str, dict[str, Plan | None]] = {
+        "graph": {"32q1s1k": Plan(num_kv_splits=8), "8q1s1k": None},
+        "eager": {"24q1s1k": Plan(num_kv_splits=8), "4q64s1k": Plan(reorder_batch_threshold=64)},
+    }
+    for name in names:
+        for mode, plans in entries.items():
+            header = Header.of(environment, name, MODEL, "auto", mode, MAX_MODEL_LEN)
+            merge(
+                folder / f"{name}-{mode}.yaml",
+                header,
+                [
+                    Entry.model_validate({"shape": spec, "plan": plan, "latency_us": 1.0})
+                    for spec, plan in plans.items()
+                ],
+            )
+    return folder
+
+
+def _batch(spec: str, builder: Any) -> Any:
+    """What a model runner hands a builder: lengths on both sides, a block table, slots."""
+    from mla_tune.backends import vllm_compat as compat
+
+    requests = BatchShape.parse(spec).requests()
+    start = torch.tensor([0, *(query for query, _ in requests)], dtype=torch.int32).cumsum(0).int()
+    lens = torch.tensor([kv for _, kv in requests], dtype=torch.int32)
+    tokens, device = int(start[-1]), builder.device
+    return compat.common_metadata(
+        query_start_loc=start.to(device),
+        query_start_loc_cpu=start,
+        seq_lens=lens.to(device),
+        seq_lens_cpu_upper_bound=lens,
+        _seq_lens_cpu=lens,
+        _num_computed_tokens_cpu=lens - start.diff(),
+        num_reqs=len(requests),
+        num_actual_tokens=tokens,
+        max_query_len=int(start.diff().max()),
+        max_seq_len=int(lens.max()),
+        block_table_tensor=torch.zeros(len(requests), 2048, dtype=torch.int32, device=device),
+        slot_mapping=torch.zeros(tokens, dtype=torch.int64, device=device),
+        causal=True,
+    )
+
+
+def _compare(what: str, vllms: Any, ours: Any, batches: list[Any]) -> None:
+    told = []
+    for name, sweep in (("cold", _sweep), ("warm", lambda: None)):
+        vllms_us, ours_us, added_us = _paired(vllms, ours, batches, sweep)
+        told.append(f"{name} {vllms_us:6.1f} -> {ours_us:6.1f} (added {added_us:5.1f})")
+    print(f"{what:43}", *told, sep="  ", flush=True)
+
+
+def _paired(
+    vllms: Any, ours: Any, batches: list[Any], sweep: Callable[[], None]
+) -> tuple[float, float, float]:
+    """Medians of both builders and of what the second takes longer, in microseconds."""
+    taken: dict[Any, list[float]] = {vllms: [], ours: []}
+    for turn in range(ROUNDS):
+        for builder in (vllms, ours) if turn % 2 else (ours, vllms):
+            sweep()
+            if torch.cuda.is_available():
+                torch.cuda.synchronize()
+            started = time.perf_counter_ns()
+            builder.build(0, batches[turn % len(batches)])
+            taken[builder].append((time.perf_counter_ns() - started) / 1e3)
+    added = [b - a for a, b in zip(taken[vllms], taken[ours], strict=True)]
+    first, second, third = map(statistics.median, (taken[vllms], taken[ours], added))
+    return first, second, third
+
+
+def _sweep() -> None:
+    SWEEP.translate(None)
+
+
+if __name__ == "__main__":
+    main()

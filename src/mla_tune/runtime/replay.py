@@ -1,0 +1,42 @@
+"""What a builder does for a batch size that has been captured."""
+
+__all__ = ["STEPS_BETWEEN_LOOKS", "Fields", "Replay"]
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from mla_tune.runtime.choice import Choice
+from mla_tune.table import DEFAULT_WITHIN
+
+STEPS_BETWEEN_LOOKS = 256
+
+# Names of attributes and their values.
+Fields = tuple[tuple[str, Any], ...]
+
+
+@dataclass(slots=True, eq=False)
+class Replay:
+    """The values that a graph was captured with, for the steps that replay it.
+
+    Attributes:
+        choice: what the table says.
+        before: what to set on the builder before vLLM builds.
+        after: what to set on the metadata that it has built; a step may still run outside the
+            graph.
+        longest_kv: the KV length beyond which the entry says nothing.
+        steps: how many steps there have been.
+        look_at: at how many steps there is something else to do.
+    """
+
+    choice: Choice
+    before: Fields
+    after: Fields
+    longest_kv: float
+    steps: int = 0
+    look_at: int = STEPS_BETWEEN_LOOKS
+
+    @classmethod
+    def of(cls, choice: Choice, before: Fields, after: Fields) -> "Replay":
+        longest = math.inf if choice.longest_kv is None else DEFAULT_WITHIN * choice.longest_kv
+        return cls(choice, before, after, longest)
