@@ -291,9 +291,6 @@ def _told(cell: dict[str, Any]) -> str:
 def _report(result: dict[str, Any], floor: float) -> int:
     facts = result["engines"][DEFAULT]
     print(f"\nvLLM {facts['vllm']} on {facts['gpu']}, {result['arguments']['backend']}")
-    for part in ("logprobs", "decode", "extend"):
-        for cell in result[part]:
-            print(f"{part} {_where(cell)}: {_told(cell)}")
     for cell in result["decode"]:
         told = (f"{cell[f'{name}_tokens_per_s']:.0f}" for name in (DEFAULT, PLUGIN))
         print(f"decode {_where(cell)}: {' -> '.join(told)} tokens/s")
