@@ -153,6 +153,14 @@ def paired(samples: dict[str, list[float]]) -> dict[str, Any]:
     }
 
 
+def pooled(cells: list[dict[str, Any]]) -> dict[str, Any]:
+    """All rounds of all cells: what the plugin adds to a step on the host is the same in each."""
+    names = (DEFAULT, TWIN, PLUGIN)
+    return paired(
+        {name: [ms for cell in cells for ms in cell["samples_ms"][name]] for name in names}
+    )
+
+
 def _is_known(cell: dict[str, Any]) -> bool:
     speedup = Interval(**cell["speedup"])
     return speedup.half_width <= NARROW * speedup.median or speedup.low > 1.1
@@ -294,6 +302,9 @@ def _report(result: dict[str, Any], floor: float) -> int:
     for cell in result["decode"]:
         told = (f"{cell[f'{name}_tokens_per_s']:.0f}" for name in (DEFAULT, PLUGIN))
         print(f"decode {_where(cell)}: {' -> '.join(told)} tokens/s")
+    for part in ("decode", "extend"):
+        if result[part]:
+            print(f"{part}, all rounds of all cells: {_told(pooled(result[part]))}")
     print(", ".join(f"{name} {value:.3f}" for name, value in result["memory"].items()))
     print(*result["plugin"], sep="\n")
     cells = [*result["decode"], *result["extend"]]

@@ -10,6 +10,7 @@ import pytest
 from tabled_engine import WriteTable, cpu_header, entry
 
 from mla_tune.knobs import Plan
+from mla_tune.runtime.replay import STEPS_BETWEEN_LOOKS
 from mla_tune.table.schema import Device
 
 # Triton decides at its import whether it interprets, and vLLM imports it.
@@ -188,23 +189,51 @@ def test_a_broken_table_falls_back(plugin: Any, graph_table: Path, messages: lis
     assert not hasattr(engine.builder, "mla_tune_backend")
 
 
+@pytest.mark.parametrize("where", ["_choose", "_before", "_after", "_count"])
 def test_a_failure_in_our_code_falls_back_and_is_said_once(
-    plugin: Any, eager_table: Path, messages: list[str], monkeypatch: pytest.MonkeyPatch
+    plugin: Any,
+    eager_table: Path,
+    messages: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    where: str,
 ) -> None:
     plugin(eager_table)
     engine = start()
+    works = getattr(engine.builder, where)
 
-    def fail(*_: object) -> None:
+    def fail(*arguments: object) -> object:
+        if engine.builder._lookups_failed:
+            return works(*arguments)
         raise RuntimeError("no such luck")
 
-    monkeypatch.setattr(engine.deployment.lookups, "eager", fail)
+    monkeypatch.setattr(engine.builder, where, fail)
+    failed = engine.builder.build(0, engine.batch("4q32s256"))
+    assert failed.num_decodes == (0 if where in ("_choose", "_before") else 4)
     for _ in range(3):
         metadata = engine.builder.build(0, engine.batch("2q1s128"))
         assert metadata.max_seq_len == 128
+    assert engine.builder.build(0, engine.batch("4q32s256")).num_decodes == 0
     errors = [message for message in messages if message.startswith("ERROR")]
     assert len(errors) == 1
     assert "no such luck" in errors[0]
     assert engine.deployment.counts.fallbacks == 1
+
+
+def test_a_failure_while_a_replay_is_noted_leaves_it_as_captured(
+    plugin: Any, graph_table: Path, messages: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plugin(graph_table)
+    engine = start(captures=(2,))
+    engine.builder.build_for_cudagraph_capture(engine.batch("2q1s128", longest=4096))
+
+    def fail() -> None:
+        raise RuntimeError("no such luck")
+
+    monkeypatch.setattr(engine.deployment.counts, "report", fail)
+    for _ in range(2 * STEPS_BETWEEN_LOOKS):
+        assert engine.builder.build(0, engine.batch("2q1s128")).max_seq_len == 4 * 512
+    assert engine.deployment.counts.outcomes == {"hit": 2 * STEPS_BETWEEN_LOOKS}
+    assert sum("no such luck" in message for message in messages) == 1
 
 
 # TRITON_MLA's splits
@@ -585,3 +614,21 @@ def test_served_steps_are_recorded_by_part(
     assert "{spec: 2q1s128, weight: 3}" in text
     assert "{spec: q100s256, weight: 1}" in text
     assert text.index("8q1s1k") < text.index("2q1s128")
+
+
+def test_replayed_steps_are_recorded_as_such(
+    plugin: Any, graph_table: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    record = tmp_path / "served.json"
+    monkeypatch.setenv("MLA_TUNE_RECORD", str(record))
+    plugin(graph_table)
+    engine = start(captures=(2, 4))
+    for spec in ("4q1s128", "2q1s128"):
+        engine.builder.build_for_cudagraph_capture(engine.batch(spec, longest=4096))
+    for spec in ("2q1s128", "2q1s128", "4q1s256"):
+        engine.builder.build(0, engine.batch(spec))
+    steps = engine.deployment.recorder._document()["steps"]
+    assert [(step["mode"], step["outcome"], step["batch"], step["count"]) for step in steps] == [
+        ("graph", "hit", 2, 2),
+        ("graph", "miss", 4, 1),
+    ]

@@ -55,6 +55,14 @@ def test_rounds_end_when_the_speedup_is_known_or_the_time_is_up():
     assert short["rounds"] == bench_engine.MIN_ROUNDS
 
 
+def test_cells_of_any_size_are_pooled_by_their_ratios():
+    short, _ = _cell(2.0, seconds=0.0)
+    long = paired({name: [50.0] * 6 for name in (DEFAULT, TWIN, PLUGIN)})
+    both = pooled([short, long])
+    assert both["rounds"] == short["rounds"] + 6
+    assert both["speedup"]["low"] <= 1.0 <= both["speedup"]["high"]
+
+
 def test_every_engine_goes_first_equally_often():
     _, asked = _cell(2.0, seconds=0.0)
     rounds = [asked[start] for start in range(3, len(asked), 3)]

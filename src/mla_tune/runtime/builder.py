@@ -176,15 +176,13 @@ class TunedBuilder:
         """Build a step that is no replay, with what the tables say about it."""
         if self._deployment is None:
             return super().build(common_prefix_len, batch, fast_build)  # type: ignore[misc]
-        choice = self._choose(batch)
         threshold = self.reorder_batch_threshold
-        if self._threshold_is_free and choice is not VLLM_OWN:
-            self.reorder_batch_threshold = self._threshold(batch, choice)
-        self._before(choice)
+        choice = self._chosen(batch)
         try:
             metadata = super().build(common_prefix_len, batch, fast_build)  # type: ignore[misc]
         finally:
-            self.reorder_batch_threshold = threshold
+            failed = self._lookups_failed
+            self.reorder_batch_threshold = self._vllm_threshold if failed else threshold
         try:
             if choice is not VLLM_OWN:
                 self._check_path(metadata, choice)
@@ -201,14 +199,22 @@ class TunedBuilder:
             self._failed(error)
         return metadata
 
-    def _choose(self, batch: Any) -> Choice:
+    def _chosen(self, batch: Any) -> Choice:
+        """Choose for ``batch``, and set what the choice needs while vLLM builds."""
         try:
-            if self._capturing:
-                return self._graph_choice((batch.num_reqs, batch.max_query_len))
-            return VLLM_OWN if self._lookups_failed else self._eager_choice(batch)
+            choice = self._choose(batch)
+            if self._threshold_is_free and choice is not VLLM_OWN:
+                self.reorder_batch_threshold = self._threshold(batch, choice)
+            self._before(choice)
+            return choice
         except Exception as error:
             self._failed(error)
             return VLLM_OWN
+
+    def _choose(self, batch: Any) -> Choice:
+        if self._capturing:
+            return self._graph_choice((batch.num_reqs, batch.max_query_len))
+        return VLLM_OWN if self._lookups_failed else self._eager_choice(batch)
 
     def _graph_choice(self, key: tuple[int, int]) -> Choice:
         deployment = self._deployment

@@ -1,0 +1,30 @@
+#!/usr/bin/env bash
+# Whole engines beside each other: what docs/h200.md says about them. Twenty minutes.
+# Usage: scripts/h200_engine.sh OUT [triton | flash_attn | flashmla | extends]…, on the GPU host.
+set -uo pipefail
+out=$1
+shift
+mkdir -p "$out"
+measure() {
+    local name=$1
+    shift
+    python3 scripts/bench_engine.py --tables tuned_configs --out "$out/$name.json" "$@" | tee "$out/$name.txt"
+}
+[ $# -gt 0 ] || set -- triton flash_attn flashmla extends
+for part in "$@"; do
+    case $part in
+    triton) measure triton --backend TRITON_MLA ;;
+    flash_attn) measure flash_attn --backend FLASH_ATTN_MLA --no-kv-run ;;
+    # Where the tables at 16 heads promise something for an extend, and beside it.
+    flashmla)
+        measure flashmla --backend FLASHMLA --no-kv-run \
+            --extends 256 --extend-batches 8 --extend-contexts 768,7936
+        ;;
+    # At 128 heads the default threshold of FLASH_ATTN_MLA costs most.
+    extends)
+        measure extends --backend FLASH_ATTN_MLA --heads 128 --no-kv-run --batches 32 --contexts 1k \
+            --extends 256,512 --extend-batches 8,32 --extend-contexts 512
+        ;;
+    *) echo "unknown part: $part" >&2 && exit 2 ;;
+    esac
+done
