@@ -3,7 +3,7 @@ import random
 import pytest
 
 import bench_engine
-from bench_engine import DEFAULT, PLUGIN, TWIN, paired, taking_turns
+from bench_engine import DEFAULT, PLUGIN, TWIN, paired, pooled, taking_turns
 from mla_tune.decide import NARROW
 
 
