@@ -33,7 +33,7 @@ from mla_tune.shapes import format_size, parse_size
 from served_engine import ServedEngine, Settings, write_model
 
 DEFAULT, TWIN, PLUGIN = "default", "twin", "plugin"
-MIN_ROUNDS, MAX_ROUNDS = 6, 60
+MIN_ROUNDS, MAX_ROUNDS = 6, 150
 
 
 class Asked(Protocol):
@@ -101,7 +101,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--extends", type=_sizes, default=[], help="new tokens, such as 256,512")
     parser.add_argument("--extend-batches", type=_sizes, default=_sizes("8,32"))
     parser.add_argument("--extend-contexts", type=_sizes, default=_sizes("1k,8k"))
-    parser.add_argument("--cell-seconds", type=float, default=12.0, help="for one cell's rounds")
+    parser.add_argument("--cell-seconds", type=float, default=20.0, help="for one cell's rounds")
     parser.add_argument("--floor", type=float, default=0.99, help="speed-up that no cell is below")
     parser.add_argument("--utilization", type=float, default=0.25, help="of each engine")
     parser.add_argument("--max-num-seqs", type=int, default=1024, help="vLLM's own on an H200")

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Whole engines beside each other: what docs/h200.md says about them. Twenty minutes.
+# Whole engines beside each other: what docs/h200.md says about them. Half an hour.
 # Usage: scripts/h200_engine.sh OUT [triton | flash_attn | flashmla | extends]…, on the GPU host.
 set -uo pipefail
 out=$1
