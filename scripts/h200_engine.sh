@@ -14,8 +14,11 @@ measure() {
 for part in "$@"; do
     case $part in
     triton) measure triton --backend TRITON_MLA ;;
-    flash_attn) measure flash_attn --backend FLASH_ATTN_MLA --no-kv-run ;;
-    # Where the tables at 16 heads promise something for an extend, and beside it.
+    # Extends that the tables promise something for at 16 heads, and their neighbours.
+    flash_attn)
+        measure flash_attn --backend FLASH_ATTN_MLA --no-kv-run \
+            --extends 512 --extend-batches 4,32 --extend-contexts 512,3584
+        ;;
     flashmla)
         measure flashmla --backend FLASHMLA --no-kv-run \
             --extends 256 --extend-batches 8 --extend-contexts 768,7936

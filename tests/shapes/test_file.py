@@ -145,6 +145,10 @@ BAD = {
         HEAD + 'batch_spec_ranges: [{template: "q{n}", n: {start: 1}}]\n',
         "start: N, stop: N",
     ),
+    "range of a billion": (
+        HEAD + 'batch_spec_ranges: [{template: "q{n}", n: {start: 1, stop: 1000000000}}]\n',
+        ":2: more than 10000 batch shapes",
+    ),
     "placeholder without range": (
         HEAD + 'batch_spec_ranges: [{template: "q{n}"}]\n',
         "placeholder without a range",

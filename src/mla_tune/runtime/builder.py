@@ -51,10 +51,11 @@ class TunedBuilder:
         self._most_decode_rows: int | None = None
         super().__init__(*args, **kwargs)
         self._vllm_threshold: int = self.reorder_batch_threshold
-        self._least_threshold = self._decode_query_len()
+        self._least_threshold = 1
         self._threshold_is_free = False
         self._single_prefill: str | None = None
         try:
+            self._least_threshold = self._decode_query_len()
             self._start()
         except Exception as error:
             self._failed(error)

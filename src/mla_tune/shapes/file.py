@@ -26,6 +26,9 @@ from mla_tune.shapes.sections import (
     WeightedSpec,
 )
 
+MOST_SHAPES = 10_000
+"""More than a week of tuning; a range of a billion would fill the memory before it is refused."""
+
 
 @dataclass(frozen=True)
 class ShapesFile:
@@ -221,6 +224,11 @@ def _cases(document: Document, section: ShapesSection) -> tuple[Case, ...]:
                 f"it is already at {origin[case.shape]}",
                 remedy="remove one, or give one of them the joint weight",
             )
+        if len(cases) == MOST_SHAPES:
+            raise InputError(
+                f"{where}: more than {MOST_SHAPES} batch shapes",
+                remedy="give the ranges a wider step; a lookup answers between tuned shapes",
+            )
         cases[case.shape] = case
         origin[case.shape] = where
     if not cases:
@@ -232,22 +240,26 @@ def _cases(document: Document, section: ShapesSection) -> tuple[Case, ...]:
 
 
 def _all_cases(document: Document, section: ShapesSection) -> Iterator[tuple[str, Case]]:
-    specs: list[tuple[str, str, float]] = []
-    for index, item in enumerate(section.batch_specs):
-        spec, weight = (item, 1.0) if isinstance(item, str) else (item.spec, item.weight)
-        specs.append((document.where(("batch_specs", index)), spec, weight))
-    for index, spec_range in enumerate(section.batch_spec_ranges):
-        where = document.where(("batch_spec_ranges", index))
-        specs.extend((where, spec, 1.0) for spec in _expand(document, index, spec_range))
     # vLLM repeats each spec for every batch size, by prefixing the count.
     sizes = section.batch_sizes or [1]
-    for where, spec, weight in specs:
+    for where, spec, weight in _specs(document, section):
         shape = _parse_at(where, spec)
         for size in sizes:
             groups = (RequestGroup(g.query_len, g.kv_len, g.count * size) for g in shape.groups)
             yield where, Case(BatchShape.of(groups), weight)
     for index, grid in enumerate(section.grids):
         yield from _grid_cases(document.where(("grids", index)), grid)
+
+
+def _specs(document: Document, section: ShapesSection) -> Iterator[tuple[str, str, float]]:
+    """Where each batch spec stands, the spec, and its weight."""
+    for index, item in enumerate(section.batch_specs):
+        spec, weight = (item, 1.0) if isinstance(item, str) else (item.spec, item.weight)
+        yield document.where(("batch_specs", index)), spec, weight
+    for index, spec_range in enumerate(section.batch_spec_ranges):
+        where = document.where(("batch_spec_ranges", index))
+        for spec in _expand(document, index, spec_range):
+            yield where, spec, 1.0
 
 
 def _parse_at(where: str, spec: str) -> BatchShape:
