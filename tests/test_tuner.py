@@ -130,6 +130,17 @@ def test_a_plan_has_to_serve_every_kv_length(make_tuner):
     assert len(entry.cases) == 2
 
 
+def test_a_plan_that_slows_one_kv_length_does_not_drive_out_one_that_slows_none(make_tuner):
+    """By expected latency it is far ahead, and what could be published would be screened out."""
+    cases = (Case(BatchShape.parse("8q1s1k")), Case(BatchShape.parse("8q1s2k")))
+    greedy = {splits(count): {1024: 20.0, 2048: 105.0 + count} for count in (1, 2, 8, 16)}
+    latencies = {DEFAULT: {1024: 100.0, 2048: 100.0}} | greedy
+    steady = {splits(32): {1024: 80.0, 2048: 95.0}}
+    bench = FakeBench(latencies | steady, noise=0.005)
+    assert make_tuner(bench).tune(Workload(cases)).plan == splits(32)
+    assert all(set(plans) <= {DEFAULT, splits(32)} for _, plans in bench.raced if len(plans) > 1)
+
+
 def test_a_single_plan_is_the_default(make_tuner):
     entry = make_tuner(FakeBench({DEFAULT: 100.0})).tune(workload())
     assert (entry.plan, entry.latency_us) == (None, 100.0)

@@ -1,6 +1,15 @@
 """From samples to a verdict: screening, paired confirmation, ties, and the publish gate."""
 
-__all__ = ["Contest", "Interval", "Standing", "Verdict", "expected_us", "is_hopeless", "log_ratios"]
+__all__ = [
+    "Contest",
+    "Interval",
+    "Standing",
+    "Verdict",
+    "expected_us",
+    "is_hopeless",
+    "log_ratios",
+    "slows_a_case",
+]
 
 import statistics
 from collections.abc import Mapping, Sequence
@@ -29,6 +38,9 @@ NARROW = 0.005
 
 MIN_ROUNDS = 16
 
+SLOWEST_CASE = 0.99
+"""The least speed-up of any KV length under a plan that is to be published for several."""
+
 TIE_BAND = 0.01
 """How much closer than the winner's interval a plan may be and still tie. A median moves by up to
 0.9 % from one run to the next, which no interval within a run shows; without a band two tunes
@@ -56,6 +68,20 @@ def is_hopeless(samples: Samples, shares: Sequence[float], incumbent_us: float) 
     """Whether even the fastest sample is beyond `SCREENING_FACTOR` of the incumbent."""
     fastest = [min(case) for case in zip(*samples.rounds, strict=True)]
     return float(np.dot(shares, fastest)) > SCREENING_FACTOR * incumbent_us
+
+
+def slows_a_case(samples: Samples, default: Samples) -> bool:
+    """Whether for some KV length even the fastest sample is slower than the default by 1 %.
+
+    Such a plan cannot be published (see `Standing.slows_a_case`), so it must not drive out one
+    that can.
+    """
+    pairs = list(
+        zip(zip(*samples.rounds, strict=True), zip(*default.rounds, strict=True), strict=True)
+    )
+    return len(pairs) > 1 and any(
+        min(own) > statistics.median(base) / SLOWEST_CASE for own, base in pairs
+    )
 
 
 @dataclass(frozen=True)
@@ -105,7 +131,7 @@ class Standing:
     def slows_a_case(self) -> bool:
         """Whether some KV length is slower than with the default, beyond noise."""
         return len(self.cases) > 1 and any(
-            case.high < 1.0 or case.median < 0.99 for case in self.cases
+            case.high < 1.0 or case.median < SLOWEST_CASE for case in self.cases
         )
 
     @property

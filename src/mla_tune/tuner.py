@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from mla_tune.bench import Bench
-from mla_tune.decide import SCREENING_FACTOR, Contest, expected_us, is_hopeless
+from mla_tune.decide import SCREENING_FACTOR, Contest, expected_us, is_hopeless, slows_a_case
 from mla_tune.errors import PlanFailure, WorkloadFailure
 from mla_tune.knobs import Plan
 from mla_tune.measure import Samples
@@ -119,18 +119,18 @@ class Tuner:
         if ledger.verdict is not None and ledger.verdict["terms"] == terms:
             return Entry.model_validate(ledger.verdict["entry"])
         self.bench.load(workload)
-        self._screen(workload, ledger)
+        self._screen(workload, ledger, plans[0])
         favourite = previous.plan if previous is not None else None
         entry = self._confirm(workload, ledger, plans[0], favourite)
         ledger.decide({"terms": terms, "entry": entry.model_dump(mode="json")})
         return entry
 
-    def _screen(self, workload: Workload, ledger: Ledger) -> None:
+    def _screen(self, workload: Workload, ledger: Ledger, default: Plan) -> None:
         """Try every plan that the ledger hands out."""
         for plan in ledger.pending():
-            outcome = self._try(workload, plan, _best_us(ledger.outcomes()))
+            outcome = self._try(workload, plan, _best_us(ledger.outcomes(), default))
             ledger.tell(outcome)
-            self.observer.tried(workload, outcome, _best_us(ledger.outcomes()))
+            self.observer.tried(workload, outcome, _best_us(ledger.outcomes(), default))
 
     def _try(self, workload: Workload, plan: Plan, incumbent_us: float | None) -> Outcome:
         reason = self.quarantine.reason(self.ward, str(workload), plan)
@@ -210,7 +210,7 @@ class Tuner:
         A plan that screening put clearly behind the default is not raced against it again; one
         that was screened out comes back when what it lost against has failed.
         """
-        ran = {o.plan: o for o in outcomes if o.plan not in failures}
+        ran = {o.plan: o for o in _publishable(outcomes, default) if o.plan not in failures}
         latencies = {plan: o.latency_us for plan, o in ran.items() if o.latency_us}
         mark_us = SCREENING_FACTOR * min(latencies.values(), default=0.0)
         finished = {
@@ -264,8 +264,21 @@ class Tuner:
                 return contest
 
 
-def _best_us(outcomes: Sequence[Outcome]) -> float | None:
-    return min((o.latency_us for o in outcomes if o.latency_us and not o.dropped), default=None)
+def _publishable(outcomes: Sequence[Outcome], default: Plan) -> list[Outcome]:
+    """Leave out what has turned out slower than the default for some KV length."""
+    rounds = next((o.rounds for o in outcomes if o.plan == default), ())
+    if not rounds:
+        return list(outcomes)
+    return [
+        o for o in outcomes if not o.rounds or not slows_a_case(Samples(o.rounds), Samples(rounds))
+    ]
+
+
+def _best_us(outcomes: Sequence[Outcome], default: Plan) -> float | None:
+    return min(
+        (o.latency_us for o in _publishable(outcomes, default) if o.latency_us and not o.dropped),
+        default=None,
+    )
 
 
 def _ranking(entry: Entry | None) -> list[Plan]:
