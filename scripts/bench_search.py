@@ -11,9 +11,10 @@ kernels is known to a third better than the median. Writes search.md and search.
 import argparse
 import concurrent.futures
 import math
+import random
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +29,9 @@ from mla_tune.tuner import Settings, Tuner
 
 SAMPLED_SHARE = 0.5
 """Of the plans a sampler may try: at all of them it would be an enumeration with repeats."""
+
+
+NULL = "enumerate, all plans alike"
 
 
 def policies(num_plans: int, seed: int) -> dict[str, Policy]:
@@ -91,6 +95,18 @@ def tune(recording: Recording, track: Track, name: str, seed: int, hint: Entry |
     )
 
 
+def null_case(recording: Recording, seed: int) -> Recording:
+    """Give every plan the default's rounds, each in an order of its own: nothing is to be won."""
+    draw = random.Random(seed)
+    tracks = []
+    for track in recording.tracks:
+        own = track.rounds.get(track.plans[0])
+        if own:
+            alike = {plan: draw.sample(own, len(own)) for plan in track.rounds}
+            tracks.append(replace(track, rounds=alike, failures={}))
+    return replace(recording, tracks=tuple(tracks))
+
+
 def tune_seed(paths: Sequence[Path], seed: int, every: int) -> list[Result]:
     """All tracks, all policies, one seed."""
     results = []
@@ -102,6 +118,10 @@ def tune_seed(paths: Sequence[Path], seed: int, every: int) -> list[Result]:
             for track in tracks:
                 results.append(tune(recording, track, name, seed, hint))
                 hint = _best_entry(track)
+        alike = null_case(replace(recording, tracks=tuple(tracks)), seed)
+        for track in alike.tracks:
+            result = tune(alike, track, "enumerate", seed, None)
+            results.append(replace(result, policy=NULL, wrong=result.published))
     return results
 
 
@@ -121,7 +141,8 @@ def report(results: Sequence[Result], out: Path, what: str) -> None:
         f"{what}. Written by `scripts/bench_search.py`;",
         "regret is the published plan's true latency over the best plan's, spent is measured",
         "rounds over measuring every plan eight times",
-        "(confirmation included), wrong are publications slower than the default.",
+        "(confirmation included), wrong are publications slower than the default. In the last row",
+        "every plan plays back the default's own rounds, shuffled: each publication is wrong.",
         "",
         "| policy | tunes | regret, mean | p99 | worst | spent | published | wrong |",
         "|---|---|---|---|---|---|---|---|",

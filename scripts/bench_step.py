@@ -9,9 +9,9 @@ of a step does, and once without.
 Without a GPU only TRITON_MLA can be built.
 """
 
+import argparse
 import os
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -36,7 +36,6 @@ MODEL = MlaDimensions(num_q_heads=16)
 DEVICE = "cuda:0" if torch.cuda.is_available() else "cpu"
 MAX_MODEL_LEN = 32768
 CAPTURES = (8, 32)
-ROUNDS = 1000
 SWEEP = bytearray(8 << 20)
 
 # What a step is, and its batches: those of one kind go round.
@@ -50,11 +49,12 @@ STEPS = {
 
 
 def main() -> None:
-    backends = sys.argv[1:] or (
-        ["TRITON_MLA", "FLASH_ATTN_MLA", "FLASHMLA"]
-        if torch.cuda.is_available()
-        else ["TRITON_MLA"]
-    )
+    parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
+    parser.add_argument("backends", nargs="*")
+    parser.add_argument("--rounds", type=int, default=400)
+    arguments = parser.parse_args()
+    here = ["TRITON_MLA", "FLASH_ATTN_MLA", "FLASHMLA"] if DEVICE != "cpu" else ["TRITON_MLA"]
+    backends = arguments.backends or here
     environment = probe(DEVICE)
     print(f"{environment.device_name}, vLLM {environment.software['vllm']}: microseconds a step")
     own = {name: _builder(name, DEVICE) for name in backends}
@@ -70,7 +70,8 @@ def main() -> None:
                 for batch in CAPTURES:
                     builder.build_for_cudagraph_capture(_batch(f"{batch}q1s1k", builder))
             for what, specs in STEPS.items():
-                _compare(f"{name} {what}", vllms, ours, [_batch(spec, vllms) for spec in specs])
+                batches = [_batch(spec, vllms) for spec in specs]
+                _compare(f"{name} {what}", vllms, ours, batches, arguments.rounds)
 
 
 def _builder(name: str, device: str) -> tuple[Any, Any]:
@@ -135,23 +136,23 @@ def _batch(spec: str, builder: Any) -> Any:
     )
 
 
-def _compare(what: str, vllms: Any, ours: Any, batches: list[Any]) -> None:
+def _compare(what: str, vllms: Any, ours: Any, batches: list[Any], rounds: int) -> None:
     told = []
     for name, sweep in (("cold", _sweep), ("warm", lambda: None)):
-        vllms_us, ours_us, added_us = _paired(vllms, ours, batches, sweep)
+        vllms_us, ours_us, added_us = _paired(vllms, ours, batches, rounds, sweep)
         told.append(f"{name} {vllms_us:6.1f} -> {ours_us:6.1f} (added {added_us:5.1f})")
     print(f"{what:43}", *told, sep="  ", flush=True)
 
 
 def _paired(
-    vllms: Any, ours: Any, batches: list[Any], sweep: Callable[[], None]
+    vllms: Any, ours: Any, batches: list[Any], rounds: int, sweep: Callable[[], None]
 ) -> tuple[float, float, float]:
     """Medians of both builders and of what the second takes longer, in microseconds."""
     taken: dict[Any, list[float]] = {vllms: [], ours: []}
-    for turn in range(ROUNDS):
+    for turn in range(rounds):
         for builder in (vllms, ours) if turn % 2 else (ours, vllms):
             sweep()
-            if torch.cuda.is_available():
+            if DEVICE != "cpu":
                 torch.cuda.synchronize()
             started = time.perf_counter_ns()
             builder.build(0, batches[turn % len(batches)])

@@ -49,7 +49,7 @@ class TableFile:
         if not isinstance(version, int) or isinstance(version, bool) or version < 1:
             raise InputError(
                 f"{document.path}: not an mla-tune table: schema_version is {version!r}",
-                valid=f"1 to {SCHEMA_VERSION}",
+                valid=f"schema_version: {SCHEMA_VERSION}",
             )
         if version > SCHEMA_VERSION:
             raise InputError(

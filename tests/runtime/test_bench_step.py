@@ -1,0 +1,24 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("vllm")
+
+SCRIPT = Path(__file__).parents[2] / "scripts" / "bench_step.py"
+
+
+@pytest.mark.vllm
+def test_every_kind_of_step_is_timed_with_and_without_the_plugin():
+    """In a process of its own: it puts the plugin into vLLM's registry for good."""
+    done = subprocess.run(
+        [sys.executable, SCRIPT, "TRITON_MLA", "--rounds", "2"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    for kind in ("graph replay, tuned", "graph replay, vLLM's own", "eager decode", "mixed"):
+        assert f"TRITON_MLA {kind}" in done.stdout
+    assert done.stdout.count("added") == 10
