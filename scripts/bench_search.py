@@ -151,7 +151,8 @@ def report(results: Sequence[Result], out: Path, what: str) -> None:
     for name in names:
         mine = [result for result in results if result.policy == name]
         regret = np.array([result.regret for result in mine])
-        regrets[name] = regret
+        if name != NULL:
+            regrets[name] = regret
         mean = math.expm1(np.log1p(regret).mean())
         lines.append(
             f"| {name} | {len(mine)} | {mean:.3%} | {np.quantile(regret, 0.99):.2%} | "
