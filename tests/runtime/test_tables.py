@@ -18,7 +18,20 @@ def test_files_and_folders_may_stand_side_by_side(write_table: WriteTable, tmp_p
     assert locate(f"{one}{os.pathsep}{tmp_path / 'deep'}") == [one, two]
 
 
-@pytest.mark.parametrize("setting", ["/nowhere/at/all", "an-empty-folder"])
+def test_a_mounted_config_map_holds_each_table_once(
+    write_table: WriteTable, tmp_path: Path
+) -> None:
+    one = write_table(cpu_header(), entry("8q1s1k", None), name="one.yaml")
+    mount = tmp_path / "etc"
+    version = mount / "..2026_11_21_10_00_00.123456789"
+    version.mkdir(parents=True)
+    (version / "one.yaml").write_text(one.read_text())
+    (mount / "..data").symlink_to(version.name)
+    (mount / "one.yaml").symlink_to("..data/one.yaml")
+    assert locate(str(mount)) == [mount / "one.yaml"]
+
+
+@pytest.mark.parametrize("setting", ["/nowhere/at/all", "an-empty-folder", "n" * 5000])
 def test_a_setting_that_names_nothing_is_refused(
     setting: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

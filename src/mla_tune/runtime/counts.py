@@ -9,7 +9,7 @@ from mla_tune.runtime.log import logger
 from mla_tune.runtime.replay import Replay
 
 FIRST_REPORT = 256
-STEPS_BETWEEN_LOOKS = 64
+STEPS_BETWEEN_REPORTS = 64
 
 
 class Counts:
@@ -48,7 +48,7 @@ class Counts:
         """Count a step that was looked up."""
         self._looked_up[outcome] += 1
         self._ticks += 1
-        if self._ticks % STEPS_BETWEEN_LOOKS == 0:
+        if self._ticks % STEPS_BETWEEN_REPORTS == 0:
             self.report()
 
     def report(self) -> None:

@@ -3,7 +3,6 @@
 __all__ = ["LoadedTable", "load_tables", "locate"]
 
 import os
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,28 +30,36 @@ class LoadedTable:
 def locate(setting: str) -> list[Path]:
     """Resolve files, folders and the word ``bundled``, joined by ``os.pathsep``, to files.
 
-    Folders are searched at every depth for ``*.yaml`` and ``*.yml``.
+    Folders are searched at every depth for ``*.yaml`` and ``*.yml``, hidden ones left out:
+    Kubernetes keeps the files of a mounted ConfigMap a second time under ``..data``.
 
     Raises:
-        InputError: a path that does not exist, or a folder without a table.
+        InputError: a path that does not exist or cannot be read, or a folder without a table.
     """
     return [path for part in setting.split(os.pathsep) if part for path in _files(part)]
 
 
-def _files(part: str) -> Iterator[Path]:
+def _files(part: str) -> list[Path]:
     path = _bundled() if part == BUNDLED else Path(part)
-    if path.is_file():
-        yield path
-        return
-    if not path.is_dir():
-        raise InputError(
-            f"MLA_TUNE_TABLES names {part!r}, which does not exist",
-            valid=f"a table, a folder of tables, or {BUNDLED!r}; several joined by {os.pathsep!r}",
-        )
-    found = sorted(path for path in path.rglob("*.y*ml") if path.suffix in {".yaml", ".yml"})
-    if not found:
-        raise InputError(f"MLA_TUNE_TABLES names {part!r}, a folder without tables (*.yaml)")
-    yield from found
+    try:
+        if path.is_file():
+            return [path]
+        if path.is_dir():
+            found = sorted(file for file in path.rglob("*") if _is_table(file.relative_to(path)))
+            if found:
+                return found
+            raise InputError(f"MLA_TUNE_TABLES names {part!r}, a folder without tables (*.yaml)")
+    except OSError as error:
+        raise InputError(f"MLA_TUNE_TABLES names {part!r}: {error.strerror}") from None
+    raise InputError(
+        f"MLA_TUNE_TABLES names {part!r}, which does not exist",
+        valid=f"a table, a folder of tables, or {BUNDLED!r}; several joined by {os.pathsep!r}",
+    )
+
+
+def _is_table(path: Path) -> bool:
+    hidden = any(name.startswith(".") for name in path.parts)
+    return path.suffix in {".yaml", ".yml"} and not hidden
 
 
 def _bundled() -> Path:
