@@ -1,4 +1,6 @@
+import re
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -6,7 +8,7 @@ from fake_device import ENVIRONMENT, GIB
 from mla_tune.assignment import Planner, check_output, table_path
 from mla_tune.errors import InputError, UnavailableError
 from mla_tune.shapes.file import load_shapes
-from mla_tune.table import Header, merge
+from mla_tune.table import Header, TableFile, merge
 
 HEAD = "model: {num_q_heads: 2, kv_lora_rank: 32}\n"
 
@@ -76,18 +78,27 @@ def test_memory_is_estimated_before_anything_is_allocated(planned):
 def test_a_tables_name_holds_what_tells_it_from_others(tmp_path, planned):
     (assignment,), _ = planned("batch_specs: [q1]\n", "TORCH_MLA")
     assert assignment.path.name == (
-        "TORCH_MLA,Fake_Device,heads=2,dims=32-128-64-128,kv=auto,mode=eager.yaml"
+        "TORCH_MLA-Fake_Device-heads_2-dims_32_128_64_128-kv_auto-eager.yaml"
     )
     software = {"vllm": "0.26.0"}
     header = assignment.header.model_copy(update={"backend": "TRITON_MLA", "software": software})
-    assert table_path(tmp_path, header).name.endswith(",vllm=0.26.0.yaml")
+    assert table_path(tmp_path, header).name.endswith("-vllm_0.26.0.yaml")
 
 
 def test_a_strange_device_name_makes_no_strange_path(tmp_path, planned):
     (assignment,), _ = planned("batch_specs: [q1]\n", "TORCH_MLA")
-    device = assignment.header.device.model_copy(update={"name": "../GPU (R) /x\n"})
+    device = assignment.header.device.model_copy(update={"name": "../GPU (R) /x\n, é=1"})
     header: Header = assignment.header.model_copy(update={"device": device})
-    assert table_path(tmp_path, header).parent == tmp_path
+    path = table_path(tmp_path, header)
+    assert path.parent == tmp_path
+    assert re.fullmatch(r"[-._a-zA-Z0-9]{1,253}", path.name)  # a ConfigMap's key
+
+
+def test_the_shipped_tables_are_named_as_a_tune_would_name_them():
+    shipped = sorted((Path(__file__).parents[1] / "tuned_configs").glob("*.yaml"))
+    assert shipped
+    for path in shipped:
+        assert path == table_path(path.parent, TableFile.load(path).header)
 
 
 def test_the_output_folder_is_made_and_old_tables_are_looked_at(tmp_path, planned):

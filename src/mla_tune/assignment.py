@@ -189,17 +189,18 @@ def _header(environment: Environment, setup: Setup) -> Header:
 def table_path(folder: Path, header: Header) -> Path:
     """Where a table lives: its name holds all that tells it from other tables.
 
-    Such as ``TRITON_MLA,NVIDIA_H200,heads=16,kv=auto,mode=graph,vllm=0.26.0.yaml``.
+    Such as ``TRITON_MLA-NVIDIA_H200-heads_16-kv_auto-graph-vllm_0.26.0.yaml``: a name that may
+    also be a key of a Kubernetes ConfigMap, which allows letters, digits and ``-._`` only.
     """
     model = header.model
     dims = [model[name] for name in MlaDimensions.__dataclass_fields__ if name != "num_q_heads"]
-    parts = [header.backend, header.device.name, f"heads={model['num_q_heads']}"]
+    parts = [header.backend, header.device.name, f"heads_{model['num_q_heads']}"]
     if dims != [512, 128, 64, 128]:
-        parts.append("dims=" + "-".join(map(str, dims)))
-    parts += [f"kv={header.kv_cache_dtype}", f"mode={header.engine.mode}"]
+        parts.append("_".join(map(str, ("dims", *dims))))
+    parts += [f"kv_{header.kv_cache_dtype}", header.engine.mode]
     if "vllm" in header.software and header.backend != "TORCH_MLA":
-        parts.append(f"vllm={header.software['vllm']}")
-    return folder / (re.sub(r"[^\w.,=+-]+", "_", ",".join(parts)) + ".yaml")
+        parts.append(f"vllm_{header.software['vllm']}")
+    return folder / (re.sub(r"[^A-Za-z0-9._-]+", "_", "-".join(parts)) + ".yaml")
 
 
 def check_output(folder: Path, assignments: Sequence[Assignment], *, replace: bool) -> None:
