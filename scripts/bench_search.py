@@ -30,7 +30,6 @@ from mla_tune.tuner import Settings, Tuner
 SAMPLED_SHARE = 0.5
 """Of the plans a sampler may try: at all of them it would be an enumeration with repeats."""
 
-
 NULL = "enumerate, all plans alike"
 
 

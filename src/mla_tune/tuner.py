@@ -127,10 +127,12 @@ class Tuner:
 
     def _screen(self, workload: Workload, ledger: Ledger, default: Plan) -> None:
         """Try every plan that the ledger hands out."""
+        best_us = _best_us(ledger.outcomes(), default)
         for plan in ledger.pending():
-            outcome = self._try(workload, plan, _best_us(ledger.outcomes(), default))
+            outcome = self._try(workload, plan, best_us)
             ledger.tell(outcome)
-            self.observer.tried(workload, outcome, _best_us(ledger.outcomes(), default))
+            best_us = _best_us(ledger.outcomes(), default)
+            self.observer.tried(workload, outcome, best_us)
 
     def _try(self, workload: Workload, plan: Plan, incumbent_us: float | None) -> Outcome:
         reason = self.quarantine.reason(self.ward, str(workload), plan)
