@@ -189,7 +189,7 @@ def test_a_broken_table_falls_back(plugin: Any, graph_table: Path, messages: lis
     assert not hasattr(engine.builder, "mla_tune_backend")
 
 
-@pytest.mark.parametrize("where", ["_choose", "_before", "_after", "_count"])
+@pytest.mark.parametrize("where", ["eager", "_choose", "_before", "_after", "_count"])
 def test_a_failure_in_our_code_falls_back_and_is_said_once(
     plugin: Any,
     eager_table: Path,
@@ -199,16 +199,17 @@ def test_a_failure_in_our_code_falls_back_and_is_said_once(
 ) -> None:
     plugin(eager_table)
     engine = start()
-    works = getattr(engine.builder, where)
+    owner = engine.deployment.lookups if where == "eager" else engine.builder
+    works = getattr(owner, where)
 
     def fail(*arguments: object) -> object:
         if engine.builder._lookups_failed:
             return works(*arguments)
         raise RuntimeError("no such luck")
 
-    monkeypatch.setattr(engine.builder, where, fail)
+    monkeypatch.setattr(owner, where, fail)
     failed = engine.builder.build(0, engine.batch("4q32s256"))
-    assert failed.num_decodes == (0 if where in ("_choose", "_before") else 4)
+    assert failed.num_decodes == (4 if where in ("_after", "_count") else 0)
     for _ in range(3):
         metadata = engine.builder.build(0, engine.batch("2q1s128"))
         assert metadata.max_seq_len == 128

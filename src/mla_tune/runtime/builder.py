@@ -10,14 +10,9 @@ from mla_tune.runtime.deployment import Deployment, deployment_for
 from mla_tune.runtime.engine import captured_batches
 from mla_tune.runtime.fidelity import verified
 from mla_tune.runtime.log import logger, once
-from mla_tune.runtime.lookups import kv_bucket
 from mla_tune.runtime.replay import STEPS_BETWEEN_LOOKS, Fields, Replay
 from mla_tune.runtime.single import best_prefill_backend, best_threshold
-from mla_tune.table import DEFAULT_WITHIN
-
-# The lengths within a batch are read again after so many steps of one kind: they change by one
-# token a step, and reading them costs as much as several lookups.
-STEPS_BETWEEN_READINGS = 16
+from mla_tune.runtime.step_choices import StepChoices
 
 
 class TunedBuilder:
@@ -40,14 +35,12 @@ class TunedBuilder:
     _init_reorder_batch_threshold: Any
 
     _deployment: Deployment | None = None
+    _choices: StepChoices | None = None
     _capturing = False
     _lookups_failed = False
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self._replays: dict[tuple[int, int], Replay] = {}
-        self._tick = 0
-        self._last_key: tuple[int, int, int] | None = None
-        self._last_choice = VLLM_OWN
         self._most_decode_rows: int | None = None
         super().__init__(*args, **kwargs)
         self._vllm_threshold: int = self.reorder_batch_threshold
@@ -72,6 +65,7 @@ class TunedBuilder:
                 self.mla_dims,
                 self._captures(),
             )
+            self._choices = StepChoices(self._deployment)
         return self._deployment
 
     def _captures(self) -> tuple[tuple[int, int], ...]:
@@ -169,13 +163,13 @@ class TunedBuilder:
         for name, value in replay.after:
             setattr(metadata, name, value)
         replay.steps += 1
-        if replay.steps >= replay.look_at or batch.max_seq_len > replay.longest_kv:
+        if replay.steps % replay.look_every == 0 or batch.max_seq_len > replay.longest_kv:
             self._look(replay, batch, metadata)
         return metadata
 
     def _build_chosen(self, common_prefix_len: int, batch: Any, fast_build: bool) -> Any:
         """Build a step that is no replay, with what the tables say about it."""
-        if self._deployment is None:
+        if self._choices is None:
             return super().build(common_prefix_len, batch, fast_build)  # type: ignore[misc]
         threshold = self.reorder_batch_threshold
         choice = self._chosen(batch)
@@ -188,7 +182,7 @@ class TunedBuilder:
             if choice is not VLLM_OWN:
                 self._check_path(metadata, choice)
             elif metadata.num_decodes and not self._lookups_failed:
-                choice = self._choose_decodes(batch, metadata)
+                choice = self._choices.decodes(batch, metadata)
             after = self._after(metadata, choice)
             for name, value in after:
                 setattr(metadata, name, value)
@@ -213,55 +207,10 @@ class TunedBuilder:
             return VLLM_OWN
 
     def _choose(self, batch: Any) -> Choice:
+        assert self._choices is not None
         if self._capturing:
-            return self._graph_choice((batch.num_reqs, batch.max_query_len))
-        return VLLM_OWN if self._lookups_failed else self._eager_choice(batch)
-
-    def _graph_choice(self, key: tuple[int, int]) -> Choice:
-        deployment = self._deployment
-        if deployment is None or deployment.lookups is None:
-            return Choice(f"{key[0]}q{key[1]}", "miss", reason="no table")
-        planned = deployment.planned.get(key)
-        return planned if planned is not None else deployment.lookups.captured(*key)
-
-    def _eager_choice(self, batch: Any) -> Choice:
-        """The choice for a step outside the graphs; one of vLLM's own for a mixed batch."""
-        num_reqs, query_len = batch.num_reqs, batch.max_query_len
-        if batch.num_actual_tokens != num_reqs * query_len:
-            return VLLM_OWN
-        longest = batch.max_seq_len
-        deployment = self._deployment
-        assert deployment is not None
-        if longest <= query_len and (num_reqs, query_len) in deployment.planned:
-            # The warm-up of a capture: the same choice, so that Triton compiles here and not
-            # while a stream is captured.
-            return deployment.planned[num_reqs, query_len]
-        if deployment.lookups is None:
-            return VLLM_OWN
-        self._tick += 1
-        key = (num_reqs, query_len, kv_bucket(longest))
-        if key != self._last_key or self._tick % STEPS_BETWEEN_READINGS == 0:
-            self._last_key = key
-            self._last_choice = (
-                _skewed(num_reqs, query_len)
-                if _is_skewed(_kv_lens(batch, num_reqs), longest)
-                else deployment.lookups.eager(num_reqs, query_len, longest)
-            )
-        return self._last_choice
-
-    def _choose_decodes(self, batch: Any, metadata: Any) -> Choice:
-        """The choice for the requests of a mixed batch that take the decode path."""
-        deployment, count = self._deployment, metadata.num_decodes
-        lens = _kv_lens(batch, count)
-        query_len, ragged = divmod(metadata.num_decode_tokens, count)
-        if deployment is None or deployment.lookups is None or lens is None or ragged:
-            return VLLM_OWN
-        if query_len == 0 or not metadata.num_prefills:
-            return VLLM_OWN
-        longest = int(lens.max())
-        if _is_skewed(lens, longest):
-            return _skewed(count, query_len)
-        return deployment.lookups.eager(count, query_len, max(longest, query_len))
+            return self._choices.captured(batch)
+        return VLLM_OWN if self._lookups_failed else self._choices.eager(batch)
 
     def _threshold(self, batch: Any, choice: Choice) -> int:
         """The threshold for a uniform batch: the table's, else vLLM's own; never below 1+k."""
@@ -288,8 +237,6 @@ class TunedBuilder:
                 )
             if deployment.recorder is not None:
                 deployment.recorder.add_step("graph", choice.outcome, batch, metadata)
-            elif replay.steps >= replay.look_at:
-                replay.look_at += STEPS_BETWEEN_LOOKS
             if replay.steps % STEPS_BETWEEN_LOOKS == 0:
                 deployment.counts.report()
         except Exception as error:
@@ -323,9 +270,8 @@ class TunedBuilder:
         """Note what the graph that is being captured is built with."""
         deployment = self._deployment
         assert deployment is not None
-        replay = Replay.of(choice, self._before_replay(choice), after)
-        if deployment.recorder is not None:
-            replay.look_at = 0
+        look_every = STEPS_BETWEEN_LOOKS if deployment.recorder is None else 1
+        replay = Replay.of(choice, self._before_replay(choice), after, look_every)
         self._replays[batch.num_reqs, batch.max_query_len] = replay
         deployment.counts.watch(replay)
 
@@ -344,23 +290,3 @@ class TunedBuilder:
         wanted = "decode" if metadata.max_query_len <= threshold else "prefill"
         seen = "decode" if metadata.num_prefills == 0 else "prefill"
         verified(choice, "path", wanted, seen, self._deployment.counts)
-
-
-def _kv_lens(batch: Any, count: int) -> Any:
-    """The KV lengths of the first ``count`` requests, as numpy: half of torch's cost here."""
-    lens = batch.seq_lens_cpu_upper_bound
-    return None if lens is None else lens.numpy()[:count]
-
-
-def _is_skewed(lens: Any, longest: int) -> bool:
-    """Whether the longest of a batch's requests is far above their mean.
-
-    A uniform entry of the longest length then promises parallelism that the batch does not have.
-    """
-    if lens is None or len(lens) == 1:
-        return False
-    return bool(longest * len(lens) > DEFAULT_WITHIN * int(lens.sum()))
-
-
-def _skewed(count: int, query_len: int) -> Choice:
-    return Choice(f"{count}q{query_len}", "skewed", reason="lengths differ within the batch")

@@ -25,18 +25,18 @@ class Replay:
         after: what to set on the metadata that it has built; a step may still run outside the
             graph.
         longest_kv: the KV length beyond which the entry says nothing.
+        look_every: after how many steps there is something else to do.
         steps: how many steps there have been.
-        look_at: at how many steps there is something else to do.
     """
 
     choice: Choice
     before: Fields
     after: Fields
     longest_kv: float
+    look_every: int
     steps: int = 0
-    look_at: int = STEPS_BETWEEN_LOOKS
 
     @classmethod
-    def of(cls, choice: Choice, before: Fields, after: Fields) -> "Replay":
+    def of(cls, choice: Choice, before: Fields, after: Fields, look_every: int) -> "Replay":
         longest = math.inf if choice.longest_kv is None else DEFAULT_WITHIN * choice.longest_kv
-        return cls(choice, before, after, longest)
+        return cls(choice, before, after, longest, look_every)

@@ -1,0 +1,93 @@
+"""What the tables say about one step after another of a builder, from CPU data only."""
+
+__all__ = ["StepChoices"]
+
+from typing import Any
+
+from mla_tune.runtime.choice import VLLM_OWN, Choice
+from mla_tune.runtime.deployment import Deployment
+from mla_tune.runtime.lookups import kv_bucket
+from mla_tune.table import DEFAULT_WITHIN
+
+# The lengths within a batch are read again after so many steps of one kind: they change by one
+# token a step, and reading them costs as much as several lookups.
+STEPS_BETWEEN_READINGS = 16
+
+
+class StepChoices:
+    """The choices for the steps of one builder.
+
+    ``batch`` is vLLM's CommonAttentionMetadata, ``metadata`` what its builder made of it.
+    """
+
+    def __init__(self, deployment: Deployment) -> None:
+        self._deployment = deployment
+        self._tick = 0
+        self._last_key: tuple[int, int, int] | None = None
+        self._last_choice = VLLM_OWN
+
+    def captured(self, batch: Any) -> Choice:
+        """The choice to freeze into the graph that is being captured."""
+        key = (batch.num_reqs, batch.max_query_len)
+        lookups = self._deployment.lookups
+        if lookups is None:
+            return Choice(f"{key[0]}q{key[1]}", "miss", reason="no table")
+        planned = self._deployment.planned.get(key)
+        return planned if planned is not None else lookups.captured(*key)
+
+    def eager(self, batch: Any) -> Choice:
+        """The choice for a step outside the graphs; one of vLLM's own for a mixed batch."""
+        num_reqs, query_len = batch.num_reqs, batch.max_query_len
+        if batch.num_actual_tokens != num_reqs * query_len:
+            return VLLM_OWN
+        longest, deployment = batch.max_seq_len, self._deployment
+        if longest <= query_len and (num_reqs, query_len) in deployment.planned:
+            # The warm-up of a capture: the same choice, so that Triton compiles here and not
+            # while a stream is captured.
+            return deployment.planned[num_reqs, query_len]
+        if deployment.lookups is None:
+            return VLLM_OWN
+        self._tick += 1
+        key = (num_reqs, query_len, kv_bucket(longest))
+        if key != self._last_key or self._tick % STEPS_BETWEEN_READINGS == 0:
+            self._last_key = key
+            self._last_choice = (
+                _skewed(num_reqs, query_len)
+                if _is_skewed(_kv_lens(batch, num_reqs), longest)
+                else deployment.lookups.eager(num_reqs, query_len, longest)
+            )
+        return self._last_choice
+
+    def decodes(self, batch: Any, metadata: Any) -> Choice:
+        """The choice for the requests of a mixed batch that take the decode path."""
+        lookups, count = self._deployment.lookups, metadata.num_decodes
+        lens = _kv_lens(batch, count)
+        query_len, ragged = divmod(metadata.num_decode_tokens, count)
+        if lookups is None or lens is None or ragged:
+            return VLLM_OWN
+        if query_len == 0 or not metadata.num_prefills:
+            return VLLM_OWN
+        longest = int(lens.max())
+        if _is_skewed(lens, longest):
+            return _skewed(count, query_len)
+        return lookups.eager(count, query_len, max(longest, query_len))
+
+
+def _kv_lens(batch: Any, count: int) -> Any:
+    """The KV lengths of the first ``count`` requests, as numpy: half of torch's cost here."""
+    lens = batch.seq_lens_cpu_upper_bound
+    return None if lens is None else lens.numpy()[:count]
+
+
+def _is_skewed(lens: Any, longest: int) -> bool:
+    """Whether the longest of a batch's requests is far above their mean.
+
+    A uniform entry of the longest length then promises parallelism that the batch does not have.
+    """
+    if lens is None or len(lens) == 1:
+        return False
+    return bool(longest * len(lens) > DEFAULT_WITHIN * int(lens.sum()))
+
+
+def _skewed(count: int, query_len: int) -> Choice:
+    return Choice(f"{count}q{query_len}", "skewed", reason="lengths differ within the batch")
