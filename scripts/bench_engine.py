@@ -10,6 +10,9 @@ cache, and the logprobs of the same prompts.
     python scripts/bench_engine.py --tables out/tables --backend TRITON_MLA --out engine.json
     python scripts/bench_engine.py --tables out/tables --backend FLASHMLA --extends 256,512
 
+Every start of an engine is a little faster or slower than the next. Run again with the same --out,
+the script starts new engines for the cells that are missing or undecided and joins their rounds.
+
 Exits 1 where a cell is slower than --floor or a logprob differs.
 """
 
@@ -33,6 +36,7 @@ from mla_tune.shapes import format_size, parse_size
 from served_engine import ServedEngine, Settings, write_model
 
 DEFAULT, TWIN, PLUGIN = "default", "twin", "plugin"
+ENGINES = (DEFAULT, PLUGIN, TWIN)
 MIN_ROUNDS, MAX_ROUNDS = 6, 150
 
 
@@ -42,6 +46,10 @@ class Asked(Protocol):
     name: str
 
     def ask(self, what: str, **arguments: Any) -> Any: ...
+
+
+Engines = dict[str, ServedEngine]
+Cells = list[dict[str, Any]]
 
 
 def main() -> int:
@@ -55,34 +63,37 @@ def main() -> int:
         max_num_seqs=arguments.max_num_seqs,
         utilization=arguments.utilization,
     )
-    result: dict[str, Any] = {"arguments": {k: str(v) for k, v in vars(arguments).items()}}
-    # The first start compiles, and an engine that has compiled is not the one that loads it.
-    with ServedEngine("warm-up", settings):
-        pass
+    result = _earlier(arguments)
+    order = ENGINES[result["starts"] % 3 :] + ENGINES[: result["starts"] % 3]
+    result["starts"] += 1
     with ExitStack() as stack:
-        engines = [
-            stack.enter_context(
+        # The first start compiles, and an engine that has compiled is not the one that loads it.
+        warm_up = stack.enter_context(ServedEngine("warm-up", settings))
+        engines = {
+            name: stack.enter_context(
                 ServedEngine(
                     name, replace(settings, tables=arguments.tables if name == PLUGIN else None)
                 )
             )
-            for name in (DEFAULT, PLUGIN, TWIN)
-        ]
-        result["engines"] = {engine.name: engine.facts for engine in engines}
-        result["memory"] = _memory(result["engines"])
-        for part, cells in (
-            ("logprobs", _logprob_cells(engines, arguments)),
-            ("decode", _decode_cells(engines, arguments)),
-            ("extend", _extend_cells(engines, arguments)),
+            for name in order
+        }
+        warm_up.start()
+        warm_up.stop()
+        for engine in engines.values():
+            engine.start()
+        result["engines"] = {name: engine.facts for name, engine in engines.items()}
+        result["memory"] |= _memory(result["engines"])
+        for part, measured in (
+            ("logprobs", _logprob_cells),
+            ("decode", _decode_cells),
+            ("extend", _extend_cells),
         ):
-            result[part] = []
-            for cell in cells:
-                result[part].append(cell)
+            for cell in measured(engines, arguments, result[part]):
                 print(f"{part} {_where(cell)}: {_told(cell)}", flush=True)
+                join(result[part], cell)
                 _write(result, arguments.out)
-        plugin = engines[1]
-        result["plugin"] = plugin.ask("counts")
-        result["log"] = plugin.said()
+        result["plugin"] = engines[PLUGIN].ask("counts")
+        result["log"] = engines[PLUGIN].said()
     if arguments.kv_run:
         result["memory"] |= _kv_run(replace(settings, tables=arguments.tables), result)
     _write(result, arguments.out)
@@ -114,6 +125,29 @@ def _sizes(text: str) -> list[int]:
     return [parse_size(part) for part in text.split(",") if part]
 
 
+def _earlier(arguments: argparse.Namespace) -> dict[str, Any]:
+    """What an earlier run with the same --out has measured."""
+    told = {name: str(value) for name, value in vars(arguments).items()}
+    fresh: dict[str, Any] = {
+        "arguments": told,
+        "starts": 0,
+        "memory": {},
+        "logprobs": [],
+        "decode": [],
+        "extend": [],
+    }
+    if arguments.out is None or not arguments.out.exists():
+        return fresh
+    found: dict[str, Any] = json.loads(arguments.out.read_text(encoding="utf-8"))
+    for name in ("backend", "heads", "tables", "max_model_len", "max_num_seqs", "steps"):
+        if found["arguments"][name] != told[name]:
+            raise SystemExit(
+                f"{arguments.out} was measured with --{name.replace('_', '-')} "
+                f"{found['arguments'][name]}, not {told[name]}: choose another --out"
+            )
+    return fresh | found | {"arguments": told}
+
+
 def _write(result: dict[str, Any], out: Path | None) -> None:
     if out is not None:
         out.write_text(json.dumps(result, indent=1), encoding="utf-8")
@@ -142,7 +176,7 @@ def taking_turns(
 
 def paired(samples: dict[str, list[float]]) -> dict[str, Any]:
     """Speed-up over the default and its twin, round by round, and the twins' own ratio."""
-    default, twin, plugin = (np.log(samples[name]) for name in (DEFAULT, TWIN, PLUGIN))
+    default, plugin, twin = (np.log(samples[name]) for name in ENGINES)
     return {
         f"{DEFAULT}_ms": statistics.median([*samples[DEFAULT], *samples[TWIN]]),
         f"{PLUGIN}_ms": statistics.median(samples[PLUGIN]),
@@ -153,12 +187,36 @@ def paired(samples: dict[str, list[float]]) -> dict[str, Any]:
     }
 
 
-def pooled(cells: list[dict[str, Any]]) -> dict[str, Any]:
+def pooled(cells: Cells) -> dict[str, Any]:
     """All rounds of all cells: what the plugin adds to a step on the host is the same in each."""
-    names = (DEFAULT, TWIN, PLUGIN)
     return paired(
-        {name: [ms for cell in cells for ms in cell["samples_ms"][name]] for name in names}
+        {name: [ms for cell in cells for ms in cell["samples_ms"][name]] for name in ENGINES}
     )
+
+
+def join(cells: Cells, cell: dict[str, Any]) -> None:
+    """Add ``cell`` to ``cells``, with the rounds of earlier engines if there are any."""
+    earlier = _find(cells, cell)
+    if earlier is None:
+        cells.append(cell)
+    else:
+        earlier |= pooled([earlier, cell])
+
+
+def is_open(cells: Cells, case: dict[str, int], floor: float) -> bool:
+    """Whether ``case`` is missing from ``cells``, or its interval holds ``floor``."""
+    earlier = _find(cells, case)
+    if earlier is None:
+        return True
+    return "speedup" in earlier and _is_undecided(earlier, floor)
+
+
+def _find(cells: Cells, case: dict[str, Any]) -> dict[str, Any] | None:
+    return next((cell for cell in cells if _where(cell) == _where(case)), None)
+
+
+def _is_undecided(cell: dict[str, Any], floor: float) -> bool:
+    return bool(cell["speedup"]["low"] < floor <= cell["speedup"]["high"])
 
 
 def _is_known(cell: dict[str, Any]) -> bool:
@@ -166,57 +224,66 @@ def _is_known(cell: dict[str, Any]) -> bool:
     return speedup.half_width <= NARROW * speedup.median or speedup.low > 1.1
 
 
-def _decode_cells(engines: list[ServedEngine], arguments: argparse.Namespace) -> Iterable[Any]:
+def _decode_cells(engines: Engines, arguments: argparse.Namespace, done: Cells) -> Iterable[Any]:
     for context in arguments.contexts:
-        _fill(engines, max(arguments.batches), context)
-        for batch in arguments.batches:
-            case = {"batch": batch, "context": context}
-            cell = taking_turns(
-                engines,
-                arguments.cell_seconds,
-                lambda engine, c=case: engine.ask("decode", steps=arguments.steps, **c),  # type: ignore[misc]
-            )
-            for name in (DEFAULT, PLUGIN):
-                cell[f"{name}_tokens_per_s"] = batch / cell[f"{name}_ms"] * 1e3
-            yield case | cell
+        cases = [{"batch": batch, "context": context} for batch in arguments.batches]
+        yield from _cells(engines, arguments, done, "decode", cases, steps=arguments.steps)
 
 
-def _extend_cells(engines: list[ServedEngine], arguments: argparse.Namespace) -> Iterable[Any]:
-    for context in arguments.extend_contexts if arguments.extends else ():
-        _fill(engines, max(arguments.extend_batches), context)
-        for new_tokens in arguments.extends:
-            for batch in arguments.extend_batches:
-                case = {"batch": batch, "context": context, "new_tokens": new_tokens}
-                yield case | taking_turns(
-                    engines,
-                    arguments.cell_seconds,
-                    lambda engine, c=case: engine.ask("extend", **c),  # type: ignore[misc]
-                )
+def _extend_cells(engines: Engines, arguments: argparse.Namespace, done: Cells) -> Iterable[Any]:
+    for context in arguments.extend_contexts:
+        cases = [
+            {"batch": batch, "context": context, "new_tokens": new_tokens}
+            for new_tokens, batch in itertools.product(arguments.extends, arguments.extend_batches)
+        ]
+        yield from _cells(engines, arguments, done, "extend", cases)
 
 
-def _fill(engines: list[ServedEngine], batch: int, context: int) -> None:
-    for engine in engines:
+def _cells(
+    engines: Engines,
+    arguments: argparse.Namespace,
+    done: Cells,
+    what: str,
+    cases: list[dict[str, int]],
+    **more: int,
+) -> Iterable[Any]:
+    """Measure those of ``cases``, all of one context, that are still open."""
+    cases = [case for case in cases if is_open(done, case, arguments.floor)]
+    if cases:
+        _fill(engines, max(case["batch"] for case in cases), cases[0]["context"])
+    for case in cases:
+        yield case | taking_turns(
+            list(engines.values()),
+            arguments.cell_seconds,
+            lambda engine, c=case: engine.ask(what, **c, **more),  # type: ignore[misc]
+        )
+
+
+def _fill(engines: Engines, batch: int, context: int) -> None:
+    for engine in engines.values():
         engine.send("fill", batch=batch, context=context)
-    for engine in engines:
+    for engine in engines.values():
         engine.answer()
 
 
 # Outputs
 
 
-def _logprob_cells(engines: list[ServedEngine], arguments: argparse.Namespace) -> Iterable[Any]:
+def _logprob_cells(engines: Engines, arguments: argparse.Namespace, done: Cells) -> Iterable[Any]:
     """Compare the plugin's engine with the default, and the default with itself.
 
     The default computes every prompt a second time as one prefill: other kernels, other orders
     of reduction, and as right as the first. Twice the distance of these two is the tolerance.
     Over half the context the logits have to be much further away, or they say nothing.
     """
-    default, plugin = engines[0], engines[1]
+    default, plugin = engines[DEFAULT], engines[PLUGIN]
     near_1k = min(arguments.contexts, key=lambda size: abs(size - 1024))
     points = [(near_1k, 1), *itertools.product(arguments.extend_contexts, arguments.extends)]
     for context, new_tokens in points:
         for batch in (8, 32):
             case = {"batch": batch, "context": context, "new_tokens": new_tokens}
+            if not is_open(done, case, arguments.floor):
+                continue
             own = default.ask("logprobs", cached=True, **case)
             other_way = _distance(own, default.ask("logprobs", cached=False, **case))
             tuned = _distance(own, plugin.ask("logprobs", cached=True, **case))
@@ -264,6 +331,7 @@ def _kv_run(settings: Settings, result: dict[str, Any]) -> dict[str, float]:
         return {"kv_cache_gained_gib": 0.0}
     utilization = round(settings.utilization + more, 4)
     with ServedEngine(PLUGIN, replace(settings, utilization=utilization)) as engine:
+        engine.start()
         return {
             "utilization_for_the_same_total": utilization,
             "kv_cache_gained_gib": engine.facts["kv_cache_gib"] - default["kv_cache_gib"],
@@ -300,7 +368,7 @@ def _report(result: dict[str, Any], floor: float) -> int:
     facts = result["engines"][DEFAULT]
     print(f"\nvLLM {facts['vllm']} on {facts['gpu']}, {result['arguments']['backend']}")
     for cell in result["decode"]:
-        told = (f"{cell[f'{name}_tokens_per_s']:.0f}" for name in (DEFAULT, PLUGIN))
+        told = (f"{cell['batch'] / cell[f'{name}_ms'] * 1e3:.0f}" for name in (DEFAULT, PLUGIN))
         print(f"decode {_where(cell)}: {' -> '.join(told)} tokens/s")
     for part in ("decode", "extend"):
         if result[part]:
@@ -309,7 +377,7 @@ def _report(result: dict[str, Any], floor: float) -> int:
     print(*result["plugin"], sep="\n")
     cells = [*result["decode"], *result["extend"]]
     slower = [cell for cell in cells if cell["speedup"]["high"] < floor]
-    open_ = [cell for cell in cells if cell["speedup"]["low"] < floor <= cell["speedup"]["high"]]
+    open_ = [cell for cell in cells if _is_undecided(cell, floor)]
     differ = [cell for cell in result["logprobs"] if not cell["agrees"]]
     print(
         f"{len(cells)} cells: {len(cells) - len(slower) - len(open_)} at least {floor}x, "
@@ -319,7 +387,7 @@ def _report(result: dict[str, Any], floor: float) -> int:
     return int(bool(slower or differ))
 
 
-def _list(cells: list[dict[str, Any]]) -> str:
+def _list(cells: Cells) -> str:
     return f" ({'; '.join(map(_where, cells))})" if cells else ""
 
 

@@ -94,15 +94,23 @@ class ServedEngine:
         self._process = context.Process(target=_serve, args=(settings, self._log, theirs))
 
     def __enter__(self) -> "ServedEngine":
-        started = time.monotonic()
         _make_processes_alike()
         self._process.start()
-        # Engines start one after the other: vLLM refuses when memory changes under its profiling.
-        self.facts = self.answer()
-        print(f"{self.name} engine up after {time.monotonic() - started:.0f} s", flush=True)
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def start(self) -> None:
+        """Build the engine. One at a time: vLLM refuses when memory changes under its profiling.
+
+        Imports are done by then where several processes were entered before the first start.
+        """
+        started = time.monotonic()
+        self.facts = self.ask("start")
+        print(f"{self.name} engine up after {time.monotonic() - started:.0f} s", flush=True)
+
+    def stop(self) -> None:
         if self._process.is_alive():
             self.send("stop")
             self._process.join(timeout=60)
@@ -114,7 +122,9 @@ class ServedEngine:
         return self.answer()
 
     def send(self, what: str, **arguments: Any) -> None:
-        self._pipe.send((what, arguments))
+        # Of a process that has died, the answer says why.
+        with contextlib.suppress(BrokenPipeError):
+            self._pipe.send((what, arguments))
 
     def answer(self) -> Any:
         while not self._pipe.poll(1.0):
@@ -159,19 +169,24 @@ def _pin_threads() -> None:
 
 
 def _serve(settings: Settings, log: Path, pipe: Connection) -> None:
-    """The child: build the engine, answer until told to stop."""
+    """The child: import, build the engine when told to, answer until told to stop."""
     with log.open("w") as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
     try:
         _prepare_environment(settings)
-        engine = _Engine(settings)
-        pipe.send(engine.facts)
+        import vllm  # noqa: F401
+
+        engine: Any = None
         while True:
             what, arguments = pipe.recv()
             if what == "stop":
                 break
-            pipe.send(getattr(engine, what)(**arguments))
+            if what == "start":
+                engine = _Engine(settings)
+                pipe.send(engine.facts)
+            else:
+                pipe.send(getattr(engine, what)(**arguments))
     except Exception as error:
         import traceback
 
