@@ -31,9 +31,11 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from engine_model import write_model
+from engine_process import Settings
 from mla_tune.decide import NARROW, Interval
 from mla_tune.shapes import format_size, parse_size
-from served_engine import ServedEngine, Settings, write_model
+from served_engine import ServedEngine
 
 DEFAULT, TWIN, PLUGIN = "default", "twin", "plugin"
 ENGINES = (DEFAULT, PLUGIN, TWIN)

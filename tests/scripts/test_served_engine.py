@@ -1,32 +1,37 @@
-import types
+import pytest
 
-import torch
-
-from served_engine import WIDER, StepClock, trained
-
-
-def test_weights_are_widened_once_whatever_shares_their_storage():
-    layer = torch.nn.Module()
-    layer.kv_b_proj = torch.nn.Linear(4, 6, bias=False)
-    before = layer.kv_b_proj.weight.detach().clone()
-    layer.w_uv = torch.nn.Parameter(layer.kv_b_proj.weight.data.T[:, :3])
-    layer.w_copy = torch.nn.Parameter(before.T[:, 3:].clone())
-    layer.norm = torch.nn.Parameter(torch.full((4,), 1e-3))
-    layer.steps = torch.nn.Parameter(torch.tensor([[3]]), requires_grad=False)
-
-    trained(layer)
-
-    torch.testing.assert_close(layer.kv_b_proj.weight, before * WIDER)
-    torch.testing.assert_close(layer.w_uv, before.T[:, :3] * WIDER)
-    torch.testing.assert_close(layer.w_copy, before.T[:, 3:] * WIDER)
-    torch.testing.assert_close(layer.norm, torch.ones(4))
-    assert layer.steps.item() == 3
+import served_engine
+from engine_process import Settings
+from served_engine import ServedEngine
 
 
-def test_clock_notes_only_the_steps_that_bring_tokens():
-    answers = iter([[], ["token"], [], ["token"]])
-    clock = StepClock(lambda: types.SimpleNamespace(outputs=next(answers)))
-    for _ in range(4):
-        clock()
-    assert len(clock.times) == 2
-    assert clock.times == sorted(clock.times)
+@pytest.fixture
+def settings(tmp_path, monkeypatch):
+    monkeypatch.setattr(served_engine, "_make_processes_alike", lambda: None)
+    monkeypatch.syspath_prepend(tmp_path)
+    return Settings(tmp_path, "TRITON_MLA", max_model_len=1024, max_num_seqs=8, utilization=0.2)
+
+
+def test_an_engine_that_cannot_import_vllm_says_so(settings):
+    (settings.model / "vllm.py").write_text("raise ImportError('no such kernel')\n")
+    with (
+        ServedEngine("default", settings) as engine,
+        pytest.raises(SystemExit, match="the default engine failed: ImportError: no such kernel"),
+    ):
+        engine.start()
+
+
+def test_an_engine_that_dies_shows_the_end_of_its_log(settings):
+    dies = "import os\nprint('mla-tune: about to die', flush=True)\nos._exit(3)\n"
+    (settings.model / "vllm.py").write_text(dies)
+    with ServedEngine("plugin", settings) as engine:
+        with pytest.raises(SystemExit, match="its process died\nmla-tune: about to die"):
+            engine.start()
+        assert engine.said() == ["mla-tune: about to die"]
+
+
+def test_an_engine_that_was_never_started_stops(settings):
+    (settings.model / "vllm.py").write_text("")
+    with ServedEngine("twin", settings) as engine:
+        pass
+    assert engine._process.exitcode == 0
