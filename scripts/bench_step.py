@@ -47,6 +47,14 @@ STEPS = {
     "mixed": ["2q64s1k_24q1s1k"],
 }
 
+# The lookup alone, amortised over these batches.
+LOOKUPS = {
+    "eager lookup, lengths grow": STEPS["eager decode, lengths grow"],
+    "eager lookup, requests come and go": [
+        f"{24 + step % 3}q1s{1024 + step}" for step in range(256)
+    ],
+}
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
@@ -72,6 +80,9 @@ def main() -> None:
             for what, specs in STEPS.items():
                 batches = [_batch(spec, vllms) for spec in specs]
                 _compare(f"{name} {what}", vllms, ours, batches, arguments.rounds)
+            for what, specs in LOOKUPS.items():
+                batches = [_batch(spec, vllms) for spec in specs]
+                print(f"{name} {what}".ljust(44), f"{_lookup_us(ours, batches):.2f}", flush=True)
 
 
 def _builder(name: str, device: str) -> tuple[Any, Any]:
@@ -160,6 +171,18 @@ def _paired(
     added = [b - a for a, b in zip(taken[vllms], taken[ours], strict=True)]
     first, second, third = map(statistics.median, (taken[vllms], taken[ours], added))
     return first, second, third
+
+
+def _lookup_us(builder: Any, batches: list[Any], passes: int = 20) -> float:
+    """Microseconds that the builder's tables take to answer a step, over ``batches`` in turn."""
+    look_up = builder._choices.eager
+    taken = []
+    for _ in range(passes):
+        started = time.perf_counter_ns()
+        for batch in batches:
+            look_up(batch)
+        taken.append((time.perf_counter_ns() - started) / 1e3 / len(batches))
+    return statistics.median(taken)
 
 
 def _sweep() -> None:

@@ -22,6 +22,12 @@ def test_every_kind_of_step_is_timed_with_and_without_the_plugin():
         check=False,
     )
     assert done.returncode == 0, done.stderr[-2000:]
-    for kind in ("graph replay, tuned", "graph replay, vLLM's own", "eager decode", "mixed"):
+    for kind in (
+        "graph replay, tuned",
+        "graph replay, vLLM's own",
+        "eager decode",
+        "mixed",
+        "eager lookup",
+    ):
         assert f"TRITON_MLA {kind}" in done.stdout
     assert done.stdout.count("added") == 10

@@ -9,9 +9,11 @@ from mla_tune.runtime.deployment import Deployment
 from mla_tune.runtime.lookups import kv_bucket
 from mla_tune.table import DEFAULT_WITHIN
 
-# The lengths within a batch are read again after so many steps of one kind: they change by one
-# token a step, and reading them costs as much as several lookups.
+# Reading the lengths within a batch costs as much as several lookups, and from step to step they
+# change by a token and a request or two. So it is done after so many steps, or when the number of
+# requests has changed by more than a share of it, or the bucket of the longest has.
 STEPS_BETWEEN_READINGS = 16
+SHARE_BETWEEN_READINGS = 1 / 8
 
 
 class StepChoices:
@@ -23,8 +25,9 @@ class StepChoices:
     def __init__(self, deployment: Deployment) -> None:
         self._deployment = deployment
         self._tick = 0
-        self._last_key: tuple[int, int, int] | None = None
+        self._last_key = self._last_read = (0, 0, 0)
         self._last_choice = VLLM_OWN
+        self._last_is_skewed = False
 
     def captured(self, batch: Any) -> Choice:
         """The choice to freeze into the graph that is being captured."""
@@ -47,16 +50,29 @@ class StepChoices:
             return deployment.planned[num_reqs, query_len]
         if deployment.lookups is None:
             return VLLM_OWN
-        self._tick += 1
         key = (num_reqs, query_len, kv_bucket(longest))
-        if key != self._last_key or self._tick % STEPS_BETWEEN_READINGS == 0:
-            self._last_key = key
-            self._last_choice = (
-                _skewed(num_reqs, query_len)
-                if _is_skewed(_kv_lens(batch, num_reqs), longest)
-                else deployment.lookups.eager(num_reqs, query_len, longest)
-            )
+        if self._is_to_be_read(key):
+            self._last_read = key
+            self._last_is_skewed = _is_skewed(_kv_lens(batch, num_reqs), longest)
+        elif key == self._last_key:
+            return self._last_choice
+        self._last_key = key
+        self._last_choice = (
+            _skewed(num_reqs, query_len)
+            if self._last_is_skewed
+            else deployment.lookups.eager(num_reqs, query_len, longest)
+        )
         return self._last_choice
+
+    def _is_to_be_read(self, key: tuple[int, int, int]) -> bool:
+        """Whether to read the lengths within this batch, or to go by those of an earlier one."""
+        self._tick += 1
+        read = self._last_read
+        return (
+            self._tick % STEPS_BETWEEN_READINGS == 0
+            or key[1:] != read[1:]
+            or abs(key[0] - read[0]) > SHARE_BETWEEN_READINGS * read[0]
+        )
 
     def decodes(self, batch: Any, metadata: Any) -> Choice:
         """The choice for the requests of a mixed batch that take the decode path."""
