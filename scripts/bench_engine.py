@@ -152,7 +152,9 @@ def _earlier(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def _write(result: dict[str, Any], out: Path | None) -> None:
     if out is not None:
-        out.write_text(json.dumps(result, indent=1), encoding="utf-8")
+        beside = out.with_name(f"{out.name}.tmp")
+        beside.write_text(json.dumps(result, indent=1), encoding="utf-8")
+        beside.replace(out)
 
 
 # Speed
@@ -190,7 +192,7 @@ def paired(samples: dict[str, list[float]]) -> dict[str, Any]:
 
 
 def pooled(cells: Cells) -> dict[str, Any]:
-    """All rounds of all cells: what the plugin adds to a step on the host is the same in each."""
+    """All rounds of several cells together, by their ratios."""
     return paired(
         {name: [ms for cell in cells for ms in cell["samples_ms"][name]] for name in ENGINES}
     )
