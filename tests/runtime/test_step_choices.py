@@ -5,7 +5,6 @@ import torch
 from tabled_engine import entry
 from test_lookups import eager, splits
 
-from mla_tune.runtime import step_choices
 from mla_tune.runtime.choice import VLLM_OWN
 from mla_tune.runtime.step_choices import STEPS_BETWEEN_READINGS, StepChoices
 
@@ -78,8 +77,7 @@ def test_a_batch_of_several_query_lengths_is_vllms() -> None:
     assert choices().eager(mixed) is VLLM_OWN
 
 
-def test_lengths_that_vllm_does_not_tell_are_taken_as_alike(monkeypatch: Any) -> None:
-    monkeypatch.setattr(step_choices, "STEPS_BETWEEN_READINGS", 1)
+def test_lengths_that_vllm_does_not_tell_are_taken_as_alike() -> None:
     untold = batch(*[1024] * 24)
     untold.seq_lens_cpu_upper_bound = None
     assert choices().eager(untold).num_kv_splits == 8

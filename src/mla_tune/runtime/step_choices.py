@@ -25,9 +25,9 @@ class StepChoices:
     def __init__(self, deployment: Deployment) -> None:
         self._deployment = deployment
         self._tick = 0
-        self._last_key = self._last_read = (0, 0, 0)
-        self._last_choice = VLLM_OWN
-        self._last_is_skewed = False
+        # Requests, query length and bucket of the batch whose lengths were read last.
+        self._last_read = (0, 0, 0)
+        self._is_skewed = False
 
     def captured(self, batch: Any) -> Choice:
         """The choice to freeze into the graph that is being captured."""
@@ -50,23 +50,17 @@ class StepChoices:
             return deployment.planned[num_reqs, query_len]
         if deployment.lookups is None:
             return VLLM_OWN
+        self._tick += 1
         key = (num_reqs, query_len, kv_bucket(longest))
         if self._is_to_be_read(key):
             self._last_read = key
-            self._last_is_skewed = _is_skewed(_kv_lens(batch, num_reqs), longest)
-        elif key == self._last_key:
-            return self._last_choice
-        self._last_key = key
-        self._last_choice = (
-            _skewed(num_reqs, query_len)
-            if self._last_is_skewed
-            else deployment.lookups.eager(num_reqs, query_len, longest)
-        )
-        return self._last_choice
+            self._is_skewed = _is_skewed(_kv_lens(batch, num_reqs), longest)
+        if self._is_skewed:
+            return _skewed(num_reqs, query_len)
+        return deployment.lookups.eager(num_reqs, query_len, longest)
 
     def _is_to_be_read(self, key: tuple[int, int, int]) -> bool:
         """Whether to read the lengths within this batch, or to go by those of an earlier one."""
-        self._tick += 1
         read = self._last_read
         return (
             self._tick % STEPS_BETWEEN_READINGS == 0
