@@ -12,10 +12,8 @@ Without a GPU only TRITON_MLA can be built.
 import argparse
 import os
 import statistics
-import tempfile
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -23,20 +21,26 @@ import torch
 if not torch.cuda.is_available():
     os.environ |= {"TRITON_INTERPRET": "1", "CUDA_VISIBLE_DEVICES": ""}
 
+from asked_tables import write_tables
 from mla_tune.backends.interface import Setup
 from mla_tune.backends.vllm_config import current_config
+from mla_tune.backends.vllm_inputs import LatentCache, blocks_needed, make_batch
 from mla_tune.backends.vllm_parts import PREFIX, Parts, build_parts
-from mla_tune.environment import Environment, probe
+from mla_tune.environment import probe
 from mla_tune.knobs import Plan
 from mla_tune.runtime import register
 from mla_tune.shapes import BatchShape, MlaDimensions
-from mla_tune.table import Entry, Header, merge
 
 MODEL = MlaDimensions(num_q_heads=16)
 DEVICE = "cuda:0" if torch.cuda.is_available() else "cpu"
 MAX_MODEL_LEN = 32768
 CAPTURES = (8, 32)
 SWEEP = bytearray(8 << 20)
+
+PLANS: dict[str, dict[str, Plan | None]] = {
+    "graph": {"32q1s1k": Plan(num_kv_splits=8), "8q1s1k": None},
+    "eager": {"24q1s1k": Plan(num_kv_splits=8), "4q64s1k": Plan(reorder_batch_threshold=64)},
+}
 
 # What a step is, and its batches: those of one kind go round.
 STEPS = {
@@ -65,33 +69,35 @@ def main() -> None:
     backends = arguments.backends or here
     environment = probe(DEVICE)
     print(f"{environment.device_name}, vLLM {environment.software['vllm']}: microseconds a step")
-    own = {name: _builder(name, DEVICE) for name in backends}
-    os.environ["MLA_TUNE_TABLES"] = str(_tables(backends, environment))
+    own = {name: _builder(name) for name in backends}
+    asked = {(name, mode): plans for name in backends for mode, plans in PLANS.items()}
+    tables = write_tables(asked, environment, MODEL, MAX_MODEL_LEN)
+    os.environ["MLA_TUNE_TABLES"] = str(tables)
     register()
     for name in backends:
-        vllms, config = own[name]
-        ours, _ = _builder(name, DEVICE)
+        vllms, parts = own[name]
+        ours, _ = _builder(name)
         if not hasattr(ours, "mla_tune_backend"):
             raise SystemExit(f"{name}: the registry gave vLLM's own builder")
-        with current_config(config):
+        with current_config(parts.vllm_config):
             for builder in (vllms, ours):
-                for batch in CAPTURES:
-                    builder.build_for_cudagraph_capture(_batch(f"{batch}q1s1k", builder))
+                for batch in _batches([f"{batch}q1s1k" for batch in CAPTURES], parts):
+                    builder.build_for_cudagraph_capture(batch)
             for what, specs in STEPS.items():
-                batches = [_batch(spec, vllms) for spec in specs]
+                batches = _batches(specs, parts)
                 _compare(f"{name} {what}", vllms, ours, batches, arguments.rounds)
             for what, specs in LOOKUPS.items():
-                batches = [_batch(spec, vllms) for spec in specs]
+                batches = _batches(specs, parts)
                 print(f"{name} {what}".ljust(44), f"{_lookup_us(ours, batches):.2f}", flush=True)
 
 
-def _builder(name: str, device: str) -> tuple[Any, Any]:
+def _builder(name: str) -> tuple[Any, Parts]:
     """The builder of ``name`` as the registry has it now, for an engine with graphs."""
     from vllm.config import CUDAGraphMode
     from vllm.v1.attention.backends.registry import AttentionBackendEnum
 
-    setup = Setup(name, MODEL, max_model_len=MAX_MODEL_LEN, device=device)
-    parts: Parts = build_parts(setup, sparse=False)
+    setup = Setup(name, MODEL, max_model_len=MAX_MODEL_LEN, device=DEVICE)
+    parts = build_parts(setup, sparse=False)
     compilation = parts.vllm_config.compilation_config
     compilation.cudagraph_mode = CUDAGraphMode.FULL_AND_PIECEWISE
     compilation.cudagraph_capture_sizes = list(CAPTURES)
@@ -99,52 +105,18 @@ def _builder(name: str, device: str) -> tuple[Any, Any]:
     spec = parts.layer.get_kv_cache_spec(parts.vllm_config)
     builder_cls = AttentionBackendEnum[name].get_class().get_builder_cls()
     with current_config(parts.vllm_config):
-        return builder_cls(spec, [PREFIX], parts.vllm_config, parts.device), parts.vllm_config
+        return builder_cls(spec, [PREFIX], parts.vllm_config, parts.device), parts
 
 
-def _tables(names: list[str], environment: Environment) -> Path:
-    folder = Path(tempfile.mkdtemp(prefix="mla-tune-step-"))
-    entries: dict[str, dict[str, Plan | None]] = {
-        "graph": {"32q1s1k": Plan(num_kv_splits=8), "8q1s1k": None},
-        "eager": {"24q1s1k": Plan(num_kv_splits=8), "4q64s1k": Plan(reorder_batch_threshold=64)},
-    }
-    for name in names:
-        for mode, plans in entries.items():
-            header = Header.of(environment, name, MODEL, "auto", mode, MAX_MODEL_LEN)
-            merge(
-                folder / f"{name}-{mode}.yaml",
-                header,
-                [
-                    Entry.model_validate({"shape": spec, "plan": plan, "latency_us": 1.0})
-                    for spec, plan in plans.items()
-                ],
-            )
-    return folder
-
-
-def _batch(spec: str, builder: Any) -> Any:
-    """What a model runner hands a builder: lengths on both sides, a block table, slots."""
-    from mla_tune.backends import vllm_compat as compat
-
-    requests = BatchShape.parse(spec).requests()
-    start = torch.tensor([0, *(query for query, _ in requests)], dtype=torch.int32).cumsum(0).int()
-    lens = torch.tensor([kv for _, kv in requests], dtype=torch.int32)
-    tokens, device = int(start[-1]), builder.device
-    return compat.common_metadata(
-        query_start_loc=start.to(device),
-        query_start_loc_cpu=start,
-        seq_lens=lens.to(device),
-        seq_lens_cpu_upper_bound=lens,
-        _seq_lens_cpu=lens,
-        _num_computed_tokens_cpu=lens - start.diff(),
-        num_reqs=len(requests),
-        num_actual_tokens=tokens,
-        max_query_len=int(start.diff().max()),
-        max_seq_len=int(lens.max()),
-        block_table_tensor=torch.zeros(len(requests), 2048, dtype=torch.int32, device=device),
-        slot_mapping=torch.zeros(tokens, dtype=torch.int64, device=device),
-        causal=True,
-    )
+def _batches(specs: list[str], parts: Parts) -> list[Any]:
+    """What a model runner hands a builder for each of ``specs``."""
+    shapes = [BatchShape.parse(spec) for spec in specs]
+    blocks = 1 + max(blocks_needed(shape, parts.block_size) for shape in shapes)
+    cache = LatentCache(blocks, parts.block_size, MODEL, "auto", parts.dtype, parts.device)
+    return [
+        make_batch(shape, cache, MAX_MODEL_LEN, None, parts.dtype).metadata(shape.max_kv_len)
+        for shape in shapes
+    ]
 
 
 def _compare(what: str, vllms: Any, ours: Any, batches: list[Any], rounds: int) -> None:

@@ -9,16 +9,14 @@ result is not that of a float64 reference.
 
 import os
 import sys
-import tempfile
-from pathlib import Path
 
+from asked_tables import write_tables
 from mla_tune.backends import get_backend
 from mla_tune.backends.interface import Setup
-from mla_tune.environment import Environment, probe
+from mla_tune.environment import probe
 from mla_tune.knobs import Plan
 from mla_tune.runtime import register
 from mla_tune.shapes import BatchShape, MlaDimensions
-from mla_tune.table import Entry, Header, merge
 
 MODEL = MlaDimensions(num_q_heads=16)
 MAX_MODEL_LEN = 32768
@@ -37,7 +35,9 @@ CHECKS = {
 def main() -> int:
     names = sys.argv[1:] or list(CHECKS)
     environment = probe("cuda:0")
-    os.environ["MLA_TUNE_TABLES"] = str(_tables(names, environment))
+    asked = {(name, "eager"): CHECKS[name] for name in names}
+    tables = write_tables(asked, environment, MODEL, MAX_MODEL_LEN)
+    os.environ["MLA_TUNE_TABLES"] = str(tables)
     register()
     failed = False
     for name in names:
@@ -50,18 +50,6 @@ def main() -> int:
             failed |= bool(problem)
             print(f"{name} {spec} ({CHECKS[name][spec]}): {problem or 'reached the kernel'}")
     return int(failed)
-
-
-def _tables(names: list[str], environment: Environment) -> Path:
-    folder = Path(tempfile.mkdtemp(prefix="mla-tune-check-"))
-    for name in names:
-        header = Header.of(environment, name, MODEL, "auto", "eager", MAX_MODEL_LEN)
-        entries = [
-            Entry.model_validate({"shape": spec, "plan": plan, "latency_us": 1.0})
-            for spec, plan in CHECKS[name].items()
-        ]
-        merge(folder / f"{name}.yaml", header, entries)
-    return folder
 
 
 def _check(name: str, shape: BatchShape) -> str:

@@ -1,0 +1,31 @@
+"""Tables that ask for given plans, true for this machine: no measurement is behind them."""
+
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+from mla_tune.environment import Environment
+from mla_tune.knobs import Plan
+from mla_tune.shapes import MlaDimensions
+from mla_tune.table import Entry, Header, merge
+
+
+def write_tables(
+    asked: Mapping[tuple[str, str], Mapping[str, Plan | None]],
+    environment: Environment,
+    model: MlaDimensions,
+    max_model_len: int,
+) -> Path:
+    """Write a table for each backend and engine mode; ``asked`` gives their plans by batch spec.
+
+    Returns the folder, to set ``MLA_TUNE_TABLES`` to.
+    """
+    folder = Path(tempfile.mkdtemp(prefix="mla-tune-asked-"))
+    for (backend, mode), plans in asked.items():
+        header = Header.of(environment, backend, model, "auto", mode, max_model_len)
+        entries = [
+            Entry.model_validate({"shape": spec, "plan": plan, "latency_us": 1.0})
+            for spec, plan in plans.items()
+        ]
+        merge(folder / f"{backend}-{mode}.yaml", header, entries)
+    return folder
