@@ -1,0 +1,73 @@
+"""Files that a run writes in folders which it may share with other users."""
+
+__all__ = ["fresh_beside", "open_own"]
+
+import errno
+import os
+import secrets
+import stat
+from pathlib import Path
+
+from mla_tune.errors import InputError
+
+# Root's links are part of the system; a link of another user may point at a file of ours.
+_ROOT = 0
+
+
+def open_own(path: Path, flags: int) -> int:
+    """Open the regular file ``path`` for writing, and create it if it is not there.
+
+    The last part of the path may not be a link that someone else owns (root's may be): in a
+    shared folder it could lead to any file of ours. Links of the user's own are followed. The
+    mode of a new file is the umask's.
+
+    Args:
+        path: what to open.
+        flags: as of `os.open`; ``O_CREAT`` is added.
+
+    Returns:
+        The file descriptor, which children do not inherit.
+
+    Raises:
+        InputError: such a link, or something that is no regular file (a folder, a FIFO).
+        OSError: as of `os.open`.
+    """
+    # O_NONBLOCK: or opening a FIFO waits for its reader.
+    flags |= os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK
+    try:
+        handle = os.open(path, flags | os.O_NOFOLLOW, 0o666)
+    except OSError as error:
+        if error.errno != errno.ELOOP:
+            _refuse_irregular(path)
+            raise
+        owner = path.lstat().st_uid
+        if owner not in (os.geteuid(), _ROOT):
+            raise InputError(
+                f"{path} is a link that user {owner} owns, to {path.readlink()}",
+                valid="a regular file, or a link of your own",
+                remedy="remove the link, or choose another path",
+            ) from None
+        handle = os.open(path, flags, 0o666)
+    if not stat.S_ISREG(os.fstat(handle).st_mode):
+        os.close(handle)
+        _refuse_irregular(path)
+    return handle
+
+
+def _refuse_irregular(path: Path) -> None:
+    """Say what ``path`` is where opening it fails for that; nothing where it is a file."""
+    if path.exists() and not path.is_file():
+        raise InputError(f"{path} is not a regular file", remedy="choose another path") from None
+
+
+def fresh_beside(path: Path) -> tuple[int, Path]:
+    """Create a file beside ``path`` to be renamed to it.
+
+    Its name cannot be foreseen, so that nobody can have planted a link there.
+
+    Raises:
+        OSError: as of `os.open`.
+    """
+    scratch = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    return os.open(scratch, flags, 0o666), scratch
