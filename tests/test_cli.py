@@ -245,6 +245,9 @@ def test_a_run_without_shapes_is_refused(cli):
     assert "--shapes" in refused(cli)
 
 
+NUMBERS = ("--min-speedup", "--confirm-seconds", "--sample-timeout", "--plan-timeout")
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
@@ -256,11 +259,33 @@ def test_a_run_without_shapes_is_refused(cli):
         (["--min-speedup", "0.5"], "0.5"),
         (["--recording", "x.jsonl"], "both or neither"),
         (["--bogus"], "--bogus"),
+        (["--device", "gpu"], "did you mean 'cuda'?"),
+        (["--device", "mps"], "cpu, cuda, or cuda:N"),
+        (["--device", "0"], "did you mean 'cuda:0'?"),
+        (["--device", "xyz"], "unknown device 'xyz'"),
+        *(
+            ([option, value], option)
+            for option in NUMBERS
+            for value in ("nan", "inf", "-inf", "1e400", "-1")
+        ),
+        (["--sample-timeout", "1e9"], "604800"),  # more than poll(2) can wait
     ],
 )
 def test_a_bad_flag_is_refused(cli, write, tmp_path, arguments, says):
     shapes = write(SHAPES)
     assert says in refused(cli, *options(tmp_path), "--shapes", shapes, *arguments)
+
+
+@pytest.mark.parametrize("command", [[], ["backends"], ["recheck", "t.yaml"]])
+def test_what_is_no_device_starts_no_worker(cli, monkeypatch, command):
+    monkeypatch.setattr("mla_tune.run.WorkerBench", None)
+    assert "unknown device 'gpu'" in refused(cli, *command, "--device", "gpu")
+
+
+def test_a_gpu_that_is_not_there_is_refused_with_the_devices_that_are(cli):
+    message = refused(cli, "backends", "--device", "cuda:99")
+    assert "device cuda:99 is not there" in message
+    assert "valid: cpu" in message
 
 
 def test_an_unknown_backend_lists_the_known_ones_and_those_that_run_here(cli, write, tmp_path):
@@ -353,6 +378,8 @@ def test_a_table_that_is_missing_is_refused(cli, tmp_path, command):
         ["--shape", "oops"],
         ["--shape", "q1", "--batch", 1, "--kv-len", 1],
         ["--batch", 1, "--kv-len", 1, "--within", 0.5],
+        ["--batch", 1, "--kv-len", 1, "--within", "nan"],
+        ["--batch", 1, "--kv-len", 1, "--within", "inf"],
     ],
 )
 def test_a_question_without_meaning_is_refused(tuned, cli, question):

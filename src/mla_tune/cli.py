@@ -2,6 +2,7 @@
 
 __all__ = ["main"]
 
+import math
 import sys
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,40 @@ def _size(_ctx: click.Context, _option: click.Parameter, value: str | None) -> i
         raise click.BadParameter(f"{error.what}; valid: {error.valid}") from None
 
 
+def _device(_ctx: click.Context, _option: click.Parameter, value: str) -> str:
+    """Refuse what is no device's name before anything is started for it."""
+    from mla_tune.device import check_device_name
+
+    try:
+        return check_device_name(value)
+    except InputError as error:
+        raise click.BadParameter(f"{error.what}; valid: {error.valid} {error.remedy}") from None
+
+
+class _Finite(click.FloatRange):
+    """A number in a range; ``nan`` compares false with both bounds and would pass click's own."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        number = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail(
+                f"{value} is not a finite number; valid: {self._describe_range()}", param, ctx
+            )
+        return number
+
+
 POSITIVE = click.IntRange(min=1)
+WEEK_S = 7 * 86400  # poll(2) takes no wait beyond 24 days
+SECONDS = _Finite(min=0.1, max=WEEK_S)
+FACTOR = _Finite(min=1.0)
+DEVICE = click.option(
+    "--device",
+    default="auto",
+    callback=_device,
+    show_default=True,
+    metavar="NAME",
+    help="cpu, cuda, cuda:N, or auto.",
+)
 
 
 @click.group(invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
@@ -56,13 +90,7 @@ POSITIVE = click.IntRange(min=1)
     metavar="DIR",
     help="Folder of the journals a run resumes from. [default: user state folder]",
 )
-@click.option(
-    "--device",
-    default="auto",
-    show_default=True,
-    metavar="NAME",
-    help="cpu, cuda, cuda:N, or auto.",
-)
+@DEVICE
 @click.option(
     "--max-tokens",
     callback=_size,
@@ -78,26 +106,26 @@ POSITIVE = click.IntRange(min=1)
 )
 @click.option(
     "--min-speedup",
-    type=click.FloatRange(min=1.0),
+    type=FACTOR,
     help="Publish a plan only if above this at 95 %. [default: 1.01; 1.05 on a CPU]",
 )
 @click.option(
     "--confirm-seconds",
-    type=click.FloatRange(min=0.1),
+    type=SECONDS,
     default=30.0,
     show_default=True,
     help="Most seconds to confirm a shape's best plans against the default.",
 )
 @click.option(
     "--sample-timeout",
-    type=click.FloatRange(min=0.1),
+    type=SECONDS,
     default=30.0,
     show_default=True,
     help="Seconds after which a sample counts as hung.",
 )
 @click.option(
     "--plan-timeout",
-    type=click.FloatRange(min=0.1),
+    type=SECONDS,
     default=180.0,
     show_default=True,
     help="Seconds that compiling and checking a plan may take.",
@@ -183,9 +211,7 @@ def show(table: Path) -> None:
     "--query-len", callback=_size, default="1", show_default=True, help="New tokens of each."
 )
 @click.option("--shape", help="A batch spec instead, such as 2q2k_32q1s1k.")
-@click.option(
-    "--within", type=click.FloatRange(min=1.0), help="Bound of the nearest entry: a factor."
-)
+@click.option("--within", type=FACTOR, help="Bound of the nearest entry: a factor.")
 def lookup(
     table: Path,
     batch: int | None,
@@ -217,7 +243,7 @@ def lookup(
 @command.command()
 @click.argument("tables", type=click.Path(path_type=Path), nargs=-1, required=True)
 @click.option("--rounds", type=click.IntRange(min=4), default=32, show_default=True)
-@click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:N, or auto.")
+@DEVICE
 def recheck(tables: tuple[Path, ...], rounds: int, device: str) -> None:
     """Measure every plan that TABLES publish against the default again.
 
@@ -237,7 +263,7 @@ def recheck(tables: tuple[Path, ...], rounds: int, device: str) -> None:
 
 
 @command.command()
-@click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:N, or auto.")
+@DEVICE
 def backends(device: str) -> None:
     """List the backends, their knobs, and whether they run here."""
     from mla_tune.backends import NAMES, get_backend

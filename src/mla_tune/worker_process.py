@@ -15,8 +15,15 @@ from pathlib import Path
 from typing import Any
 
 from mla_tune.bench import Announce, Bench
+from mla_tune.device import resolved_device
 from mla_tune.environment import Environment, probe
-from mla_tune.errors import EnvironmentFailure, MlaTuneError, PlanFailure, WorkloadFailure
+from mla_tune.errors import (
+    EnvironmentFailure,
+    InputError,
+    MlaTuneError,
+    PlanFailure,
+    WorkloadFailure,
+)
 from mla_tune.knobs import Plan
 
 BenchFactory = Callable[[Environment, Announce], Bench]
@@ -32,10 +39,13 @@ def serve(
     _die_with(parent_pid)
     _redirect_output(Path(log))
     try:
-        device = _resolved(device)
+        device = resolved_device(device)
         if device == "cpu":
             _bound_memory()
         environment = probe(device)
+    except InputError as error:
+        connection.send(("failed", error, False))
+        return
     except Exception as error:
         problem = f"{type(error).__name__}: {error}"
         connection.send(("failed", EnvironmentFailure(f"device {device}: {problem}"), False))
@@ -74,14 +84,6 @@ def _die_with(parent_pid: int) -> None:
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() != parent_pid:
             os._exit(1)
-
-
-def _resolved(device: str) -> str:
-    if device != "auto":
-        return device
-    import torch
-
-    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def _redirect_output(log: Path) -> None:

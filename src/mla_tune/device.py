@@ -1,0 +1,49 @@
+"""The device that a run measures on, from the name it is given on the command line."""
+
+__all__ = ["check_device_name", "resolved_device"]
+
+import re
+
+from mla_tune.errors import InputError, nearest_hint
+
+FORMS = "auto, cpu, cuda, or cuda:N with N from 0"
+_NAME = re.compile(r"auto|cpu|cuda(:\d{1,4})?", re.ASCII)
+# What other programs call them.
+_MEANT = {"gpu": "cuda", "nvidia": "cuda", "cpu:0": "cpu"}
+
+
+def check_device_name(name: str) -> str:
+    """Return ``name`` when it has the form of a device's name, without looking for the device.
+
+    Raises:
+        InputError: it has not; says which forms are valid.
+    """
+    if _NAME.fullmatch(name):
+        return name
+    if name.isascii() and name.isdigit():
+        hint = f"did you mean 'cuda:{name}'?"
+    else:
+        meant = _MEANT.get(name.lower())
+        hint = f"did you mean {meant!r}?" if meant else nearest_hint(name, ("auto", "cpu", "cuda"))
+    raise InputError(f"unknown device {name!r}", valid=FORMS, remedy=hint)
+
+
+def resolved_device(name: str) -> str:
+    """Return ``cpu``, ``cuda`` or ``cuda:N`` for a name, having made sure that it is there.
+
+    Raises:
+        InputError: not the name of a device, or of one that torch does not see.
+    """
+    check_device_name(name)
+    if name == "cpu":
+        return name
+    import torch
+
+    count = torch.cuda.device_count()
+    if name == "auto":
+        return "cuda" if count else "cpu"
+    index = int(name.partition(":")[2] or 0)
+    if index >= count:
+        here = ["cpu", *(f"cuda:{n}" for n in range(count))]
+        raise InputError(f"device {name} is not there", valid=", ".join(here))
+    return name
