@@ -24,7 +24,9 @@ def write_tables(
     for (backend, mode), plans in asked.items():
         header = Header.of(environment, backend, model, "auto", mode, max_model_len)
         entries = [
-            Entry.model_validate({"shape": spec, "plan": plan, "latency_us": 1.0})
+            Entry.model_validate(
+                {"shape": spec, "plan": plan, "latency_us": 1.0, "default_us": 2.0}
+            )
             for spec, plan in plans.items()
         ]
         merge(folder / f"{backend}-{mode}.yaml", header, entries)

@@ -128,7 +128,9 @@ def _best_entry(track: Track) -> Entry:
     """What a neighbour's verdict would say."""
     known = truth(track)
     best = min(known, key=lambda plan: known[plan])
-    return Entry(shape=str(track.workload), plan=best, latency_us=known[best])
+    return Entry(
+        shape=str(track.workload), plan=best, latency_us=known[best], default_us=max(known.values())
+    )
 
 
 def report(results: Sequence[Result], out: Path, what: str) -> None:

@@ -86,9 +86,14 @@ def test_a_table_shows_plans_figures_and_ties():
         assert part in text
 
 
-def test_a_default_that_does_not_run_is_shown_as_such():
-    entry = ENTRY.model_copy(update={"default_us": None, "speedup": None})
-    assert "does not run" in shown(lambda console: show_table(console, HEADER, [entry]))
+def test_a_plan_that_is_not_proven_is_shown_as_such():
+    row = {"shape": "8q1s1k", "plan": "default", "unproven": splits(2), "latency_us": 50.0}
+    entry = Entry.model_validate(row)
+    text = shown(lambda console: show_table(console, HEADER, [entry]))
+    assert "not measured" in text
+    assert "default (unproven: num_kv_splits=2)" in text
+    found = Lookup("8q1s1k", entry, None, 1.0)
+    assert "unproven: num_kv_splits=2" in shown(lambda console: show_lookup(console, found))
 
 
 @pytest.mark.parametrize(

@@ -105,15 +105,17 @@ def test_other_weights_are_another_verdict(make_tuner):
 
 def test_last_nights_plan_stands_among_ties(make_tuner):
     latencies = {DEFAULT: 100.0, splits(1): 90.0, splits(2): 90.0, splits(8): 90.0}
-    previous = Entry(shape="8q1s1k", plan=splits(8), latency_us=90.0)
+    previous = Entry(shape="8q1s1k", plan=splits(8), latency_us=90.0, default_us=100.0)
     entry = make_tuner(FakeBench(latencies, noise=0.02)).tune(workload(), previous)
     assert entry.plan == splits(8)
 
 
 def test_plans_that_were_good_before_are_tried_first(make_tuner):
     bench = FakeBench(BETTER)
-    previous = Entry(shape="8q1s1k", plan=splits(8), ties=(None, splits(2)), latency_us=90.0)
-    neighbour = Entry(shape="8q1s2k", plan=splits(1), latency_us=90.0)
+    previous = Entry(
+        shape="8q1s1k", plan=splits(8), ties=(None, splits(2)), latency_us=90.0, default_us=100.0
+    )
+    neighbour = Entry(shape="8q1s2k", plan=splits(1), latency_us=90.0, default_us=100.0)
     make_tuner(bench).tune(workload(), previous, neighbour)
     assert screening(bench) == [DEFAULT, splits(8), splits(2), splits(1)]
 
@@ -191,18 +193,18 @@ def test_a_wrong_fast_plan_does_not_hide_the_right_one_behind_it(make_tuner):
 
 
 @pytest.mark.parametrize("kind", FAILURES)
-def test_when_the_default_fails_the_best_of_the_others_stands_in(make_tuner, kind):
+def test_when_the_default_fails_the_best_of_the_others_is_named_as_unproven(make_tuner, kind):
     entry = make_tuner(FakeBench(BETTER, race_faults={DEFAULT: kind})).tune(workload())
-    assert entry.plan == splits(2)
-    assert entry.default_us is None
-    assert "the default (num_kv_splits=4) does not run" in entry.note
+    assert (entry.plan, entry.unproven) == (None, splits(2))
+    assert (entry.default_us, entry.speedup) == (None, None)
+    assert "the default (num_kv_splits=4) could not be measured" in entry.note
 
 
 def test_what_was_screened_out_by_a_plan_that_fails_later_gets_its_turn(make_tuner):
     latencies = {DEFAULT: 100.0, splits(1): 50.0, splits(2): 120.0}
     bench = FailsLater(latencies, race_faults={DEFAULT: "raised"}, later=splits(1))
     entry = make_tuner(bench).tune(workload())
-    assert entry.plan == splits(2)
+    assert entry.unproven == splits(2)
     assert ("8q1s1k", splits(2)) in bench.checked
 
 

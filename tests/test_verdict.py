@@ -31,12 +31,15 @@ def test_when_nothing_is_better_the_default_is_written():
     assert entry.latency_us == entry.default_us == 100.0
 
 
-def test_when_the_default_does_not_run_the_best_plan_is_written_without_a_speed_up():
+def test_when_the_default_does_not_run_the_best_plan_is_named_and_not_published():
     found = contest({splits(1): (50.0,), splits(2): (60.0,)}, default=splits(1))
     entry = published_entry(workload(), found, DEFAULT, {DEFAULT: "died: SIGSEGV"})
-    assert entry.plan == splits(1)
-    assert (entry.default_us, entry.speedup) == (None, None)
-    assert entry.note == "the default (num_kv_splits=4) does not run: died: SIGSEGV"
+    assert (entry.plan, entry.unproven) == (None, splits(1))
+    assert (entry.latency_us, entry.default_us, entry.speedup) == (50.0, None, None)
+    assert entry.ties == ()
+    assert entry.note == (
+        "the default (num_kv_splits=4) could not be measured, so nothing is proven: died: SIGSEGV"
+    )
 
 
 def test_several_kv_lengths_are_written_one_by_one():

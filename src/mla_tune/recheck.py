@@ -52,13 +52,10 @@ def _second_look(bench: Bench, entry: Entry, workload: Workload, rounds: int) ->
     space = bench.plan_space(workload.shapes)
     try:
         bench.load(workload)
-        contenders = [plan] if entry.default_us is None else [space.default, plan]
         bench.verify(plan)
-        taken = bench.race(contenders, rounds, seed=len(entry.shape))
+        taken = bench.race([space.default, plan], rounds, seed=len(entry.shape))
     except (PlanFailure, WorkloadFailure) as failure:
         return Recheck(entry, None, failure.what)
-    if entry.default_us is None:
-        return Recheck(entry, None, "")
     interval = Interval.of(log_ratios(taken[space.default], taken[plan], workload.shares()))
     slower = interval.high < 1.0
     return Recheck(entry, interval, "slower than the default" if slower else "")

@@ -90,7 +90,7 @@ class TerminalReporter:
         self._left -= 1
         self._decided.append((assignment, entry))
         self._progress.advance(self._task)
-        plan = "default" if entry.plan is None else str(entry.plan)
+        plan = _told_plan(entry)
         gain = f", {_ratio(entry.speedup)} the default's speed" if entry.plan is not None else ""
         self._console.print(
             f"{self._current}: {plan}, {entry.latency_us:.1f} µs{gain}{self._time_left()}",
@@ -149,9 +149,9 @@ def show_table(console: Console, header: Header, entries: Sequence[Entry]) -> No
     for entry in entries:
         grid.add_row(
             entry.shape,
-            "default" if entry.plan is None else str(entry.plan),
+            _told_plan(entry),
             f"{entry.latency_us:.1f}",
-            f"{entry.default_us:.1f}" if entry.default_us else "does not run",
+            f"{entry.default_us:.1f}" if entry.default_us else "not measured",
             _interval(entry.speedup),
             str(len(entry.ties)),
         )
@@ -170,7 +170,7 @@ def show_lookup(console: Console, lookup: Lookup) -> None:
             f"miss: {lookup.shape}: {lookup.reason}", highlight=False, markup=False, soft_wrap=True
         )
         return
-    plan = "default" if lookup.plan is None else str(lookup.plan)
+    plan = _told_plan(lookup.entry) if lookup.plan is None else str(lookup.plan)
     how = "exact" if lookup.is_exact else f"nearest, off by a factor {lookup.factor:.2f}"
     console.print(
         f"hit: {lookup.shape}: {plan} (entry {lookup.entry.shape}, {how}; "
@@ -179,6 +179,12 @@ def show_lookup(console: Console, lookup: Lookup) -> None:
         markup=False,
         soft_wrap=True,
     )
+
+
+def _told_plan(entry: Entry) -> str:
+    if entry.unproven is not None:
+        return f"default (unproven: {entry.unproven})"
+    return "default" if entry.plan is None else str(entry.plan)
 
 
 def _ratio(speedup: Speedup | None) -> str:

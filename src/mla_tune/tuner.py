@@ -120,7 +120,7 @@ class Tuner:
             return Entry.model_validate(ledger.verdict["entry"])
         self.bench.load(workload)
         self._screen(workload, ledger, plans[0])
-        favourite = previous.plan if previous is not None else None
+        favourite = previous.plan or previous.unproven if previous is not None else None
         entry = self._confirm(workload, ledger, plans[0], favourite)
         ledger.decide({"terms": terms, "entry": entry.model_dump(mode="json")})
         return entry
@@ -285,5 +285,5 @@ def _best_us(outcomes: Sequence[Outcome], default: Plan) -> float | None:
 
 def _ranking(entry: Entry | None) -> list[Plan]:
     """Put first what was good before: an early good incumbent screens out the rest sooner."""
-    plans = (entry.plan, *entry.ties) if entry is not None else ()
+    plans = (entry.plan, entry.unproven, *entry.ties) if entry is not None else ()
     return [plan for plan in plans if plan is not None]

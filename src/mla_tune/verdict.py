@@ -15,22 +15,42 @@ from mla_tune.table import CaseResult, Entry, Speedup
 def published_entry(
     workload: Workload, contest: Contest, default: Plan, failures: Mapping[Plan, str]
 ) -> Entry:
-    """Write up a contest. ``default`` may have failed, and another plan stand in for it."""
+    """Write up a contest.
+
+    Where ``default`` failed, the contest was against another plan, which proves nothing to who
+    runs the default now: the winner is named as unproven.
+    """
+    if contest.default != default:
+        return _unproven_entry(workload, contest, default, failures)
     verdict = contest.verdict()
-    default_ran = contest.default == default
-    chosen = verdict.plan or contest.default
+    chosen = verdict.plan or default
     standing = next((s for s in contest.standings if s.plan == chosen), None)
     shares = contest.shares
     return Entry(
         shape=str(workload),
         weight=workload.weight,
-        plan=verdict.plan if default_ran else chosen,
+        plan=verdict.plan,
         default_plan=default if default.as_dict() else None,
         ties=tuple(plan for plan in verdict.ties if plan != chosen),
         latency_us=expected_us(contest.samples[chosen], shares),
-        default_us=expected_us(contest.samples[default], shares) if default_ran else None,
-        speedup=_speedup(standing.interval) if standing is not None and default_ran else None,
-        cases=_cases(workload, contest, standing) if default_ran else (),
+        default_us=expected_us(contest.samples[default], shares),
+        speedup=_speedup(standing.interval) if standing is not None else None,
+        cases=_cases(workload, contest, standing),
+        note=_note(failures, default, contest.samples),
+    )
+
+
+def _unproven_entry(
+    workload: Workload, contest: Contest, default: Plan, failures: Mapping[Plan, str]
+) -> Entry:
+    best = contest.verdict().plan or contest.default
+    return Entry(
+        shape=str(workload),
+        weight=workload.weight,
+        plan=None,
+        unproven=best,
+        default_plan=default if default.as_dict() else None,
+        latency_us=expected_us(contest.samples[best], contest.shares),
         note=_note(failures, default, contest.samples),
     )
 
@@ -67,7 +87,10 @@ def _note(failures: Mapping[Plan, str], default: Plan, samples: Mapping[Plan, Sa
     if not default.as_dict():
         parts.append("no knob matters")
     if default in failures:
-        parts.append(f"the default ({default}) does not run: {failures[default]}")
+        reason = failures[default]
+        parts.append(
+            f"the default ({default}) could not be measured, so nothing is proven: {reason}"
+        )
     failed: dict[str, list[Plan]] = {}
     for plan, reason in failures.items():
         if plan != default:

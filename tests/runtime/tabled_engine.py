@@ -15,7 +15,9 @@ WriteTable = Callable[..., Path]
 
 
 def entry(shape: str, plan: Plan | None, **fields: Any) -> Entry:
-    return Entry.model_validate({"shape": shape, "plan": plan, "latency_us": 10.0, **fields})
+    return Entry.model_validate(
+        {"shape": shape, "plan": plan, "latency_us": 10.0, "default_us": 20.0, **fields}
+    )
 
 
 def vllm_version() -> str:

@@ -16,7 +16,10 @@ HEADER = Header.of(ENVIRONMENT, "TORCH_MLA", MlaDimensions(2), "auto", "eager", 
 
 def table(*shapes: str, plan: Plan | None = None) -> Table:
     """Entry number n takes n microseconds, counted from one."""
-    rows = [Entry(shape=shape, plan=plan, latency_us=n) for n, shape in enumerate(shapes, start=1)]
+    rows = [
+        Entry(shape=shape, plan=plan, latency_us=n, default_us=n)
+        for n, shape in enumerate(shapes, start=1)
+    ]
     return Table(HEADER, tuple(rows))
 
 
@@ -148,6 +151,6 @@ def test_a_question_without_meaning_is_refused(question):
 def test_lookups_from_python_as_the_readme_shows(tmp_path):
     path = tmp_path / "t.yaml"
     plan = Plan(num_kv_splits=2)
-    merge(path, HEADER, [Entry(shape="32q1s4k", plan=plan, latency_us=1.0)])
+    merge(path, HEADER, [Entry(shape="32q1s4k", plan=plan, latency_us=1.0, default_us=1.0)])
     found = mla_tune.Table.load(path).lookup(batch=32, kv_len=4096, query_len=1)
     assert found.plan == plan

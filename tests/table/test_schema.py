@@ -43,6 +43,7 @@ def test_an_entry_reads_back_from_what_a_journal_stores():
         default_plan=Plan(num_kv_splits=4),
         ties=(None, Plan(prefill_backend="a")),
         latency_us=1.5,
+        default_us=2.5,
     )
     assert Entry.model_validate(entry.model_dump(mode="json")) == entry
 
@@ -70,3 +71,19 @@ def test_what_no_tuner_wrote_is_refused(change):
     assert Entry.model_validate(row)
     with pytest.raises(ValidationError):
         Entry.model_validate(row | change)
+
+
+OLD = {"shape": "8q1s1k", "plan": {"num_kv_splits": 2}, "ties": ["default"], "latency_us": 1.0}
+
+
+def test_a_plan_without_the_defaults_latency_is_read_as_unproven():
+    entry = Entry.model_validate(OLD)
+    assert (entry.plan, entry.unproven, entry.ties) == (None, Plan(num_kv_splits=2), ())
+    assert Entry.model_validate(entry.model_dump(mode="json")) == entry
+    assert Entry.model_validate(OLD | {"default_us": 2.0}).plan == Plan(num_kv_splits=2)
+
+
+def test_an_entry_has_a_plan_or_an_unproven_one():
+    both = OLD | {"default_us": 2.0, "unproven": {"num_kv_splits": 3}}
+    with pytest.raises(ValidationError, match="not both"):
+        Entry.model_validate(both)

@@ -57,7 +57,8 @@ entry_lists = st.lists(entries, max_size=6, unique_by=lambda entry: entry.shape)
 
 
 def entry(shape: str, latency_us: float = 10.0, **more) -> Entry:
-    return Entry(shape=shape, plan=Plan(num_kv_splits=2), latency_us=latency_us, **more)
+    fields = {"latency_us": latency_us, "default_us": 20.0} | more
+    return Entry(shape=shape, plan=Plan(num_kv_splits=2), **fields)
 
 
 def merged(text: str, new: list[Entry]) -> str:

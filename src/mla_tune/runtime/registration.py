@@ -22,13 +22,28 @@ def register_backends(setting: str) -> None:
         tables, problems = load_tables(setting)
         for problem in problems:
             once(logging.ERROR, f"mla-tune: not used: {problem}")
-        deployment.LOADED[:] = tables
+        deployment.LOADED[:] = _as_asked(tables)
         logger.info("mla-tune: %d tables loaded from MLA_TUNE_TABLES=%s", len(tables), setting)
         _registered_for = setting
     recording = bool(os.environ.get("MLA_TUNE_RECORD"))
     _override_backends(deployment.LOADED, every=recording)
     if any(_names_prefill(table) for table in deployment.LOADED):
         _override_prefill()
+
+
+def _as_asked(tables: list[LoadedTable]) -> list[LoadedTable]:
+    """Leave plans that nobody could compare with the default alone, unless they are asked for."""
+    count = sum(table.num_unproven for table in tables)
+    if not count:
+        return tables
+    if os.environ.get("MLA_TUNE_UNPROVEN") == "1":
+        once(logging.WARNING, f"mla-tune: MLA_TUNE_UNPROVEN=1: {count} unproven plans may act")
+        return [table.with_unproven() for table in tables]
+    once(
+        logging.INFO,
+        f"mla-tune: {count} unproven plans are left alone; MLA_TUNE_UNPROVEN=1 applies them",
+    )
+    return tables
 
 
 def _override_backends(tables: Iterable[LoadedTable], *, every: bool) -> None:

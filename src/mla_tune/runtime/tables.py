@@ -3,7 +3,7 @@
 __all__ = ["LoadedTable", "load_tables", "locate"]
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mla_tune.errors import InputError
@@ -22,6 +22,21 @@ class LoadedTable:
     @property
     def mode(self) -> str:
         return self.table.header.engine.mode
+
+    @property
+    def num_unproven(self) -> int:
+        """How many entries name a plan that never ran beside the default."""
+        return sum(entry.unproven is not None for entry in self.table.entries)
+
+    def with_unproven(self) -> "LoadedTable":
+        """The same table, with its unproven plans as plans to apply."""
+        entries = tuple(
+            entry.model_copy(update={"plan": entry.unproven, "unproven": None})
+            if entry.unproven is not None
+            else entry
+            for entry in self.table.entries
+        )
+        return replace(self, table=Table(self.table.header, entries))
 
     def __str__(self) -> str:
         return f"{self.path} ({len(self.table.entries)} entries, {self.mode} mode)"

@@ -8,7 +8,14 @@ __all__ = ["SCHEMA_VERSION", "CaseResult", "Device", "Engine", "Entry", "Header"
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    model_validator,
+)
 
 from mla_tune.environment import Environment
 from mla_tune.errors import InputError
@@ -145,12 +152,15 @@ class Entry(_Record):
     Attributes:
         shape: the workload's key, such as ``32q1s1k`` or ``32q1s{512,1k}``.
         weight: how often it is served, relative to the table's other entries.
-        plan: the plan to use, or None for the backend's own default.
+        plan: the plan to use, or None for the backend's own default. A plan stands here only
+            when it was measured beside the default and passed the gate.
+        unproven: the best plan, where nothing could be proven against the default; `plan` is then
+            the default, and the plugin leaves this one alone unless it is asked for it.
         default_plan: what the default amounts to, in knobs.
         ties: plans that could not be told from ``plan`` (None is the default).
         latency_us, default_us: median microseconds of the plan and of the default, weighted
             over the cases where there are several. ``default_us`` is absent where the default
-            does not run.
+            could not be measured; ``latency_us`` is then that of ``unproven``.
         speedup: paired comparison; absent where there was nothing to compare.
         cases: the same per KV length, where there are several.
         note: what a reader should know (no clean samples, failed plans, no knob that matters).
@@ -159,6 +169,7 @@ class Entry(_Record):
     shape: ShapeKey
     weight: float = 1.0
     plan: TablePlan
+    unproven: TablePlan = None
     default_plan: TablePlan = None
     ties: tuple[TablePlan, ...] = ()
     latency_us: Latency
@@ -166,3 +177,27 @@ class Entry(_Record):
     speedup: Speedup | None = None
     cases: tuple[CaseResult, ...] = ()
     note: str = ""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _unproven_without_default(cls, data: Any) -> Any:
+        """Read an entry without ``default_us`` as what it is.
+
+        Earlier versions published the best of the other plans when the default had timed out, and
+        a table written by hand need not have measured anything.
+        """
+        if not isinstance(data, dict) or data.get("default_us") is not None:
+            return data
+        try:
+            plan = _read_plan(data.get("plan"))
+        except ValueError:
+            return data  # the field's own check names it
+        if plan is None or data.get("unproven") is not None:
+            return data
+        return data | {"plan": None, "unproven": plan, "ties": (), "speedup": None}
+
+    @model_validator(mode="after")
+    def _one_plan(self) -> "Entry":
+        if self.plan is not None and self.unproven is not None:
+            raise ValueError("an entry has a plan or an unproven one, not both")
+        return self
