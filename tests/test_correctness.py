@@ -1,9 +1,12 @@
+from contextlib import nullcontext
+
 import pytest
 import torch
 
 from faulty import FAULTS, Misbehaving
+from mla_tune.backends.interface import Reference
 from mla_tune.backends.torch_mla import TorchMlaSession
-from mla_tune.correctness import OutputCheck
+from mla_tune.correctness import FP8_TOLERANCE, TOLERANCES, OutputCheck
 from mla_tune.errors import PlanFailure
 from mla_tune.knobs import Plan
 from mla_tune.shapes import BatchShape
@@ -92,8 +95,6 @@ def test_an_output_scaled_by_less_than_single_values_are_right_to_is_caught(sess
 def test_an_output_that_is_left_over_from_another_plan_is_no_output(session, monkeypatch):
     class Lazy(Misbehaving):
         def applied(self):
-            from contextlib import nullcontext
-
             return nullcontext(lambda: None)
 
     check, default = check_of(session, MIXED)
@@ -121,3 +122,87 @@ def test_the_queries_are_what_they_were_after_a_check_that_raised(session, monke
     with pytest.raises(RuntimeError, match="boom"):
         check.verify(BAD)
     assert torch.equal(session.queries(MIXED), before)
+
+
+class ScriptedSession:
+    """Eight rows of bfloat16; plans decide how many are computed in fp8, and how far they are off.
+
+    ``off`` gives each plan's relative error; its fp8 rows stand 8 % beside its other rows' values,
+    as a query rounded to fp8 puts them.
+    """
+
+    def __init__(self, fp8_tokens, off):
+        generator = torch.Generator().manual_seed(0)
+        self.plain = torch.randn(8, 64, generator=generator).double()
+        self.aside = 0.08 * torch.randn(8, 64, generator=generator).double()
+        self.noise = torch.randn(8, 64, generator=generator).double()
+        self._fp8_tokens, self._off = fp8_tokens, off
+        self._query = torch.ones(8, 1, 1, dtype=torch.bfloat16)
+
+    def queries(self, _shape):
+        return self._query
+
+    def poison_scratch(self):
+        pass
+
+    def fp8_tokens(self, _shape, plan):
+        return self._fp8_tokens[plan]
+
+    def _values(self, fp8_tokens):
+        return self.plain + self.aside * (torch.arange(8) < fp8_tokens).unsqueeze(1)
+
+    def reference(self, _shape, fp8_tokens=0):
+        return Reference(torch.arange(8), self._values(fp8_tokens))
+
+    def prepare(self, _shape, plan):
+        return ScriptedPlan(self._values(self._fp8_tokens[plan]) + self._off[plan] * self.noise)
+
+
+class ScriptedPlan:
+    def __init__(self, result):
+        self._result = result
+        self.output = torch.zeros_like(result)
+
+    def applied(self):
+        return nullcontext(lambda: self.output.copy_(self._result))
+
+
+def scripted(fp8_tokens, off):
+    plans = [Plan(reorder_batch_threshold=n + 1) for n in range(len(off))]
+    session = ScriptedSession(
+        dict(zip(plans, fp8_tokens, strict=True)), dict(zip(plans, off, strict=True))
+    )
+    return OutputCheck(session, [BatchShape.parse("8q1s16")], plans[0]), plans
+
+
+def test_rows_in_fp8_may_be_off_by_what_fp8_rounds_and_the_others_may_not():
+    allowed = 0.9 * FP8_TOLERANCE
+    assert allowed > TOLERANCES["torch.bfloat16"]
+    check, plans = scripted([8, 8, 4], [allowed, allowed, allowed])
+    check.verify(plans[0])
+    check.verify(plans[1])
+    with pytest.raises(PlanFailure, match=r"against float64; allowed 0\.02"):
+        check.verify(plans[2])
+
+
+def test_a_plan_on_another_path_is_not_blamed_for_the_rounding_of_the_default():
+    check, plans = scripted([8, 0, 4], [0.005, 0.005, 0.005])
+    for plan in plans:
+        check.verify(plan)
+
+
+def test_a_plan_much_farther_off_than_the_default_is_wrong_within_the_tolerance_too():
+    check, plans = scripted([0, 0, 8], [0.003, 0.018, 0.018])
+    check.verify(plans[0])
+    with pytest.raises(
+        PlanFailure, match=r"0\.018 against float64, where the default plan has 0\.003"
+    ):
+        check.verify(plans[1])
+    check.verify(plans[2])
+
+
+def test_a_default_that_is_wrong_is_refused_like_any_plan():
+    check, plans = scripted([8, 8], [0.08, 0.005])
+    with pytest.raises(PlanFailure, match=r"allowed 0\.03125"):
+        check.verify(plans[0])
+    check.verify(plans[1])

@@ -102,8 +102,19 @@ class Session(Protocol):
         """
         ...
 
-    def reference(self, shape: BatchShape) -> Reference:
-        """The float64 result for the inputs of a loaded shape."""
+    def fp8_tokens(self, shape: BatchShape, plan: Plan) -> int:
+        """How many leading query tokens ``plan`` computes with fp8 queries and probabilities.
+
+        0 for kernels that read an fp8 cache but multiply in 16 bits.
+        """
+        ...
+
+    def reference(self, shape: BatchShape, fp8_tokens: int = 0) -> Reference:
+        """The float64 result for the inputs of a loaded shape.
+
+        The queries of the first ``fp8_tokens`` tokens are rounded as the layer rounds them for a
+        kernel that takes them in fp8.
+        """
         ...
 
     def close(self) -> None:

@@ -177,9 +177,15 @@ class TorchMlaSession:
             )
         return PreparedTorchMla(self, self._batches[shape], full)
 
-    def reference(self, shape: BatchShape) -> Reference:
+    def fp8_tokens(self, shape: BatchShape, plan: Plan) -> int:
+        """None: the cache is in the activations' dtype."""
+        del shape, plan
+        return 0
+
+    def reference(self, shape: BatchShape, fp8_tokens: int = 0) -> Reference:
         from mla_tune.backends.torch_attention import reference
 
+        del fp8_tokens
         batch = self._batches[shape]
         rows = _reference_rows(batch.requests).to(self.device)
         values = reference(

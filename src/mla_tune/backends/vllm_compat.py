@@ -30,6 +30,7 @@ __all__ = [
     "stop_workspace",
     "supported_release",
     "symbol",
+    "takes_fp8_queries",
     "triton_splits",
     "using_prefill",
 ]
@@ -177,6 +178,15 @@ def attention_layer(backend_cls: Any, arguments: Mapping[str, Any], indexer: Any
         if "topk_indices_buffer" in offered:
             extra["topk_indices_buffer"] = indexer.topk_indices_buffer
     return layer_cls(**arguments, **extra)
+
+
+def takes_fp8_queries(layer: Any) -> bool:
+    """Whether the layer rounds decode queries to fp8, as ``MLAAttention.forward_impl`` decides.
+
+    TRITON_MLA and the sparse FLASHMLA read an fp8 cache with 16-bit queries.
+    """
+    quantized = str(layer.kv_cache_dtype).startswith("fp8")
+    return quantized and bool(getattr(layer.impl, "supports_quant_query_input", False))
 
 
 def is_sparse(impl: Any) -> bool:

@@ -6,6 +6,7 @@ import gc
 import inspect
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from mla_tune.backends import vllm_compat as compat
@@ -15,7 +16,12 @@ from mla_tune.backends.vllm_config import current_config
 from mla_tune.backends.vllm_inputs import Batch, LatentCache, blocks_needed, make_batch
 from mla_tune.backends.vllm_knobs import Engine, Route
 from mla_tune.backends.vllm_parts import Parts
-from mla_tune.backends.vllm_reference import Projections, attend, reference_rows
+from mla_tune.backends.vllm_reference import (
+    Projections,
+    attend,
+    reference_rows,
+    rounded_to_fp8,
+)
 from mla_tune.errors import PlanFailure
 from mla_tune.knobs import KNOBS, Plan, PlanSpace
 from mla_tune.shapes import BatchShape
@@ -118,18 +124,31 @@ class VllmSession:
                 raise PlanFailure(problem, kind="not applied", valid=", ".join(offered))
         return plan.over(default)
 
-    def reference(self, shape: BatchShape) -> Reference:
+    def fp8_tokens(self, shape: BatchShape, plan: Plan) -> int:
+        if not self.parts.fp8_queries:
+            return 0
+        route = self.engine.route(shape, plan)
+        # A sparse backend sends prefill tokens through the same kernel, unless it up-projects.
+        if self.parts.sparse and self.engine.prefills_densely(route) is False:
+            return shape.num_query_tokens
+        return route.num_decode_tokens
+
+    def reference(self, shape: BatchShape, fp8_tokens: int = 0) -> Reference:
         import torch
 
         batch, model, cache = self._batches[shape], self.setup.model, self.cache
         projections = Projections.of(self.parts.weight, model.num_q_heads, model.qk_nope_head_dim)
         rows = reference_rows(batch.requests)
+        rounded = partial(
+            rounded_to_fp8, dtype=self.parts.dtype, q_scale=float(self.parts.layer._q_scale)
+        )
         values = [
             attend(
                 batch.query[row],
                 cache.latents(batch.visible(row, cache.block_size)),
                 projections,
                 model.softmax_scale,
+                rounded if row < fp8_tokens else None,
             )
             for row in rows
         ]

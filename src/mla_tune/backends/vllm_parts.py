@@ -33,7 +33,8 @@ class Parts:
     """A real layer and what belongs to it.
 
     ``weight`` is ``kv_b_proj``'s, ``[num_q_heads * (qk_nope_head_dim + v_head_dim),
-    kv_lora_rank]``, kept apart because vLLM may drop it once it is absorbed.
+    kv_lora_rank]``, kept apart because vLLM may drop it once it is absorbed. ``fp8_queries`` says
+    whether the layer rounds the queries of its decode path to fp8.
     """
 
     device: "torch.device"
@@ -47,6 +48,7 @@ class Parts:
     sparse: bool
     prefill_instances: dict[str, Any]
     engine: Engine
+    fp8_queries: bool
 
 
 def build_parts(setup: Setup, *, sparse: bool) -> Parts:
@@ -112,6 +114,7 @@ def _build(setup: Setup, *, sparse: bool) -> Parts:
         sparse=sparse,
         prefill_instances=instances,
         engine=engine,
+        fp8_queries=compat.takes_fp8_queries(layer),
     )
 
 

@@ -1,8 +1,8 @@
 """Multi-head latent attention in float64, from the latents as the cache stores them."""
 
-__all__ = ["Projections", "attend", "reference_rows"]
+__all__ = ["Projections", "attend", "reference_rows", "rounded_to_fp8"]
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -10,6 +10,8 @@ if TYPE_CHECKING:
     import torch
 
 MAX_ROWS = 64
+
+Rounding = Callable[["torch.Tensor"], "torch.Tensor"]
 
 
 @dataclass(frozen=True)
@@ -28,8 +30,26 @@ class Projections:
         return cls(heads[:, :nope_dim], heads[:, nope_dim:])
 
 
+def rounded_to_fp8(query: "torch.Tensor", dtype: "torch.dtype", q_scale: float) -> "torch.Tensor":
+    """An absorbed query as the layer hands it to a kernel that takes it in fp8.
+
+    ``MLAAttention.forward_impl`` absorbs it in ``dtype`` and rounds it to e4m3 of ``q_scale``,
+    with saturation (``_DecodeConcatQuantFP8``); `attend` sees the values that this leaves.
+    """
+    import torch
+
+    e4m3 = torch.float8_e4m3fn
+    largest = torch.finfo(e4m3).max
+    scaled = (query.to(dtype).float() / q_scale).clamp(-largest, largest)
+    return scaled.to(e4m3).double() * q_scale
+
+
 def attend(
-    query: "torch.Tensor", latents: "torch.Tensor", projections: Projections, scale: float
+    query: "torch.Tensor",
+    latents: "torch.Tensor",
+    projections: Projections,
+    scale: float,
+    rounded: Rounding | None = None,
 ) -> "torch.Tensor":
     """One query token over the latents it may see.
 
@@ -40,6 +60,8 @@ def attend(
         query: ``[num_q_heads, qk_nope_head_dim + qk_rope_head_dim]``.
         latents: ``[num_tokens, kv_lora_rank + qk_rope_head_dim]``, float64.
         scale: of the softmax.
+        rounded: what the layer does to the absorbed query, ``[num_q_heads, kv_lora_rank +
+            qk_rope_head_dim]``, before the kernel sees it; None: nothing.
 
     Returns:
         ``[num_q_heads * v_head_dim]``, float64.
@@ -48,9 +70,12 @@ def attend(
 
     nope_dim, rank = projections.w_uk.shape[1:]
     token = query.double()
-    compressed, rotary = latents[:, :rank], latents[:, rank:]
     absorbed = torch.einsum("hp,hpl->hl", token[:, :nope_dim], projections.w_uk.double())
-    scores = absorbed @ compressed.T + token[:, nope_dim:] @ rotary.T
+    seen = torch.cat([absorbed, token[:, nope_dim:]], dim=-1)
+    if rounded is not None:
+        seen = rounded(seen)
+    compressed = latents[:, :rank]
+    scores = seen @ latents.T
     shares = torch.softmax(scores * scale, dim=-1)
     return torch.einsum("hl,hvl->hv", shares @ compressed, projections.w_uv.double()).flatten()
 
