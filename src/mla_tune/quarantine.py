@@ -10,10 +10,10 @@ from typing import Any
 import yaml
 from filelock import FileLock
 
-from mla_tune.document import Document
+from mla_tune.document import Document, Kind
 from mla_tune.errors import EnvironmentFailure, InputError
 from mla_tune.knobs import Plan
-from mla_tune.table import write_atomically
+from mla_tune.regular_file import write_atomically
 
 FIELDS = ("backend", "device", "model", "kv_cache_dtype", "mode", "shape", "plan", "reason",
           "software", "software_digest")  # fmt: skip
@@ -72,7 +72,7 @@ class Quarantine:
 def _entries_of(path: Path) -> list[dict[str, Any]]:
     if not path.exists() or not path.stat().st_size:
         return []
-    document = Document.load(path, what="quarantine file")
+    document = Document.load(path, Kind("quarantine file"))
     entries = document.data.get("quarantine")
     if not isinstance(entries, list):
         raise InputError(f"{path} has no list 'quarantine'", remedy="move it away")

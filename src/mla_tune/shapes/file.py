@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from mla_tune.document import Document
+from mla_tune.document import Document, Kind
 from mla_tune.errors import InputError, nearest_hint
 from mla_tune.shapes.batch import BatchShape, Case, RequestGroup, format_size
 from mla_tune.shapes.model import PRESETS, MlaDimensions
@@ -56,7 +56,7 @@ def load_shapes(path: Path) -> ShapesFile:
     Raises:
         InputError: names the file, the line, the key and the value, and what is valid.
     """
-    document = Document.load(path, what="shapes file")
+    document = Document.load(path, Kind("shapes file", may_refer=True))
     data, notices = _without_vllm_only_keys(document)
     section = _validated(document, data)
     model, model_len, model_notices = _dimensions(document, section.model)

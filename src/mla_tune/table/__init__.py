@@ -12,9 +12,8 @@ __all__ = [
     "TableFile",
     "check_mergeable",
     "merge",
-    "write_atomically",
 ]
 
 from mla_tune.table.lookup import DEFAULT_WITHIN, Lookup, Table
 from mla_tune.table.schema import SCHEMA_VERSION, CaseResult, Entry, Header, Speedup
-from mla_tune.table.store import TableFile, check_mergeable, merge, write_atomically
+from mla_tune.table.store import TableFile, check_mergeable, merge

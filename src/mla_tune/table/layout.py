@@ -6,7 +6,7 @@ import itertools
 import textwrap
 from dataclasses import dataclass
 
-from mla_tune.document import Document
+from mla_tune.document import Document, Location
 
 
 @dataclass(frozen=True)
@@ -36,16 +36,15 @@ class Layout:
         That is so for entries in brackets, which no version of this program writes.
         """
         lines = document.text.splitlines(keepends=True)
-        dashes = _dash_lines(document, lines, count)
+        starting = dict(document.lines(2)) if count else {}
+        dashes = _dash_lines(starting, lines, count)
         if not dashes or any(line.strip() == "..." for line in lines):
             return None
         indent = _indent(lines[dashes[0]])
-        top = document.spans["entries",][0]
+        top = starting["entries",]
         starts = [_with_comments(lines, dash, indent, top) for dash in dashes]
         below = [
-            span[0]
-            for location, span in document.spans.items()
-            if len(location) == 1 and span[0] > dashes[-1]
+            line for location, line in starting.items() if len(location) == 1 and line > dashes[-1]
         ]
         end = _with_comments(lines, min(below, default=len(lines)), indent, dashes[-1])
         bounds = itertools.pairwise([*starts, end])
@@ -70,14 +69,14 @@ class Layout:
         return block if block.endswith("\n") else block + self.newline
 
 
-def _dash_lines(document: Document, lines: list[str], count: int) -> list[int]:
+def _dash_lines(starting: dict[Location, int], lines: list[str], count: int) -> list[int]:
     """The line of each entry's dash, or nothing where not every entry has one of its own."""
     if not count:
         return []
-    top = document.spans["entries",][0]
+    top = starting["entries",]
     dashes = []
     for index in range(count):
-        line = document.spans["entries", index][0]
+        line = starting["entries", index]
         # A dash may stand alone, above what it introduces.
         while line > top and not lines[line].lstrip().startswith("-"):
             line -= 1

@@ -1,9 +1,7 @@
 """Tables on disk: read with line numbers, merged entry by entry, written whole or not at all."""
 
-__all__ = ["TableFile", "write_atomically"]
+__all__ = ["TABLE", "TableFile", "check_mergeable", "merge"]
 
-import os
-import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,11 +12,14 @@ import yaml
 from filelock import FileLock, Timeout
 from pydantic import ValidationError
 
-from mla_tune.document import Document
+from mla_tune.document import Document, Kind
 from mla_tune.errors import EnvironmentFailure, InputError
+from mla_tune.regular_file import write_atomically
 from mla_tune.shapes import Workload
 from mla_tune.table.layout import Layout
 from mla_tune.table.schema import SCHEMA_VERSION, Entry, Header
+
+TABLE = Kind("table")
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ class TableFile:
             InputError: missing, not a table, a newer schema version, or an entry that is wrong;
                 names the line.
         """
-        return cls.from_document(Document.load(path, what="table"))
+        return cls.from_document(Document.load(path, TABLE))
 
     @classmethod
     def from_document(cls, document: Document) -> "TableFile":
@@ -217,30 +218,3 @@ def _rounded(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_rounded(item) for item in value]
     return value
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Write beside, sync, rename: readers see the old file or the new one, never a part.
-
-    Raises:
-        OSError: the disk is full or the folder cannot be written; ``path`` is untouched.
-    """
-    path = path.resolve()  # a link stays one
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    scratch = Path(name)
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        # mkstemp gives 0600; a table is read by the serving user as well.
-        scratch.chmod(path.stat().st_mode & 0o777 if path.exists() else 0o644)
-        scratch.replace(path)
-    except BaseException:
-        scratch.unlink(missing_ok=True)
-        raise
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
