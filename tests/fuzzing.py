@@ -91,13 +91,18 @@ def mutants(kind: Kind, count: int, seed: int = 0) -> Iterator[bytes]:
 
 
 def refusal(read: Callable[[], object]) -> InputError | None:
-    """Run ``read``; return our error, or None on success. Whatever else it raises passes on."""
+    """Run ``read``; return our error, or None on success. Whatever else it raises passes on.
+
+    A command's end with code 0 (or 1, as for a miss) is success, with code 2 a refusal.
+    """
     try:
         read()
     except InputError as error:
         return error
     except SystemExit as end:
-        if end.code not in (None, 0, 1, 2, 130):
+        if end.code == 2:
+            return InputError("ended with exit code 2")
+        if end.code not in (None, 0, 1):
             raise AssertionError(f"ended with exit code {end.code}") from None
     return None
 

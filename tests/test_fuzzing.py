@@ -46,7 +46,8 @@ def test_an_error_of_ours_is_a_refusal_and_all_others_pass_on():
 
     assert refusal(lambda: 1) is None
     assert str(refusal(fails_with(InputError("no")))) == "no"
-    assert refusal(fails_with(SystemExit(2))) is None
+    assert refusal(fails_with(SystemExit(1))) is None
+    assert refusal(fails_with(SystemExit(2))) is not None
     for unexpected in (ValueError("x"), EnvironmentFailure("x"), RecursionError()):
         with pytest.raises(type(unexpected)):
             refusal(fails_with(unexpected))

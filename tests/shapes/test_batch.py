@@ -85,6 +85,11 @@ def test_a_number_of_absurd_length_is_refused(text):
         parse_size("9" * 5000)
 
 
+def test_more_requests_than_a_spec_can_write_are_refused():
+    with pytest.raises(InputError, match="has 1999999998 requests"):
+        BatchShape.parse("999999999q1_999999999q1")
+
+
 @pytest.mark.parametrize(
     ("spec", "says"),
     [

@@ -146,8 +146,24 @@ BAD = {
         "start: N, stop: N",
     ),
     "range of a billion": (
-        HEAD + 'batch_spec_ranges: [{template: "q{n}", n: {start: 1, stop: 1000000000}}]\n',
+        HEAD + 'batch_spec_ranges: [{template: "q{n}", n: {start: 1, stop: 999999999}}]\n',
         ":2: more than 10000 batch shapes",
+    ),
+    "batch size of 10^400": (
+        HEAD + f"batch_specs: [q1]\nbatch_sizes: [{10**400}]\n",
+        ":3: batch_sizes.0: Input should be less than or equal to 999999999",
+    ),
+    "more requests than a key can hold": (
+        HEAD + "batch_specs: [99999q1]\nbatch_sizes: [99999]\n",
+        ":2: '99999q1' times the batch size 99999 are 9999800001 requests",
+    ),
+    "heads of 10^400": (
+        f"model: {{num_q_heads: {10**400}}}\nbatch_specs: [q1]\ntensor_parallel_sizes: [3]\n",
+        ":1: model.num_q_heads: Input should be less than or equal to 65536",
+    ),
+    "weights whose sum is infinite": (
+        HEAD + "batch_specs: [{spec: q1, weight: 1.0e+308}, {spec: q2, weight: 1.0e+308}]\n",
+        "less than or equal to",
     ),
     "placeholder without range": (
         HEAD + 'batch_spec_ranges: [{template: "q{n}"}]\n',

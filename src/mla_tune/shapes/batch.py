@@ -10,6 +10,7 @@ from mla_tune.errors import InputError
 
 GRAMMAR = "[COUNT]qQUERY[k][sKV[k]] joined by '_', such as q2k, 8q1s1k or 2q2k_32q1s1k"
 # Nine digits: beyond any context, and below where int() refuses to read a number.
+MOST_REQUESTS = 999_999_999
 _SEGMENT = re.compile(r"(\d{1,9})?q(\d{1,9})(k?)(?:s(\d{1,9})(k?))?", re.ASCII)
 _MANY_LENGTHS = re.compile(r"(\d*q\d+k?s)\{([\dk,]+)\}", re.ASCII)
 _SIZE = re.compile(r"(\d{1,9})(k?)", re.ASCII)
@@ -79,7 +80,13 @@ class BatchShape:
         for segment in text.split("_"):
             groups.append(_parse_segment(text, segment, offset))
             offset += len(segment) + 1
-        return cls.of(groups)
+        shape = cls.of(groups)
+        if shape.num_requests > MOST_REQUESTS:
+            raise InputError(
+                f"batch spec {text!r} has {shape.num_requests} requests",
+                valid=f"{MOST_REQUESTS} or fewer",
+            )
+        return shape
 
     def __str__(self) -> str:
         return "_".join(str(group) for group in self.groups)

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ValidationError
 
 from mla_tune.document import Document, Kind
 from mla_tune.errors import InputError, nearest_hint
-from mla_tune.shapes.batch import BatchShape, Case, RequestGroup, format_size
+from mla_tune.shapes.batch import MOST_REQUESTS, BatchShape, Case, RequestGroup, format_size
 from mla_tune.shapes.model import PRESETS, MlaDimensions
 from mla_tune.shapes.sections import (
     KV_CACHE_DTYPES,
@@ -141,7 +141,12 @@ def _schema_error(document: Document, error: ValidationError) -> InputError:
     if detail["type"] == "missing":
         return InputError(f"{where}: {key!r} is missing")
     message = detail["msg"].removeprefix("Value error, ")
-    return InputError(f"{where}: {key}: {message}, not {detail['input']!r}")
+    return InputError(f"{where}: {key}: {message}, not {_shortened(detail['input'])}")
+
+
+def _shortened(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."
 
 
 def _without_union_members(location: tuple[int | str, ...]) -> tuple[int | str, ...]:
@@ -245,6 +250,12 @@ def _all_cases(document: Document, section: ShapesSection) -> Iterator[tuple[str
     for where, spec, weight in _specs(document, section):
         shape = _parse_at(where, spec)
         for size in sizes:
+            if shape.num_requests * size > MOST_REQUESTS:
+                raise InputError(
+                    f"{where}: {spec!r} times the batch size {size} are "
+                    f"{shape.num_requests * size} requests",
+                    valid=f"{MOST_REQUESTS} or fewer",
+                )
             groups = (RequestGroup(g.query_len, g.kv_len, g.count * size) for g in shape.groups)
             yield where, Case(BatchShape.of(groups), weight)
     for index, grid in enumerate(section.grids):

@@ -19,7 +19,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from mla_tune.errors import InputError
-from mla_tune.shapes.batch import parse_size
+from mla_tune.shapes.batch import MOST_REQUESTS, parse_size
 
 MODES = ("eager", "graph")
 KV_CACHE_DTYPES = ("auto", "bfloat16", "fp8", "fp8_e4m3", "fp8_ds_mla")
@@ -71,8 +71,11 @@ def _as_list(value: Any) -> Any:
 
 
 Size = Annotated[int, BeforeValidator(_size_in_message)]
-Count = Annotated[int, Field(strict=True, gt=0)]
-Weight = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Count = Annotated[int, Field(strict=True, gt=0, le=MOST_REQUESTS)]
+# Above that of any layer, and small enough to try every divisor.
+Dimension = Annotated[int, Field(strict=True, gt=0, le=65536)]
+# Weights are summed and divided by their sum, which has to stay finite.
+Weight = Annotated[float, Field(ge=1e-15, le=1e15)]
 Sizes = Annotated[list[Size], BeforeValidator(_as_list), Field(min_length=1)]
 
 
@@ -84,13 +87,13 @@ class ModelSection(_Strict):
     """``model:`` as a mapping, with the keys of vLLM's benchmark."""
 
     name: str | None = None
-    num_q_heads: Count | None = None
-    kv_lora_rank: Count | None = None
-    qk_nope_head_dim: Count | None = None
-    qk_rope_head_dim: Count | None = None
-    v_head_dim: Count | None = None
-    num_kv_heads: Count | None = None
-    head_dim: Count | None = None
+    num_q_heads: Dimension | None = None
+    kv_lora_rank: Dimension | None = None
+    qk_nope_head_dim: Dimension | None = None
+    qk_rope_head_dim: Dimension | None = None
+    v_head_dim: Dimension | None = None
+    num_kv_heads: Dimension | None = None
+    head_dim: Dimension | None = None
     max_model_len: Size | None = None
 
 

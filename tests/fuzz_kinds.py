@@ -1,0 +1,220 @@
+"""The kinds of input that are fuzzed: good ones, and all that the program does with one."""
+
+import io
+import os
+import shutil
+import sys
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from pathlib import Path
+from unittest import mock
+
+from rich.console import Console
+
+import fuzzing
+from fake_device import DEFAULT, ENVIRONMENT, GIB, FakeBench, splits, tuner_for, workload
+from fuzzing import Kind
+from mla_tune.assignment import Planner
+from mla_tune.cli import main
+from mla_tune.errors import InputError
+from mla_tune.run import RunOptions, run
+from mla_tune.runtime.from_record import shapes_from_record
+from mla_tune.runtime.vllm_args import vllm_args
+from mla_tune.shapes import BatchShape, Workload, parse_size
+from mla_tune.shapes.file import load_shapes
+from mla_tune.study import Journal
+from mla_tune.table import Table, TableFile, merge
+from mla_tune.terminal import TerminalReporter, show_lookup, show_table
+
+SEEDS = Path(__file__).parent / "data" / "seeds"
+
+
+def seeds(*names: str) -> tuple[bytes, ...]:
+    return tuple((SEEDS / name).read_bytes() for name in names)
+
+
+def read_shapes(path: Path) -> None:
+    """Read a shapes file and plan a run for it."""
+    shapes = load_shapes(path)
+    planner = Planner(ENVIRONMENT, "cpu", 8 * GIB, shapes, path.parent / "out", str)
+    planner.assignments(["TORCH_MLA"])
+
+
+def read_grammar(path: Path) -> None:
+    """Read a text as everything that takes a batch spec, a table's key or a length."""
+    text = path.read_bytes().decode("utf-8", "surrogateescape")
+    readers: tuple[Callable[[str], object], ...] = (BatchShape.parse, Workload.parse, parse_size)
+    refused = []
+    for read in readers:
+        try:
+            assert str(read(text))
+        except InputError as error:
+            refused.append(error)
+    if len(refused) == len(readers):
+        raise refused[0]
+
+
+def read_table(path: Path) -> None:
+    """Show a table, look shapes up in it, merge an entry into it and read it again."""
+    file = TableFile.load(path)
+    console = Console(file=io.StringIO(), width=100)
+    show_table(console, file.header, file.entries)
+    table = Table.load(path)
+    for batch, kv_len in ((1, 1024), (33, 1500), (10**6, 10**6)):
+        show_lookup(console, table.lookup(batch=batch, kv_len=kv_len))
+    table.lookup_shape(BatchShape.parse("q2k_8q1s1k"))
+    entry = TableFile.load(SEEDS / "eager.yaml").entries[0]
+    merge(path, file.header, [entry.model_copy(update={"shape": "7q7s7k"})])
+    assert "7q7s7k" in {entry.shape for entry in TableFile.load(path).entries}
+    if "vllm" in file.header.software:
+        vllm_args([path])
+
+
+def read_record(path: Path) -> None:
+    """Make a shapes file of a record, and read it."""
+    shapes = path.parent / "shapes.yaml"
+    shapes.write_text(shapes_from_record(path, [SEEDS / "graph.yaml"]), encoding="utf-8")
+    load_shapes(shapes)
+
+
+def read_recording(path: Path) -> None:
+    """Tune from a recording."""
+    folder = path.parent
+    options = RunOptions(
+        backends=("RECORDED",),
+        shapes_path=None,
+        out=folder / "out",
+        study_dir=folder / "study",
+        device="cpu",
+        max_tokens=None,
+        tensor_parallel_size=(),
+        min_speedup=None,
+        confirm_seconds=0.1,
+        sample_timeout=1.0,
+        plan_timeout=1.0,
+        record=None,
+        record_rounds=0,
+        recording=path,
+        replace=False,
+    )
+    with TerminalReporter(Console(file=io.StringIO())) as reporter:
+        run(options, reporter)
+
+
+def read_journal(path: Path) -> None:
+    """Resume a run from a journal."""
+    latencies_us = {DEFAULT: 100.0, splits(1): 120.0, splits(2): 80.0, splits(8): 81.0}
+    journal = Journal(path)
+    try:
+        bench = FakeBench(latencies_us, noise=0.01)
+        tuner_for(bench, path.parent, journal).tune(workload(), None, None)
+    finally:
+        journal.close()
+
+
+class FakeWorker(FakeBench):
+    """Stands where a `WorkerBench` stands in the command: no process, the fake device."""
+
+    def __init__(self, *_arguments: object, **_options: object) -> None:
+        super().__init__({DEFAULT: 100.0, splits(2): 80.0}, noise=0.01)
+
+
+@contextmanager
+def command_folder(path: Path) -> Iterator[Path]:
+    """A working folder and home of its own, with a file of each kind, for one command."""
+    folder = path.parent / "a" / "b" / "c"
+    shutil.rmtree(path.parent / "a", ignore_errors=True)
+    folder.mkdir(parents=True)
+    for name in (
+        "graph.yaml",
+        "eager.yaml",
+        "fake.yaml",
+        "served.json",
+        "recording.jsonl",
+        "small.yaml",
+    ):
+        shutil.copy(SEEDS / name, folder)
+    before = Path.cwd()
+    os.chdir(folder)
+    try:
+        with mock.patch.dict(os.environ, {"HOME": str(folder), "XDG_STATE_HOME": str(folder)}):
+            yield folder
+    finally:
+        os.chdir(before)
+
+
+def read_arguments(path: Path) -> None:
+    """Run the command with one argument a line, on the fake device."""
+    text = path.read_bytes().decode("utf-8", "surrogateescape")
+    arguments = [line for line in text.split("\n") if "\x00" not in line][:-1]
+    shown = io.TextIOWrapper(io.BytesIO(), "utf-8", errors="surrogateescape", write_through=True)
+    with (
+        command_folder(path),
+        redirect_stdout(shown),
+        redirect_stderr(shown),
+        mock.patch.object(sys, "argv", ["mla-tune", *arguments]),
+        mock.patch("mla_tune.run.WorkerBench", FakeWorker),
+        mock.patch.object(tempfile, "tempdir", str(path.parent)),
+    ):
+        main()
+
+
+def _arguments(line: str) -> bytes:
+    return line.replace(" ", "\n").encode() + b"\n"
+
+
+_RUN = "--backend TORCH_MLA --shapes small.yaml --device cpu --out out --study-dir study "
+ARGUMENTS = (
+    _RUN + "--confirm-seconds 0.1 --max-tokens 4k --tensor-parallel-size 2",
+    _RUN + "--confirm-seconds 0.1 --sample-timeout 30 --plan-timeout 180 --min-speedup 1.01",
+    _RUN + "--confirm-seconds 0.1 --record kept.jsonl --record-rounds 4 --replace",
+    "--backend RECORDED --recording recording.jsonl --out out --study-dir study "
+    "--confirm-seconds 0.1",
+    "show graph.yaml",
+    "lookup graph.yaml --batch 32 --kv-len 1k --query-len 1 --within 1.5",
+    "lookup eager.yaml --shape q2k_8q1s1k",
+    "vllm-args graph.yaml eager.yaml --vllm 0.26.0",
+    "shapes from-record served.json --table graph.yaml",
+    "backends --device cpu",
+    "recheck fake.yaml --rounds 8 --device cpu",
+    "--help",
+)
+
+GRAMMAR = (
+    *("q2k", "8q1s1k", "q1s8k", "2q2k_32q1s1k", "q1s{1k,4k,16k}", "32q1s{512,1k}", "4k", "512"),
+    *("q8s70_2q1s130", "999999999q1", "q1s999999999k"),
+)
+
+YAML = {"suffix": ".yaml", "parse": fuzzing.yaml_parse, "dump": fuzzing.yaml_dump}
+LINES = {
+    "suffix": ".jsonl",
+    "parse": fuzzing.json_lines_parse,
+    "dump": fuzzing.json_lines_dump,
+}
+KINDS = {
+    kind.name: kind
+    for kind in (
+        Kind("shapes", seeds("small.yaml", "full.yaml", "vllm.yaml"), read_shapes, **YAML),
+        Kind("grammar", tuple(text.encode() for text in GRAMMAR), read_grammar, ".txt"),
+        Kind("tables", seeds("graph.yaml", "eager.yaml", "fake.yaml"), read_table, **YAML),
+        Kind(
+            *("records", seeds("served.json"), read_record, ".json"),
+            fuzzing.json_parse,
+            fuzzing.json_dump,
+        ),
+        Kind("recordings", seeds("recording.jsonl"), read_recording, **LINES),
+        Kind("journals", seeds("begun.journal", "done.journal"), read_journal, **LINES),
+        Kind("arguments", tuple(map(_arguments, ARGUMENTS)), read_arguments, ".txt"),
+    )
+}
+
+
+def read(kind: Kind, data: bytes, folder: Path) -> InputError | None:
+    """Do all that the program does with ``data``, in ``folder``; see `fuzzing.refusal`."""
+    path = folder / f"input{kind.suffix}"
+    path.write_bytes(data)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return fuzzing.refusal(lambda: kind.read(path))
