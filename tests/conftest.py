@@ -9,10 +9,19 @@ import pytest
 from hypothesis import settings
 
 from fake_device import FakeBench, tuner_for
+from mla_tune.device_lock import FOLDER_VARIABLE
 
 # Torch and the file system are shared with whatever else the machine does.
 settings.register_profile("mla-tune", deadline=None, max_examples=60)
 settings.load_profile("mla-tune")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_locks(tmp_path_factory):
+    """Locks of devices of its own for each process of tests: side by side they measure nothing."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv(FOLDER_VARIABLE, str(tmp_path_factory.mktemp("locks")))
+        yield
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ import yaml
 
 from mla_tune.backends import NAMES
 from mla_tune.cli import main
+from mla_tune.device_lock import FOLDER_VARIABLE
 from mla_tune.table import Table
 
 MODEL = (
@@ -183,6 +184,7 @@ def test_help_loads_nothing_heavy():
     program = """
 import sys
 from mla_tune.cli import main
+from mla_tune.device_lock import FOLDER_VARIABLE
 sys.argv = ["mla-tune", "--help"]
 try:
     main()
@@ -453,12 +455,38 @@ def test_kill_9_loses_no_trial_and_leaves_no_worker(running):
     assert_goes_on(folder, command, trials(folder))
 
 
-def test_a_second_run_on_the_same_study_is_refused_while_the_first_goes_on(running, cli):
+@pytest.fixture
+def stopped(running):
+    """That run, stopped where it was: it holds its locks and gets no further."""
     run, _, folder = running
     os.kill(run.pid, signal.SIGSTOP)
-    try:
-        message = refused(cli, *options(folder), "--shapes", folder / "shapes.yaml")
-    finally:
-        os.kill(run.pid, signal.SIGCONT)
+    yield run, folder
+    os.kill(run.pid, signal.SIGCONT)
+
+
+def test_a_second_run_on_the_same_study_is_refused_while_the_first_goes_on(
+    stopped, cli, monkeypatch
+):
+    _, folder = stopped
+    monkeypatch.setenv(FOLDER_VARIABLE, str(folder / "locks"))
+    message = refused(cli, *options(folder), "--shapes", folder / "shapes.yaml")
     assert "in use by another run" in message
     assert "--study-dir" in message
+
+
+def test_a_second_run_on_the_device_is_refused_or_waits_whatever_its_study_is(stopped, tuned, cli):
+    run, folder = stopped
+    shapes, holder = folder / "shapes.yaml", f"cpu is in use by another run: process {run.pid} on "
+    message = refused(cli, *options(folder / "2"), "--shapes", shapes)
+    assert holder in message
+    assert "--wait" in message
+    assert trials(folder / "2") == []
+    assert holder in refused(cli, "recheck", table_of(tuned[0]), "--device", "cpu")
+    waits = [*options(folder / "3"), "--shapes", str(shapes), "--max-tokens", "600", "--wait"]
+    with subprocess.Popen([*MAIN, *waits], stdout=subprocess.PIPE, text=True) as waiting:
+        shown = [waiting.stdout.readline() for _ in range(2)]
+        assert holder in shown[-1]
+        run.kill()
+        rest, _ = waiting.communicate(timeout=120)
+    assert waiting.returncode == 0
+    assert "2q1s300" in rest

@@ -22,6 +22,7 @@ GIVEN = RunOptions(
     record_rounds=0,
     recording=None,
     replace=False,
+    wait=False,
 )
 
 

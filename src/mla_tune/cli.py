@@ -60,6 +60,10 @@ DEVICE = click.option(
     help="cpu, cuda, cuda:N, or auto.",
 )
 
+WAIT = click.option(
+    "--wait", is_flag=True, help="Wait for a device that another run is measuring on."
+)
+
 
 @click.group(invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
 @click.option(
@@ -149,6 +153,7 @@ DEVICE = click.option(
     metavar="FILE",
     help="With --backend RECORDED: play back the samples of FILE.",
 )
+@WAIT
 @click.option("--replace", is_flag=True, help="Start a table anew that is true for something else.")
 @click.version_option(__version__, prog_name="mla-tune")
 @click.pass_context
@@ -244,15 +249,19 @@ def lookup(
 @click.argument("tables", type=click.Path(path_type=Path), nargs=-1, required=True)
 @click.option("--rounds", type=click.IntRange(min=4), default=32, show_default=True)
 @DEVICE
-def recheck(tables: tuple[Path, ...], rounds: int, device: str) -> None:
+@WAIT
+def recheck(tables: tuple[Path, ...], rounds: int, device: str, wait: bool) -> None:
     """Measure every plan that TABLES publish against the default again.
 
     Exits 1 when one is slower than the default, or does not run.
     """
     from mla_tune.run import rechecked
 
+    def notice(what: str) -> None:
+        click.echo(what, err=True)
+
     bad = 0
-    for table, result in rechecked(tables, device, rounds):
+    for table, result in rechecked(tables, device, rounds, notice, wait=wait):
         seen = result.interval
         found = f"{seen.median:.3f}× ({seen.low:.3f}–{seen.high:.3f})" if seen else "no comparison"
         text = f"{table.stem}: {result.entry.shape}: {result.entry.plan}: {found} {result.problem}"

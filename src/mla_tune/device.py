@@ -1,8 +1,10 @@
 """The device that a run measures on, from the name it is given on the command line."""
 
-__all__ = ["check_device_name", "resolved_device"]
+__all__ = ["check_device_name", "device_identity", "resolved_device"]
 
+import platform
 import re
+from pathlib import Path
 
 from mla_tune.errors import InputError, nearest_hint
 
@@ -47,3 +49,19 @@ def resolved_device(name: str) -> str:
         here = ["cpu", *(f"cuda:{n}" for n in range(count))]
         raise InputError(f"device {name} is not there", valid=", ".join(here))
     return name
+
+
+def device_identity(device: str) -> str:
+    """A name that all processes sharing a resolved device agree on, in containers too.
+
+    For a GPU its UUID; for a CPU the machine's boot, since containers have host names of their own.
+    """
+    if device != "cpu":
+        import torch
+
+        return f"GPU-{torch.cuda.get_device_properties(torch.device(device)).uuid}"
+    try:
+        machine = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        machine = platform.node()
+    return f"cpu-{machine}"

@@ -3,7 +3,7 @@
 __all__ = ["RunOptions", "found_environment", "rechecked", "run"]
 
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -14,6 +14,7 @@ import platformdirs
 from mla_tune.assignment import Assignment, Planner, check_output, recorded_assignments
 from mla_tune.bench import Bench
 from mla_tune.campaign import Campaign, Reporter
+from mla_tune.device_lock import Holder, device_lock, lock_folder
 from mla_tune.environment import Environment
 from mla_tune.errors import InputError, MlaTuneError
 from mla_tune.recheck import Recheck, recheck
@@ -51,6 +52,7 @@ class RunOptions:
     record_rounds: int
     recording: Path | None
     replace: bool
+    wait: bool
 
     @cached_property
     def study_folder(self) -> Path:
@@ -70,7 +72,7 @@ def run(options: RunOptions, reporter: Reporter) -> list[tuple[str, MlaTuneError
     shapes = cut(_shapes_of(options), options, reporter)
     for notice in shapes.notices:
         reporter.skipped(notice)
-    with _worker(options) as worker:
+    with _worker(options) as worker, _alone(worker, reporter.skipped, wait=options.wait):
         bench: Bench = worker
         planner = _planner(worker, shapes, options, reporter)
         assignments = planner.assignments(options.backends)
@@ -87,6 +89,25 @@ def _worker(options: RunOptions) -> Iterator[WorkerBench]:
         yield worker
     finally:
         worker.close()
+
+
+@contextmanager
+def _alone(worker: WorkerBench, notice: Callable[[str], None], *, wait: bool) -> Iterator[None]:
+    """Hold the worker's device: two runs on one would measure each other.
+
+    Raises:
+        InputError: another run has it, and this one is not to wait.
+    """
+
+    def busy(holder: Holder) -> None:
+        what = f"{worker.device} is in use by another run: {holder}"
+        if not wait:
+            raise InputError(what, remedy="--wait waits for it to end; --device names another")
+        notice(f"{what}; waiting for it to end")
+        worker.close()  # it holds some of the device's memory; the next question starts another
+
+    with device_lock(worker.device_identity(), lock_folder(), busy, notice):
+        yield
 
 
 def _planner(
@@ -192,14 +213,23 @@ def found_environment(device: str) -> Environment:
         return worker.environment
 
 
-def rechecked(tables: Sequence[Path], device: str, rounds: int) -> Iterator[tuple[Path, Recheck]]:
+def rechecked(
+    tables: Sequence[Path], device: str, rounds: int, notice: Callable[[str], None], *, wait: bool
+) -> Iterator[tuple[Path, Recheck]]:
     """Measure the published plans of ``tables`` again, in one worker.
 
+    Args:
+        tables: their files.
+        device: where to measure.
+        rounds: samples of each plan.
+        notice: told what a reader should know.
+        wait: whether to wait for a device that another run has.
+
     Raises:
-        InputError: not a table, or one for another device.
+        InputError: not a table, one for another device, or the device is in use.
     """
     files = [TableFile.load(table) for table in tables]
-    with _scratch_worker(device) as worker:
+    with _scratch_worker(device) as worker, _alone(worker, notice, wait=wait):
         for table, file in zip(tables, files, strict=True):
             for result in recheck(worker, file, worker.device, rounds):
                 yield table, result

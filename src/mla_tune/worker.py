@@ -78,6 +78,10 @@ class WorkerBench:
         """Memory free for a session on the device."""
         return int(self._ask("free_bytes"))
 
+    def device_identity(self) -> str:
+        """As `mla_tune.device.device_identity` says it where the device can be asked."""
+        return str(self._ask("device_identity"))
+
     def open(self, setup: Setup) -> None:
         """Build the session for ``setup`` in the worker, closing an earlier one.
 
@@ -151,7 +155,7 @@ class WorkerBench:
         """Send one request and wait for its answer, keeping to the limit of each step."""
         if self._connection is None:
             self._started()
-            if self._setup is not None and name not in {"open", "free_bytes"}:
+            if self._setup is not None and name not in {"open", "free_bytes", "device_identity"}:
                 self._ask("open", self._setup)
                 if self._workload is not None:
                     self._ask("load", self._workload)

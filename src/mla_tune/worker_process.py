@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from mla_tune.bench import Announce, Bench
-from mla_tune.device import resolved_device
+from mla_tune.device import device_identity, resolved_device
 from mla_tune.environment import Environment, probe
 from mla_tune.errors import (
     EnvironmentFailure,
@@ -64,6 +64,8 @@ def serve(
         try:
             if name == "free_bytes":
                 result: Any = _free_bytes(device)
+            elif name == "device_identity":
+                result = device_identity(device)
             else:
                 result = getattr(bench, name)(*arguments)
             connection.send(("done", result))
