@@ -102,6 +102,21 @@ def test_bytes_that_are_no_text_are_refused(tmp_path):
         Document.load(path, SHAPES)
 
 
+@pytest.mark.parametrize(
+    ("spelling", "yaml_reads"),
+    [("010", "8"), ("-017", "-15"), ("0_7", "7"), ("1:30", "90"), ("1:30.5", "90.5")],
+)
+def test_a_number_that_yaml_reads_as_nobody_means_it_is_refused(spelling, yaml_reads):
+    assert str(yaml.safe_load(spelling)) == yaml_reads
+    for text in (f"a: 1\nb: [2, {spelling}]\n", f"a: 1\n{spelling}: 2\n"):
+        assert f"a.yaml:2: {spelling} is {yaml_reads} in YAML" in message(text)
+
+
+def test_other_numbers_are_read_as_yaml_has_them():
+    text = "a: [0, -1, +3, 1_000, 0x1f, 0.5, 00.5, .5, 1.0e+3, -.inf, '010', 08, 0o10, q1:2]\n"
+    assert parse(text).data == yaml.safe_load(text)
+
+
 def test_merge_keys_and_references_are_read_where_people_write():
     text = (
         "base: &base {a: 1, b: 2}\nother: &other {b: 3, c: 4}\n"

@@ -6,6 +6,7 @@ and the first one beyond a bound ends the reading.
 
 __all__ = ["MOST_DEPTH", "MOST_ITEM_NODES", "MOST_KEYS", "MOST_NODES", "Events", "line_of"]
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,10 @@ MOST_CACHED = 10_000
 
 # libyaml's parser is ten times as fast; PyYAML may be built without it.
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+# 010 and 1:30 are 8 and 90 in YAML 1.1 (octal, sexagesimal), which nobody means who writes them.
+_MISREAD = re.compile(r"[-+]?0[0-7_]+$|.*:")
 
 
 def line_of(event: Any) -> int:
@@ -81,8 +86,8 @@ class Events:
             tag = loader.resolve(yaml.ScalarNode, text, event.implicit)
         if tag == "tag:yaml.org,2002:merge":
             return text
-        node = yaml.ScalarNode(tag, text, event.start_mark, event.end_mark)
         try:
+            node = yaml.ScalarNode(tag, text, event.start_mark, event.end_mark)
             value = loader.construct_object(node, deep=True)
         except yaml.YAMLError as error:
             raise self._not_yaml(error) from None
@@ -94,6 +99,13 @@ class Events:
                 remedy="put it in quotes if it is a word",
             ) from None
         loader.constructed_objects.clear()
+        if type(value) in (int, float) and _MISREAD.match(text):
+            raise self.error(
+                event,
+                f"{text[:40]} is {str(value)[:40]} in YAML",
+                valid="a decimal number, without leading zeros or colons",
+                remedy="put it in quotes if it is a word",
+            )
         return value
 
     def error(self, event: Any, what: str, valid: str = "", remedy: str = "") -> InputError:

@@ -108,6 +108,15 @@ CUTLASS_MLA: {num_kv_splits: [1, 2]}
         assert f"{key}: skipped" in skipped
 
 
+def test_merge_keys_spare_repetition(write):
+    text = (
+        "grids:\n  - &decode {batch_sizes: [1, 8], query_lens: [1], kv_lens: {1k: 3}}\n"
+        "  - {<<: *decode, kv_lens: 4k}\n"
+    )
+    file = load_shapes(write(text))
+    assert specs(file) == ["q1s1k", "8q1s1k", "q1s4k", "8q1s4k"]
+
+
 def test_the_longest_shape_raises_an_unstated_max_model_len(write):
     assert load_shapes(write("batch_specs: [q1s200k]\n")).max_model_len == 200 * 1024
 
@@ -165,6 +174,11 @@ BAD = {
         HEAD + "batch_specs: [{spec: q1, weight: 1.0e+308}, {spec: q2, weight: 1.0e+308}]\n",
         "less than or equal to",
     ),
+    "octal": (
+        HEAD + "batch_specs: [q1]\nbatch_sizes: [010]\n",
+        ":3: 010 is 8 in YAML",
+    ),
+    "sexagesimal": (HEAD + "grids: [{batch_sizes: 1:30, kv_lens: 1k}]\n", ":2: 1:30 is 90"),
     "placeholder without range": (
         HEAD + 'batch_spec_ranges: [{template: "q{n}"}]\n',
         "placeholder without a range",
