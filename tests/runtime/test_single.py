@@ -48,6 +48,23 @@ def test_an_entry_whose_default_does_not_run_is_no_obstacle() -> None:
     assert best_threshold(entries, VLLM_OWN) == 256
 
 
+def test_one_decode_beyond_vllms_own_does_not_open_all_lengths_up_to_it() -> None:
+    """FLASHMLA with an fp8 cache is wrong there without context."""
+    entries = [measured("8q768s8k", 768, 3.0)]
+    assert best_threshold(entries, VLLM_OWN) == VLLM_OWN
+
+
+def test_above_vllms_own_every_length_between_has_been_tried() -> None:
+    kinds = ("8q513s4k", "8q513", "8q514s4k", "8q514")
+    entries = [measured(shape, 514, 3.0) for shape in kinds]
+    assert best_threshold(entries, VLLM_OWN) == 514
+    for left_out in range(len(kinds)):
+        fewer = [entry for index, entry in enumerate(entries) if index != left_out]
+        assert best_threshold(fewer, VLLM_OWN) <= VLLM_OWN + 1
+    # Beside lengths that are fastest by default, which is the prefill path.
+    assert best_threshold([*entries, measured("8q514s8k", None)], VLLM_OWN) < 514
+
+
 @pytest.mark.parametrize(
     ("plans", "best"),
     [

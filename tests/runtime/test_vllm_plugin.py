@@ -1,8 +1,10 @@
 """The plugin in the installed vLLM, on the CPU, with vLLM's own kernels interpreted."""
 
+import gc
 import importlib.metadata
 import os
 import sys
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ from tabled_engine import WriteTable, cpu_header, entry
 
 from mla_tune.knobs import Plan
 from mla_tune.runtime.replay import STEPS_BETWEEN_LOOKS
+from mla_tune.runtime.thresholds import Thresholds
 from mla_tune.table.schema import Device
 
 # Triton decides at its import whether it interprets, and vLLM imports it.
@@ -281,6 +284,63 @@ def test_a_replayed_step_keeps_its_graphs_choice(plugin: Any, graph_table: Path)
     assert engine.deployment.counts.outcomes == {"hit": 3}
 
 
+def test_an_idle_rank_leaves_one_replay_a_graph(
+    plugin: Any, graph_table: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """0.32 and 0.33 build the dummy steps of an idle data-parallel rank as for a capture."""
+    plugin(graph_table)
+    engine = start(captures=(2, 8))
+    build, counts = engine.builder.build_for_cudagraph_capture, engine.deployment.counts
+    captured = build(engine.batch("2q1s128", longest=4096))
+    before = _everything_in(engine.deployment)
+
+    def no_more(*_: object) -> None:
+        raise AssertionError("a graph's choice was asked for again")
+
+    monkeypatch.setattr(engine.builder._choices, "captured", no_more)
+    for _ in range(100):
+        idle = build(engine.batch("2q1s1", longest=4096))
+        assert idle.max_seq_len == captured.max_seq_len == 4 * 512
+        engine.builder.build(0, engine.batch("2q1s200"))
+    assert _everything_in(engine.deployment) == before
+    assert len(engine.builder._replays) == 1
+    assert counts.outcomes == {"hit": 100}
+    assert not engine.builder._lookups_failed
+
+
+def test_an_idle_step_that_fails_leaves_the_replay(
+    plugin: Any, graph_table: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plugin(graph_table)
+    engine = start(captures=(2,))
+    builder, batch = engine.builder, engine.batch("2q1s128", longest=4096)
+    builder.build_for_cudagraph_capture(batch)
+
+    def fail(*_: object) -> object:
+        raise RuntimeError("no such luck")
+
+    monkeypatch.setattr(builder, "_after", fail)
+    builder.build_for_cudagraph_capture(batch)
+    assert builder.build(0, engine.batch("2q1s200")).max_seq_len == 4 * 512
+
+
+def _everything_in(deployment: Any) -> int:
+    """How many objects a process keeps for a deployment."""
+    seen: set[int] = set()
+    left = [deployment.counts, deployment.planned]
+    while left:
+        item = left.pop()
+        if id(item) not in seen:
+            seen.add(id(item))
+            if isinstance(item, dict):
+                left += [*item.keys(), *item.values()]
+            elif isinstance(item, list | tuple):
+                left += item
+            elif type(item).__module__.startswith("mla_tune"):
+                left += getattr(item, "__dict__", {}).values()
+    return len(seen)
+
+
 def test_lengths_past_those_measured_are_reported(
     plugin: Any, graph_table: Path, messages: list[str]
 ) -> None:
@@ -428,11 +488,59 @@ def test_a_uniform_step_gets_the_tabled_threshold(plugin: Any, eager_table: Path
     assert (elsewhere.num_decodes, elsewhere.num_prefills) == (0, 4)
 
 
+@pytest.mark.parametrize(
+    "spec",
+    [
+        "4q40s256",  # a length that no entry has
+        "4q32s32",  # the entry's length, but nothing in the cache
+        "3q32s40_q32s32",
+    ],
+)
+def test_no_entry_vouches_for_a_decode_it_did_not_try(
+    plugin: Any, write_table: WriteTable, spec: str
+) -> None:
+    """The lookup answers within a factor 1.5: FLASHMLA with fp8 would be wrong there."""
+    plugin(
+        write_table(
+            cpu_header(mode="eager"),
+            entry("4q32s256", Plan(reorder_batch_threshold=32)),
+            entry("4q32s40", Plan(reorder_batch_threshold=32)),
+        )
+    )
+    engine = start()
+    batch = engine.batch(spec)
+    assert engine.builder._choices.eager(batch).outcome == "hit"
+    metadata = engine.builder.build(0, batch)
+    assert (metadata.num_decodes, metadata.num_prefills) == (0, 4)
+    assert engine.deployment.counts.not_applied == 0
+    assert engine.builder.build(0, engine.batch("4q32s40")).num_decodes == 4
+
+
+def test_the_builders_threshold_is_vllms_between_any_two_builds(
+    plugin: Any, eager_table: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from vllm.model_executor.layers.attention import mla_attention
+
+    plugin(eager_table)
+    engine = start()
+    seen = []
+
+    def fail(*_: object, decode_threshold: int, **__: object) -> object:
+        seen.append(decode_threshold)
+        raise RuntimeError("no such luck")
+
+    monkeypatch.setattr(mla_attention, "split_decodes_and_prefills", fail)
+    with pytest.raises(RuntimeError):
+        engine.builder.build(0, engine.batch("4q32s256"))
+    assert seen == [32]
+    assert engine.builder.reorder_batch_threshold == 1
+
+
 def test_both_paths_give_the_same_result(plugin: Any, eager_table: Path) -> None:
     plugin(eager_table)
     engine = start()
     decode = engine.builder.build(0, engine.batch("4q32s256"))
-    engine.builder._threshold_is_free = False
+    engine.builder._thresholds = Thresholds(1, least=1)
     prefill = engine.builder.build(0, engine.batch("4q32s256"))
     assert prefill.num_prefills == 4
     torch.testing.assert_close(
@@ -458,9 +566,11 @@ def test_a_builder_with_a_threshold_gets_the_best_single_one(
     builder_cls = registry().TRITON_MLA.get_class().get_builder_cls()
     monkeypatch.setattr(builder_cls, "reorder_batch_threshold", 64)
     engine = start()
-    assert engine.builder.reorder_batch_threshold == 16
+    # Model runner V1 orders the batch by the attribute, on every rank alike.
+    assert engine.builder.reorder_batch_threshold == 64
     mixed = engine.builder.build(0, engine.batch("q40s128_2q8s128"))
     assert (mixed.num_decodes, mixed.num_prefills) == (2, 1)
+    assert engine.builder.reorder_batch_threshold == 64
 
 
 def test_a_threshold_never_falls_below_speculation(
@@ -468,7 +578,7 @@ def test_a_threshold_never_falls_below_speculation(
 ) -> None:
     plugin(eager_table)
     engine = start()
-    monkeypatch.setattr(engine.builder, "_least_threshold", 40)
+    monkeypatch.setattr(engine.builder._thresholds, "least", 40)
     choice = engine.deployment.lookups.eager(4, 32, 256)
     assert engine.builder._threshold(engine.batch("4q32s256"), choice) == 40
 
@@ -523,6 +633,24 @@ def test_the_cap_of_a_graph_is_the_same_at_every_replay(
     assert engine.builder.build(0, engine.batch("4q1s200")).decode.max_num_splits == 32
 
 
+def test_builders_that_vllm_drops_are_not_kept(
+    plugin: Any, flash_attn: list[int], write_table: WriteTable
+) -> None:
+    """It makes some to profile memory with, each with a workspace, and drops them."""
+    del flash_attn
+    plugin(write_table(cpu_header("FLASH_ATTN_MLA"), entry("2q1s128", Plan(num_kv_splits=8))))
+    engine = start("FLASH_ATTN_MLA", captures=(2, 4), max_cudagraph_capture_size=4)
+    for spec in ("2q1s128", "4q1s128"):
+        engine.builder.build_for_cudagraph_capture(engine.batch(spec, longest=4096))
+        engine.builder.build(0, engine.batch(spec))
+    counts, dropped = engine.deployment.counts, weakref.ref(engine.builder)
+    engine.builder = None
+    # Not by reference counts: vLLM's own builders have cycles.
+    gc.collect()
+    assert dropped() is None
+    assert counts.outcomes == {"hit": 1, "miss": 1}
+
+
 def test_flash_attn_gets_the_best_single_threshold(
     plugin: Any, flash_attn: list[int], write_table: WriteTable
 ) -> None:
@@ -534,12 +662,25 @@ def test_flash_attn_gets_the_best_single_threshold(
         )
     )
     engine = start("FLASH_ATTN_MLA")
-    assert engine.builder.reorder_batch_threshold == 32
+    assert engine.builder.reorder_batch_threshold == 512
+    mixed = engine.builder.build(0, engine.batch("q16s256_2q40s256"))
+    assert (mixed.num_decodes, mixed.num_prefills) == (1, 2)
+    # In V1's order of arrival: the last one was faster as a decode, and would not be one.
+    arrived = engine.batch("2q40s256_q16s256")
+    assert engine.builder.build(0, _in_order(arrived, (40, 16, 40))).num_prefills == 0
     uniform = engine.builder.build(0, engine.batch("4q64s256"))
     assert (uniform.num_decodes, uniform.num_prefills) == (0, 4)
     # A miss is vLLM's own threshold of 512.
     missed = engine.builder.build(0, engine.batch("4q64s2k"))
     assert (missed.num_decodes, missed.num_prefills) == (4, 0)
+    assert engine.builder.reorder_batch_threshold == 512
+
+
+def _in_order(batch: Any, query_lens: tuple[int, ...]) -> Any:
+    """``batch`` with its requests in another order, as far as a split looks."""
+    start = torch.tensor([0, *query_lens], dtype=torch.int32).cumsum(0, dtype=torch.int32)
+    batch.query_start_loc = batch.query_start_loc_cpu = start
+    return batch
 
 
 # CUTLASS_MLA's splits

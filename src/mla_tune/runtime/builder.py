@@ -2,6 +2,7 @@
 
 __all__ = ["TunedBuilder"]
 
+import copy
 import logging
 from typing import Any, ClassVar
 
@@ -11,8 +12,9 @@ from mla_tune.runtime.engine import captured_batches
 from mla_tune.runtime.fidelity import verified
 from mla_tune.runtime.log import logger, once
 from mla_tune.runtime.replay import STEPS_BETWEEN_LOOKS, Fields, Replay
-from mla_tune.runtime.single import best_prefill_backend, best_threshold
+from mla_tune.runtime.single import best_prefill_backend
 from mla_tune.runtime.step_choices import StepChoices
+from mla_tune.runtime.thresholds import Thresholds
 
 
 class TunedBuilder:
@@ -37,18 +39,17 @@ class TunedBuilder:
     _deployment: Deployment | None = None
     _choices: StepChoices | None = None
     _capturing = False
+    # While a batch size is captured that has been before: what it was captured with.
+    _captured_with: Replay | None = None
     _lookups_failed = False
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self._replays: dict[tuple[int, int], Replay] = {}
         self._most_decode_rows: int | None = None
         super().__init__(*args, **kwargs)
-        self._vllm_threshold: int = self.reorder_batch_threshold
-        self._least_threshold = 1
-        self._threshold_is_free = False
+        self._thresholds = Thresholds(self.reorder_batch_threshold, least=1)
         self._single_prefill: str | None = None
         try:
-            self._least_threshold = self._decode_query_len()
             self._start()
         except Exception as error:
             self._failed(error)
@@ -76,12 +77,11 @@ class TunedBuilder:
 
     def _decode_query_len(self) -> int:
         """1 + the draft tokens that vLLM lets take the decode path; 1 without speculation."""
-        before = self.reorder_batch_threshold
-        # vLLM's own rule, which differs between releases; it only sets this attribute.
-        self._init_reorder_batch_threshold(1, self._takes_many_tokens(), False)
-        floor: int = self.reorder_batch_threshold
-        self.reorder_batch_threshold = before
-        return floor
+        # vLLM's own rule, which differs between releases; it only sets this attribute. On a copy,
+        # because the builder's own is vLLM's at any time.
+        asked = copy.copy(self)
+        asked._init_reorder_batch_threshold(1, self._takes_many_tokens(), False)
+        return asked.reorder_batch_threshold
 
     def _takes_many_tokens(self) -> bool:
         """Whether the decode path takes requests of several tokens at all."""
@@ -94,25 +94,29 @@ class TunedBuilder:
         if lookups is None or lookups.eager_table is None:
             return
         entries = lookups.eager_table.entries
+        self._single_prefill = best_prefill_backend(entries)
         parallel = self.vllm_config.parallel_config
         # Microbatching decides by the runner's threshold which requests may read what others in
         # the step write (0.32 on), so the two must not differ.
-        self._threshold_is_free = self._takes_many_tokens() and not (
+        if not self._takes_many_tokens() or (
             getattr(parallel, "enable_dbo", False) or getattr(parallel, "use_ubatching", False)
-        )
-        self._single_prefill = best_prefill_backend(entries)
+        ):
+            return
+        thresholds = Thresholds(self._thresholds.vllm_own, self._decode_query_len())
+        thresholds.tune(entries)
         # Where vLLM's class says 1, its buffers and graphs are sized for that: such a builder
-        # gets a threshold only for a single step of uniform requests, never as a new default.
-        if self._threshold_is_free and type(self).reorder_batch_threshold > 1:
-            best = best_threshold(entries, self._vllm_threshold)
-            if best != self._vllm_threshold:
-                self.reorder_batch_threshold = max(best, self._least_threshold)
-                logger.info(
-                    "mla-tune: %s: threshold %d instead of %d for mixed batches",
-                    self.mla_tune_backend,
-                    self.reorder_batch_threshold,
-                    self._vllm_threshold,
-                )
+        # gets a threshold only for a single step of uniform requests.
+        if type(self).reorder_batch_threshold > 1:
+            varlen = self.query_len_support == type(self.query_len_support).VARLEN
+            thresholds.tune_mixed(entries, uniform_only=not varlen)
+        self._thresholds = thresholds
+        if thresholds.mixed != thresholds.vllm_own:
+            logger.info(
+                "mla-tune: %s: threshold %d instead of %d for mixed batches",
+                self.mla_tune_backend,
+                thresholds.mixed,
+                thresholds.vllm_own,
+            )
 
     def _prefill_names(self) -> None:
         """Make the prefill backends that the table can ask for, where the release has them."""
@@ -126,9 +130,6 @@ class TunedBuilder:
 
     def _failed(self, error: Exception) -> None:
         self._lookups_failed = True
-        self.reorder_batch_threshold = getattr(
-            self, "_vllm_threshold", self.reorder_batch_threshold
-        )
         if self._deployment is not None:
             self._deployment.counts.fallbacks += 1
         once(
@@ -141,12 +142,20 @@ class TunedBuilder:
     # Every step
 
     def build_for_cudagraph_capture(self, common_attn_metadata: Any) -> Any:
-        batch, self._capturing = common_attn_metadata, True
-        self._replays.pop((batch.num_reqs, batch.max_query_len), None)
+        """Build for a capture, or for a step that replays one without requests.
+
+        An idle data-parallel rank (0.32 on) builds each of its steps in here, to leave nothing of
+        the batch before in the buffers that the graph reads. The graph has frozen a choice by
+        then: it is asked for once.
+        """
+        batch, key = common_attn_metadata, _key(common_attn_metadata)
+        self._capturing, self._captured_with = True, self._replays.pop(key, None)
         try:
             return super().build_for_cudagraph_capture(batch)  # type: ignore[misc]
         finally:
-            self._capturing = False
+            if self._captured_with is not None:
+                self._replays.setdefault(key, self._captured_with)
+            self._capturing, self._captured_with = False, None
 
     def build(
         self, common_prefix_len: int, common_attn_metadata: Any, fast_build: bool = False
@@ -162,8 +171,9 @@ class TunedBuilder:
         metadata = super().build(common_prefix_len, batch, fast_build)  # type: ignore[misc]
         for name, value in replay.after:
             setattr(metadata, name, value)
-        replay.steps += 1
-        if replay.steps % replay.look_every == 0 or batch.max_seq_len > replay.longest_kv:
+        tally = replay.tally
+        tally.steps += 1
+        if tally.steps % replay.look_every == 0 or batch.max_seq_len > replay.longest_kv:
             self._look(replay, batch, metadata)
         return metadata
 
@@ -171,16 +181,15 @@ class TunedBuilder:
         """Build a step that is no replay, with what the tables say about it."""
         if self._choices is None:
             return super().build(common_prefix_len, batch, fast_build)  # type: ignore[misc]
-        threshold = self.reorder_batch_threshold
-        choice = self._chosen(batch)
         try:
+            choice = self._chosen(batch)
+            threshold = self.reorder_batch_threshold
             metadata = super().build(common_prefix_len, batch, fast_build)  # type: ignore[misc]
         finally:
-            failed = self._lookups_failed
-            self.reorder_batch_threshold = self._vllm_threshold if failed else threshold
+            self._put_back()
         try:
             if choice is not VLLM_OWN:
-                self._check_path(metadata, choice)
+                self._check_path(metadata, choice, threshold)
             elif metadata.num_decodes and not self._lookups_failed:
                 choice = self._choices.decodes(batch, metadata)
             after = self._after(metadata, choice)
@@ -198,26 +207,34 @@ class TunedBuilder:
         """Choose for ``batch``, and set what the choice needs while vLLM builds."""
         try:
             choice = self._choose(batch)
-            if self._threshold_is_free and choice is not VLLM_OWN:
-                self.reorder_batch_threshold = self._threshold(batch, choice)
             self._before(choice)
+            if not (self._capturing or self._lookups_failed):
+                self.reorder_batch_threshold = self._threshold(batch, choice)
             return choice
         except Exception as error:
             self._failed(error)
             return VLLM_OWN
 
+    def _put_back(self) -> None:
+        """Undo what was set for one build: between two, anybody may read the builder."""
+        self.reorder_batch_threshold = self._thresholds.vllm_own
+
     def _choose(self, batch: Any) -> Choice:
         assert self._choices is not None
+        if self._captured_with is not None:
+            return self._captured_with.choice
         if self._capturing:
             return self._choices.captured(batch)
         return VLLM_OWN if self._lookups_failed else self._choices.eager(batch)
 
     def _threshold(self, batch: Any, choice: Choice) -> int:
-        """The threshold for a uniform batch: the table's, else vLLM's own; never below 1+k."""
-        threshold = choice.threshold
-        if threshold is None or self._takes_too_many_rows(batch.num_actual_tokens):
-            return self._vllm_threshold
-        return max(threshold, self._least_threshold)
+        if choice is VLLM_OWN:
+            return self._thresholds.of_mixed(batch)
+        # Blocks of queries that see each other (0.33's drafts) were not measured.
+        unlike = getattr(batch, "causal", True) is False
+        if unlike or self._takes_too_many_rows(batch.num_actual_tokens):
+            return self._thresholds.vllm_own
+        return self._thresholds.of_uniform(batch, choice.threshold)
 
     def _takes_too_many_rows(self, rows: int) -> bool:
         return self._most_decode_rows is not None and rows > self._most_decode_rows
@@ -237,7 +254,7 @@ class TunedBuilder:
                 )
             if deployment.recorder is not None:
                 deployment.recorder.add_step("graph", choice.outcome, batch, metadata)
-            if replay.steps % STEPS_BETWEEN_LOOKS == 0:
+            if replay.tally.steps % STEPS_BETWEEN_LOOKS == 0:
                 deployment.counts.report()
         except Exception as error:
             self._failed(error)
@@ -271,22 +288,24 @@ class TunedBuilder:
         deployment = self._deployment
         assert deployment is not None
         look_every = STEPS_BETWEEN_LOOKS if deployment.recorder is None else 1
-        replay = Replay.of(choice, self._before_replay(choice), after, look_every)
-        self._replays[batch.num_reqs, batch.max_query_len] = replay
-        deployment.counts.watch(replay)
+        tally = deployment.counts.tally(choice.outcome)
+        replay = Replay.of(choice, self._before_replay(choice), after, look_every, tally)
+        self._replays[_key(batch)] = replay
 
-    def _check_path(self, metadata: Any, choice: Choice) -> None:
+    def _check_path(self, metadata: Any, choice: Choice, threshold: int) -> None:
         """Compare the path that a uniform batch has taken with the one its threshold means.
 
         A split count, where there is one as well, is compared where the kernel is launched.
         """
         if choice.checked or choice.threshold is None or choice.num_kv_splits is not None:
             return
-        if not self._threshold_is_free:
+        if threshold == self._thresholds.vllm_own or self._deployment is None:
             return
-        if self._takes_too_many_rows(metadata.num_actual_tokens) or self._deployment is None:
-            return
-        threshold = max(choice.threshold, self._least_threshold)
         wanted = "decode" if metadata.max_query_len <= threshold else "prefill"
         seen = "decode" if metadata.num_prefills == 0 else "prefill"
         verified(choice, "path", wanted, seen, self._deployment.counts)
+
+
+def _key(batch: Any) -> tuple[int, int]:
+    """What a decode graph is captured for: requests and query length."""
+    return batch.num_reqs, batch.max_query_len

@@ -1,15 +1,22 @@
 """How often the tables answered, for the log of a deployment."""
 
-__all__ = ["Counts"]
+__all__ = ["Counts", "Tally"]
 
 import atexit
 from collections import Counter
+from dataclasses import dataclass
 
 from mla_tune.runtime.log import logger
-from mla_tune.runtime.replay import Replay
 
 FIRST_REPORT = 256
 STEPS_BETWEEN_REPORTS = 64
+
+
+@dataclass(slots=True, eq=False)
+class Tally:
+    """How many steps of one outcome have replayed a graph."""
+
+    steps: int = 0
 
 
 class Counts:
@@ -18,13 +25,16 @@ class Counts:
     ``capped`` counts steps whose split count was lowered to fit the workspace, ``beyond`` graph
     steps with KV lengths past those that were measured, ``fallbacks`` failures in our own code,
     ``verified`` and ``not_applied`` the comparisons with what reached a kernel.
+
+    Lives as long as the process, so it holds numbers alone: neither builders, of which vLLM drops
+    those it profiles with, nor anything of a graph, which vLLM may build for any number of times.
     """
 
     def __init__(self, backend: str) -> None:
         self.backend = backend
         self.capped = self.beyond = self.fallbacks = self.verified = self.not_applied = 0
         self._looked_up: Counter[str] = Counter()
-        self._replays: list[Replay] = []
+        self._tallies: dict[str, Tally] = {}
         self._ticks = 0
         self._next_report = FIRST_REPORT
         atexit.register(self._report_last)
@@ -32,17 +42,17 @@ class Counts:
     @property
     def outcomes(self) -> Counter[str]:
         total = self._looked_up.copy()
-        for replay in self._replays:
-            total[replay.choice.outcome] += replay.steps
+        for outcome, tally in self._tallies.items():
+            total[outcome] += tally.steps
         return +total
 
     @property
     def steps(self) -> int:
         return self.outcomes.total()
 
-    def watch(self, replay: Replay) -> None:
-        """Let the steps of ``replay`` count; it counts them itself."""
-        self._replays.append(replay)
+    def tally(self, outcome: str) -> Tally:
+        """What the replays of graphs with this ``outcome`` count themselves in."""
+        return self._tallies.setdefault(outcome, Tally())
 
     def step(self, outcome: str) -> None:
         """Count a step that was looked up."""

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from mla_tune.knobs import Plan
+from mla_tune.runtime.carry_over import splits_carry_over
 from mla_tune.runtime.choice import Choice
 from mla_tune.runtime.counts import Counts
 from mla_tune.runtime.engine import engine_facts, refusal
@@ -15,9 +16,8 @@ from mla_tune.runtime.log import logger, once
 from mla_tune.runtime.lookups import Lookups
 from mla_tune.runtime.matching import EngineFacts, choose
 from mla_tune.runtime.recorder import Recorder
-from mla_tune.runtime.splits import default_splits, still_better
+from mla_tune.runtime.splits import default_splits
 from mla_tune.runtime.tables import LoadedTable
-from mla_tune.table import Header
 
 # What `registration` has loaded from MLA_TUNE_TABLES in this process.
 LOADED: list[LoadedTable] = []
@@ -64,27 +64,10 @@ class Deployment:
 
 
 def _graph_usable(plan: Plan, graph: LoadedTable | None, facts: EngineFacts) -> bool:
-    """Whether a plan that beat the table's frozen default also beats this engine's.
-
-    What vLLM freezes depends on max_model_len for TRITON_MLA (through the split formula) and for
-    CUTLASS_MLA (through the width of the block table, in a way only a measurement tells).
-    """
+    """Whether a plan that beat the table's frozen default also beats this engine's."""
     if plan.num_kv_splits is None or graph is None:
         return True
-    header: Header = graph.table.header
-    if facts.backend == "FLASH_ATTN_MLA":
-        # Without a bound (0) the kernel sizes its buffers at capture and its schedule at each
-        # step, from different lengths.
-        return plan.num_kv_splits > 0
-    if header.engine.max_model_len == facts.max_model_len:
-        return True
-    if facts.backend == "TRITON_MLA":
-        return still_better(
-            plan.num_kv_splits,
-            table_default=default_splits(header.engine.max_model_len, facts.sm_count),
-            engine_default=default_splits(facts.max_model_len, facts.sm_count),
-        )
-    return facts.backend != "CUTLASS_MLA"
+    return splits_carry_over(plan.num_kv_splits, graph.table.header, facts)
 
 
 def deployment_for(

@@ -27,32 +27,31 @@ class TunedFlashAttnMLAMetadataBuilder(TunedBuilder, VllmBuilder):  # type: igno
     mla_tune_backend = "FLASH_ATTN_MLA"
 
     max_num_splits: int
-    _schedule_decode: Any
     _cap: int | None = None
 
     def _start(self) -> None:
         self._vllm_max_num_splits = self.max_num_splits
-        # Exchanged on the instance: an override would cost every replay a call that passes on.
-        self._vllm_schedule_decode = self._schedule_decode
         super()._start()
 
     def _before(self, choice: Choice) -> None:
         super()._before(choice)
         self._cap = choice.num_kv_splits
         self.max_num_splits = self._vllm_max_num_splits
-        self._schedule_decode = (
-            self._vllm_schedule_decode if self._cap is None else self._schedule_capped
-        )
+        if self._cap is not None:
+            # On the instance, for this one build: an override would cost every replay a call that
+            # passes on, and a bound method kept anywhere would keep the builder alive.
+            self._schedule_decode = self._schedule_capped
+
+    def _put_back(self) -> None:
+        super()._put_back()
+        vars(self).pop("_schedule_decode", None)
 
     def _before_replay(self, choice: Choice) -> Fields:
         cap = choice.num_kv_splits
-        return (
-            ("max_num_splits", self._vllm_max_num_splits if cap is None else cap),
-            ("_schedule_decode", self._vllm_schedule_decode),
-        )
+        return (("max_num_splits", self._vllm_max_num_splits if cap is None else cap),)
 
     def _schedule_capped(self, **kwargs: Any) -> Any:
-        return self._vllm_schedule_decode(**kwargs | {"max_num_splits": self._cap})
+        return super()._schedule_decode(**kwargs | {"max_num_splits": self._cap})
 
     def _after(self, metadata: Any, choice: Choice) -> Fields:
         # What was built with, not what is known since: a mixed batch has been built with neither.

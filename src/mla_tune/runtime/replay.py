@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mla_tune.runtime.choice import Choice
+from mla_tune.runtime.counts import Tally
 from mla_tune.table import DEFAULT_WITHIN
 
 STEPS_BETWEEN_LOOKS = 256
@@ -26,7 +27,7 @@ class Replay:
             graph.
         longest_kv: the KV length beyond which the entry says nothing.
         look_every: after how many steps there is something else to do.
-        steps: how many steps there have been.
+        tally: the steps of its outcome, which a step adds itself to.
     """
 
     choice: Choice
@@ -34,9 +35,11 @@ class Replay:
     after: Fields
     longest_kv: float
     look_every: int
-    steps: int = 0
+    tally: Tally
 
     @classmethod
-    def of(cls, choice: Choice, before: Fields, after: Fields, look_every: int) -> "Replay":
+    def of(
+        cls, choice: Choice, before: Fields, after: Fields, look_every: int, tally: Tally
+    ) -> "Replay":
         longest = math.inf if choice.longest_kv is None else DEFAULT_WITHIN * choice.longest_kv
-        return cls(choice, before, after, longest, look_every)
+        return cls(choice, before, after, longest, look_every, tally)

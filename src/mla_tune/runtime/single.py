@@ -1,28 +1,35 @@
 """The best single value of a knob, for steps that no lookup can answer.
 
-A batch of several kinds of requests has no entry of its own, and a model runner may read a
-threshold only once. One value then has to serve them all, and it must not make any measured
-shape slower than vLLM's own value does.
+A batch of several kinds of requests has no entry of its own. One value has to serve them all, and
+it must not make any measured shape slower than vLLM's own value does, nor send a request to a
+kernel that has not been tried with its like.
 """
 
 __all__ = ["best_prefill_backend", "best_threshold"]
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
-from mla_tune.knobs import Plan
+from mla_tune.runtime.decode_lengths import DecodeLengths, threshold_meant
 from mla_tune.shapes import Workload
 from mla_tune.table import Entry
 
 
-def best_threshold(entries: Iterable[Entry], vllm_own: int) -> int:
+def best_threshold(entries: Sequence[Entry], vllm_own: int) -> int:
     """The threshold with the least weighted latency among those that leave no entry worse.
 
     Each entry was measured on the path (decode or prefill) of its plan, of the plans tied with
-    it and of the default; a threshold that sends it down any other path is out.
+    it and of the default; a threshold that sends it down any other path is out. So is one above
+    vLLM's own, unless entries have tried the decode path at every query length in between, with
+    context and without: see `DecodeLengths`.
     """
+    decoded = DecodeLengths.of(entries, vllm_own)
     extends = [_Extend.of(entry, vllm_own) for entry in entries]
     known = [extend for extend in extends if extend is not None]
-    candidates = {vllm_own}.union(*(extend.thresholds for extend in known))
+    candidates = {
+        threshold
+        for threshold in {vllm_own}.union(*(extend.thresholds for extend in known))
+        if threshold <= vllm_own or decoded.cover(vllm_own + 1, threshold)
+    }
     costs = {threshold: sum(extend.cost(threshold) for extend in known) for threshold in candidates}
     best = min(costs.values())
     # vLLM's own wins a tie, then the value next to it.
@@ -50,7 +57,7 @@ class _Extend:
         if not shape.is_uniform or shape.max_query_len == 1:
             return None
         plans = [entry.plan, *entry.ties]
-        set_by = [_threshold(plan, entry, vllm_own) for plan in plans]
+        set_by = [threshold_meant(plan, entry, vllm_own) for plan in plans]
         thresholds = {threshold for threshold in set_by if threshold is not None}
         if not thresholds:
             return None
@@ -58,16 +65,6 @@ class _Extend:
 
     def cost(self, threshold: int) -> float:
         return self._latency.get(self._query_len <= threshold, float("inf"))
-
-
-def _threshold(plan: Plan | None, entry: Entry, vllm_own: int) -> int | None:
-    """The threshold a plan means; None where the knob made no difference to it."""
-    if plan is not None:
-        return plan.reorder_batch_threshold
-    default = entry.default_plan
-    if default is not None and default.reorder_batch_threshold is None:
-        return None
-    return default.reorder_batch_threshold if default is not None else vllm_own
 
 
 def best_prefill_backend(entries: Iterable[Entry]) -> str | None:
