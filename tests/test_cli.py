@@ -227,7 +227,7 @@ BAD_FILES = {
     "zero count": (MODEL + "batch_specs: [0q1s1k]\n", [":2:", "'0q1s1k'", "zero"]),
     "negative": (MODEL + "batch_specs: [q1]\nbatch_sizes: [-3]\n", [":3: batch_sizes.0", "-3"]),
     "duplicate": (MODEL + "batch_specs: [q1s1k, q1s1024]\n", ["'q1s1k' stands twice", "remove"]),
-    "unknown model": ("model: kimi-k3\nbatch_specs: [q1]\n", [":1:", "'kimi-k3'", "'kimi-k2'?"]),
+    "unknown model": ("model: kimik2\nbatch_specs: [q1]\n", [":1:", "'kimik2'", "'kimi-k2'?"]),
 }
 
 

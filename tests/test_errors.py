@@ -51,3 +51,12 @@ def test_exit_codes(kind, code):
 def test_the_nearest_name_is_suggested_and_a_far_one_is_not():
     assert nearest_hint("batch_spec", ["batch_specs", "model"]) == "did you mean 'batch_specs'?"
     assert nearest_hint("zzz", ["batch_specs", "model"]) == ""
+    assert nearest_hint("triton", ["triton_mla"]) == "did you mean 'triton_mla'?"
+
+
+@pytest.mark.parametrize(
+    "value", ["fp8_e5m2", "nvfp4", "int8", "kimi-k3", "AITER_MLA", "CUDNN_MLA"]
+)
+def test_the_right_name_of_another_thing_is_no_misspelling(value):
+    known = ["fp8_e4m3", "fp8", "bfloat16", "kimi-k2", "TRITON_MLA", "CUTLASS_MLA"]
+    assert nearest_hint(value, known) == ""

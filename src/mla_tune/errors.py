@@ -100,6 +100,14 @@ def _rebuild_plan_failure(
 
 
 def nearest_hint(value: str, known: Iterable[str]) -> str:
-    """Return ``"did you mean X?"`` for the closest known name, or an empty string."""
-    close = difflib.get_close_matches(value, list(known), n=1, cutoff=0.5)
+    """Return ``"did you mean X?"`` where ``value`` looks like a misspelt X, or an empty string.
+
+    Names that differ in a digit are names of two things: fp8_e5m2 is no misspelt fp8_e4m3.
+    """
+    alike = [name for name in known if _digits(name) == _digits(value)]
+    close = difflib.get_close_matches(value, alike, n=1, cutoff=0.75)
     return f"did you mean {close[0]!r}?" if close else ""
+
+
+def _digits(name: str) -> list[str]:
+    return [character for character in name if character.isdigit()]

@@ -133,6 +133,10 @@ BAD = {
     ),
     "unknown model": ("model: deepsek-v3\nbatch_specs: [q1]\n", "did you mean 'deepseek-v3'?"),
     "unknown dtype": (HEAD + "kv_cache_dtype: fp9\nbatch_specs: [q1]\n", "'fp9'"),
+    "a dtype of vLLM's": (
+        HEAD + "kv_cache_dtype: [auto, fp8_e5m2]\nbatch_specs: [q1]\n",
+        ":2: no MLA backend is tuned for vLLM's KV cache dtype 'fp8_e5m2'",
+    ),
     "unknown mode": (HEAD + "engine: {modes: gaph}\nbatch_specs: [q1]\n", "unknown mode 'gaph'"),
     "bad spec": (HEAD + "batch_specs:\n  - q1\n  - 8x1\n", ":4: batch spec '8x1'"),
     "KV below query": (HEAD + "batch_specs: [q64s32]\n", "KV length 32 below its query length 64"),

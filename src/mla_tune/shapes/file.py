@@ -15,6 +15,7 @@ from mla_tune.shapes.batch import MOST_REQUESTS, BatchShape, Case, RequestGroup,
 from mla_tune.shapes.model import PRESETS, MlaDimensions
 from mla_tune.shapes.sections import (
     KV_CACHE_DTYPES,
+    OTHER_KV_CACHE_DTYPES,
     VLLM_MODEL_KEYS,
     VLLM_ONLY_KEYS,
     EngineSection,
@@ -73,13 +74,7 @@ def load_shapes(path: Path) -> ShapesFile:
                 remedy="raise max_model_len or leave out the longer shapes",
             )
         max_model_len = longest
-    for dtype in section.kv_cache_dtype:
-        if dtype not in KV_CACHE_DTYPES:
-            raise InputError(
-                f"{document.where(('kv_cache_dtype',))}: unknown KV cache dtype {dtype!r}",
-                valid=", ".join(KV_CACHE_DTYPES),
-                remedy=nearest_hint(dtype, KV_CACHE_DTYPES),
-            )
+    _check_dtypes(document, section.kv_cache_dtype)
     return ShapesFile(
         path=path,
         whole_model=model,
@@ -92,6 +87,21 @@ def load_shapes(path: Path) -> ShapesFile:
         backends=tuple(dict.fromkeys(_listed_backends(section))),
         notices=(*notices, *model_notices),
     )
+
+
+def _check_dtypes(document: Document, dtypes: list[str]) -> None:
+    for dtype in dtypes:
+        if dtype in KV_CACHE_DTYPES:
+            continue
+        where, valid = document.where(("kv_cache_dtype",)), ", ".join(KV_CACHE_DTYPES)
+        if dtype in OTHER_KV_CACHE_DTYPES:
+            what = f"{where}: no MLA backend is tuned for vLLM's KV cache dtype {dtype!r}"
+            raise InputError(what, valid=valid)
+        raise InputError(
+            f"{where}: unknown KV cache dtype {_shortened(dtype)}",
+            valid=valid,
+            remedy=nearest_hint(dtype, KV_CACHE_DTYPES),
+        )
 
 
 def _listed_backends(section: ShapesSection) -> list[str]:

@@ -3,6 +3,7 @@
 __all__ = [
     "KV_CACHE_DTYPES",
     "MODES",
+    "OTHER_KV_CACHE_DTYPES",
     "VLLM_MODEL_KEYS",
     "VLLM_ONLY_KEYS",
     "EngineSection",
@@ -23,6 +24,13 @@ from mla_tune.shapes.batch import MOST_REQUESTS, parse_size
 
 MODES = ("eager", "graph")
 KV_CACHE_DTYPES = ("auto", "bfloat16", "fp8", "fp8_e4m3", "fp8_ds_mla")
+# The others of vLLM 0.33's `CacheDType`: spelt right, but no backend here measures them.
+OTHER_KV_CACHE_DTYPES = (
+    *("float16", "fp8_e5m2", "fp8_inc", "nvfp4_ds_mla", "nvfp4", "nvfp4_4over6"),
+    *("turboquant_k8v4", "turboquant_4bit_nc", "turboquant_k3v4_nc", "turboquant_3bit_nc"),
+    *("octave_k3v4", "octave_k3v3", "octave_k3v3_compact", "ultraquant_4bit"),
+    *("int4_per_token_head", "int8_per_token_head", "fp8_per_token_head"),
+)
 
 # Keys of vLLM's benchmarks/attention_benchmarks/configs/*.yaml that have no meaning here.
 VLLM_ONLY_KEYS = {
