@@ -8,10 +8,15 @@ Both may be run again at any time; what is installed already is not installed tw
 """
 
 import hashlib
+import os
 import subprocess
 import sys
+import tempfile
+import time
 import venv
+from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 ROOT = Path(__file__).resolve().parent.parent
 VENV = ROOT / ".venv"
@@ -19,6 +24,44 @@ PYTHON = VENV / "bin" / "python"
 # vLLM's wheel brings these, built for CUDA; with a CPU build of torch they fail to import,
 # and vLLM does without them.
 CUDA_ONLY = ["torchvision", "torchaudio", "torchcodec"]
+# The release that is developed against. It asks for torch 2.14; over 2.13 and what the release in
+# constraints.txt has brought, its builders and Triton kernels run.
+NEWEST_VLLM = "0.33.0"
+NEWEST = VENV / f"vllm-{NEWEST_VLLM}"
+
+SECONDS_BETWEEN_SIGNS = 10.0
+
+
+@dataclass
+class Job:
+    """A command, with what it prints kept until it is done."""
+
+    name: str
+    command: tuple[str | Path, ...]
+    environment: dict[str, str]
+
+    def start(self) -> None:
+        self._began = time.monotonic()
+        self._output: IO[str] = tempfile.TemporaryFile("w+")  # noqa: SIM115 - read when it ends
+        command = [str(part) for part in self.command]
+        self._process = subprocess.Popen(
+            command,
+            cwd=ROOT,
+            env={**os.environ, **self.environment},
+            stdout=self._output,
+            stderr=subprocess.STDOUT,
+        )
+        print(f"+ {self.name}: {' '.join(command)}", flush=True)
+
+    def ended(self) -> bool:
+        return self._process.poll() is not None
+
+    def report(self) -> bool:
+        """Print what the command printed. Returns whether it succeeded."""
+        self._output.seek(0)
+        spent_s = time.monotonic() - self._began
+        print(f"--- {self.name}, {spent_s:.0f} s", self._output.read(), sep="\n", flush=True)
+        return self._process.returncode == 0
 
 
 def run(*command: str | Path) -> None:
@@ -28,25 +71,66 @@ def run(*command: str | Path) -> None:
         sys.exit(done.returncode)
 
 
-def install(extras: str, drop: list[str]) -> None:
+def run_in_pairs(jobs: list[Job]) -> None:
+    """Run ``jobs`` two at a time, and leave if one fails."""
+    waiting, running, failed = list(jobs), list[Job](), list[str]()
+    while waiting or running:
+        while waiting and len(running) < 2:
+            running.append(waiting.pop(0))
+            running[-1].start()
+        time.sleep(0.2)
+        for job in [job for job in running if job.ended()]:
+            running.remove(job)
+            if not job.report():
+                failed.append(job.name)
+    if failed:
+        sys.exit(f"failed: {', '.join(failed)}")
+
+
+def pip(*arguments: str | Path) -> None:
+    """Run pip, with a sign of life instead of a line for each package."""
+    command = [str(part) for part in (PYTHON, "-m", "pip", *arguments)]
+    print("+", *command, flush=True)
+    began = last = time.monotonic()
+    found = 0
+    environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
+    with subprocess.Popen(
+        command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            found += line.startswith("Collecting ")
+            if line.startswith("Installing "):
+                print(f"  installing {found} packages", flush=True)
+            elif time.monotonic() - last > SECONDS_BETWEEN_SIGNS:
+                last = time.monotonic()
+                print(f"  {found} packages found, {last - began:.0f} s", flush=True)
+    print(f"  done in {time.monotonic() - began:.0f} s", flush=True)
+    if process.returncode:
+        sys.exit(process.returncode)
+
+
+def install(extras: str) -> None:
     """Install the checkout, unless the same was installed before."""
-    inputs = [ROOT / "pyproject.toml", ROOT / "constraints.txt"]
+    inputs = [ROOT / "pyproject.toml", ROOT / "constraints.txt", Path(__file__)]
     state = hashlib.sha256(b"".join(path.read_bytes() for path in inputs)).hexdigest()
     marker = VENV / f".installed{extras}"
     if marker.exists() and marker.read_text() == state:
         return
     if not PYTHON.exists():
         venv.create(VENV, with_pip=True)
-    pip: list[str | Path] = [PYTHON, "-m", "pip"]
-    run(*pip, "install", "--quiet", "--constraint", "constraints.txt", "--editable", f".{extras}")
-    if drop:
-        run(*pip, "uninstall", "--quiet", "--yes", *drop)
+    pip("install", "--constraint", "constraints.txt", "--editable", f".{extras}")
+    if "vllm" in extras:
+        pip("uninstall", "--yes", *CUDA_ONLY)
+        if not NEWEST.exists():
+            wanted = f"vllm=={NEWEST_VLLM}"
+            pip("install", "--no-deps", "--no-compile", "--target", NEWEST, wanted)
     marker.write_text(state)
 
 
 def quickstart() -> None:
     """Tune the portable backend for the example file."""
-    install("", [])
+    install("")
     run(
         VENV / "bin" / "mla-tune",
         *("--backend", "TORCH_MLA", "--shapes", "examples/shapes.yaml"),
@@ -56,14 +140,33 @@ def quickstart() -> None:
 
 def test() -> None:
     """Lint, type-check and test."""
-    install("[dev,vllm]", CUDA_ONLY)
+    install("[dev,vllm]")
     run(PYTHON, "-m", "ruff", "check", ".")
     run(PYTHON, "-m", "ruff", "format", "--check", ".")
     run(PYTHON, "-m", "mypy")
-    run(PYTHON, "-m", "pytest", "-m", "not vllm")
+    run(PYTHON, "-m", "pytest", "-m", "not vllm", "-n", "2", "--durations", "10")
     # Each in a process of its own: vLLM and Triton read their environment once, at import.
-    run(PYTHON, "-m", "pytest", "-m", "vllm", "tests/backends")
-    run(PYTHON, "-m", "pytest", "-m", "vllm", "tests/runtime")
+    older = older_vllm()
+    run_in_pairs(
+        [
+            contract_tests("tests/backends", NEWEST_VLLM),
+            contract_tests("tests/runtime", NEWEST_VLLM),
+            contract_tests("tests/runtime", older),
+        ]
+    )
+
+
+def older_vllm() -> str:
+    """The release in constraints.txt."""
+    lines = (ROOT / "constraints.txt").read_text().splitlines()
+    return next(line.removeprefix("vllm==") for line in lines if line.startswith("vllm=="))
+
+
+def contract_tests(folder: str, release: str) -> Job:
+    """The tests of ``folder`` on a release of vLLM, which tests/conftest.py makes sure of."""
+    path = {"PYTHONPATH": str(NEWEST)} if release == NEWEST_VLLM else {}
+    command = (PYTHON, "-m", "pytest", "-m", "vllm", folder, "--durations", "5")
+    return Job(f"{folder}, vLLM {release}", command, {**path, "MLA_TUNE_TESTS_VLLM": release})
 
 
 COMMANDS = {"quickstart": quickstart, "test": test}

@@ -1,5 +1,6 @@
 """Fixtures that several test files share."""
 
+import importlib.metadata
 import os
 
 # Two threads of a test beside a worker of the same machine measure each other.
@@ -14,6 +15,25 @@ from mla_tune.device_lock import FOLDER_VARIABLE
 # Torch and the file system are shared with whatever else the machine does.
 settings.register_profile("mla-tune", deadline=None, max_examples=60)
 settings.load_profile("mla-tune")
+
+
+def pytest_configure(config):
+    """Say which vLLM is tested, and refuse another than the one that was asked for."""
+    del config
+    wanted = os.environ.get("MLA_TUNE_TESTS_VLLM")
+    if wanted is not None and installed_vllm() != wanted:
+        pytest.exit(f"the tests are for vLLM {wanted}, found {installed_vllm()}", returncode=4)
+
+
+def pytest_report_header():
+    return f"vLLM: {installed_vllm()}"
+
+
+def installed_vllm():
+    try:
+        return importlib.metadata.version("vllm")
+    except importlib.metadata.PackageNotFoundError:
+        return "none"
 
 
 @pytest.fixture(scope="session", autouse=True)
