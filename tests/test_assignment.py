@@ -6,6 +6,8 @@ import pytest
 
 from fake_device import ENVIRONMENT, GIB
 from mla_tune.assignment import Planner, check_output, table_path
+from mla_tune.backends import get_backend
+from mla_tune.backends import vllm_compat as compat
 from mla_tune.errors import InputError, UnavailableError
 from mla_tune.shapes.file import load_shapes
 from mla_tune.table import Header, TableFile, merge
@@ -50,6 +52,25 @@ def test_what_a_backend_does_not_have_is_named_and_skipped(planned):
 def test_when_nothing_is_left_the_file_is_refused(planned):
     with pytest.raises(InputError, match="nothing to tune for TORCH_MLA"):
         planned("batch_specs: [q1]\nengine: {modes: graph}\n", "TORCH_MLA")
+
+
+@pytest.fixture
+def graphs_run(monkeypatch):
+    """A GPU on which FLASH_ATTN_MLA's graphs could be captured."""
+    backend = get_backend("FLASH_ATTN_MLA")
+    monkeypatch.setattr(type(backend), "unavailable", lambda *_: None)
+    monkeypatch.setattr(compat, "release", lambda: (0, 32, 0))
+
+
+@pytest.mark.usefixtures("graphs_run")
+def test_a_ragged_decode_batch_is_not_tuned_for_graphs_which_could_never_look_it_up(planned):
+    text = "batch_specs: [8q1s1k, q1s32k_7q1s512]\nengine: {modes: [graph, eager]}\n"
+    assignments, skipped = planned(text, "FLASH_ATTN_MLA")
+    found = {a.setup.mode: [str(w) for w in a.workloads] for a in assignments}
+    assert found == {"graph": ["8q1s1k"], "eager": ["8q1s1k", "q1s32k_7q1s512"]}
+    assert any("1 skipped (q1s32k_7q1s512): a graph's entry is found by" in s for s in skipped)
+    with pytest.raises(InputError, match="nothing to tune for FLASH_ATTN_MLA"):
+        planned("batch_specs: [q1s32k_7q1s512]\nengine: {modes: graph}\n", "FLASH_ATTN_MLA")
 
 
 def test_backends_of_the_file_that_do_not_run_here_are_named_and_skipped(planned):

@@ -145,7 +145,7 @@ class TestModes:
         assert backend.knobs == ("reorder_batch_threshold", "num_kv_splits", "prefill_backend")
         assert backend.supports("graph", BatchShape.parse("8q2s1k")) is None
 
-    @pytest.mark.parametrize("spec", ["2q2_8q1s1k", "8q256s1k", "1024q1s1k"])
+    @pytest.mark.parametrize("spec", ["2q2_8q1s1k", "8q256s1k", "1024q1s1k", "q1s32k_7q1s512"])
     def test_what_no_graph_covers(self, spec):
         backend = get_backend("FLASH_ATTN_MLA")
         shape = BatchShape.parse(spec)

@@ -97,7 +97,8 @@ class VllmBackend:
     def supports(self, mode: str, shape: BatchShape) -> str | None:
         """Why ``shape`` cannot be tuned in ``mode``, or None when it can.
 
-        Any batch runs eagerly; captured are decode batches of one query length.
+        Any batch runs eagerly; captured are decode batches of one query length, and tuned for
+        graphs are those of one KV length.
         """
         if mode not in self.modes:
             return f"{self.name} of this vLLM is not captured into CUDA graphs"
@@ -105,6 +106,9 @@ class VllmBackend:
             return None
         if not shape.is_uniform:
             return "CUDA graphs are captured for one query length at a time"
+        if len(shape.groups) > 1:
+            # A replay is looked up by its graph's batch size, which says nothing of such lengths.
+            return "a graph's entry is found by batch size, for requests of one KV length each"
         if shape.is_pure_prefill and shape.max_query_len > 1:
             return "a prefill without context is never captured"
         longest = LONGEST_CAPTURED_QUERY if compat.decodes_uniform(self.name) else 1
