@@ -3,6 +3,7 @@ import json
 import os
 import random
 import signal
+import time
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from mla_tune.campaign import Campaign
 from mla_tune.errors import EnvironmentFailure, UnavailableError, WorkloadFailure
 from mla_tune.shapes import MlaDimensions
 from mla_tune.study import Journal, Policy
-from mla_tune.table import Header, Table, TableFile, store
+from mla_tune.table import Header, Table, TableFile, publication
 from mla_tune.tuner import Settings, SilentObserver
 
 LATENCIES = {DEFAULT: 100.0, splits(1): 150.0, splits(2): 90.0, splits(8): 70.0, splits(16): 98.0}
@@ -43,6 +44,10 @@ class SilentReporter(SilentObserver):
     def failed(self, assignment, workload, error):
         del assignment
         self.errors.append((str(workload), error))
+
+    def unpublished(self, assignment, entries, error):
+        del assignment
+        self.errors += [(entry.shape, error) for entry in entries]
 
 
 def assignment(folder: Path, heads: int = 2, workloads=WORKLOADS) -> Assignment:
@@ -134,14 +139,14 @@ def test_a_session_that_cannot_be_built_leaves_the_other_tables_to_be_tuned(tmp_
 
 
 def full_disk_for_tables(monkeypatch, only_for=lambda _text: True):
-    write = store.write_atomically
+    write = publication.write_atomically
 
     def write_or_not(path, text):
         if only_for(text):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         write(path, text)
 
-    monkeypatch.setattr(store, "write_atomically", write_or_not)
+    monkeypatch.setattr(publication, "write_atomically", write_or_not)
 
 
 def test_a_full_disk_at_a_table_costs_no_verdict(tmp_path, monkeypatch):
@@ -162,6 +167,44 @@ def test_a_disk_full_for_a_while_leaves_what_was_written_whole(tmp_path, monkeyp
         run(tmp_path, bench())
     entries = TableFile.load(tmp_path / "heads=2.yaml").entries
     assert [entry.shape for entry in entries] == ["8q1s1k"]
+
+
+def test_what_is_decided_between_two_writes_is_on_disk_when_the_run_is_interrupted(
+    tmp_path, monkeypatch
+):
+    write = publication.write_atomically
+    written = []
+
+    def slow(path, text):
+        written.append(text)
+        time.sleep(0.2)  # the next write is due in four seconds
+        write(path, text)
+
+    def interrupt(what):
+        if what == "load 8q1s8k":
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(publication, "write_atomically", slow)
+    workloads = [workload(f"8q1s{k}k") for k in (1, 2, 4, 8)]
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path, bench(before=interrupt), [assignment(tmp_path, workloads=workloads)])
+    assert len(written) == 2
+    entries = TableFile.load(tmp_path / "heads=2.yaml").entries
+    assert [entry.shape for entry in entries] == ["8q1s1k", "8q1s2k", "8q1s4k"]
+
+
+def test_a_table_that_breaks_during_a_run_costs_itself_and_no_other(tmp_path):
+    two, four = (assignment(tmp_path, heads) for heads in (2, 4))
+
+    def broken(what):
+        if what == "load 8q1s1k":
+            two.path.write_text("entries: [")
+
+    campaign = run(tmp_path, bench(before=broken), [two, four])
+    assert [name for name, _ in campaign.failures] == ["heads=2: 8q1s1k", "heads=2: 8q1s2k"]
+    assert "heads=2.yaml" in campaign.failures[0][1].what
+    assert two.path.read_text() == "entries: ["
+    assert len(TableFile.load(four.path).entries) == 2
 
 
 def test_a_full_disk_under_the_study_ends_the_run_and_loses_no_finished_trial(

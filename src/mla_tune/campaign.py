@@ -10,11 +10,11 @@ from typing import Protocol
 
 from mla_tune.assignment import Assignment
 from mla_tune.bench import Bench
-from mla_tune.errors import EnvironmentFailure, MlaTuneError, UnavailableError, WorkloadFailure
+from mla_tune.errors import MlaTuneError, UnavailableError, WorkloadFailure
 from mla_tune.quarantine import Quarantine, Ward
 from mla_tune.shapes import Workload
 from mla_tune.study import Journal
-from mla_tune.table import Entry, TableFile, merge
+from mla_tune.table import Entry, Publication, TableFile
 from mla_tune.tuner import Observer, Settings, Tuner
 
 
@@ -26,6 +26,9 @@ class Reporter(Observer, Protocol):
     def started(self, assignment: Assignment, workload: Workload) -> None: ...
     def decided(self, assignment: Assignment, workload: Workload, entry: Entry) -> None: ...
     def failed(self, assignment: Assignment, workload: Workload, error: MlaTuneError) -> None: ...
+    def unpublished(
+        self, assignment: Assignment, entries: Sequence[Entry], error: MlaTuneError
+    ) -> None: ...
 
 
 @dataclass
@@ -48,7 +51,10 @@ class Campaign:
     failures: list[tuple[str, MlaTuneError]] = field(default_factory=list)
 
     def run(self, assignments: Sequence[Assignment]) -> None:
-        """Tune everything, writing each entry to its table as soon as it is decided.
+        """Tune everything, writing entries to their tables as they are decided.
+
+        Each is in the study at once, and in its table when writing that is due (`Publication`), at
+        the latest when the table is done or the run is interrupted.
 
         What could not be tuned ends up in `failures`; the rest goes on.
 
@@ -76,6 +82,7 @@ class Campaign:
             software_digest=environment.software_digest,
         )
         tuner = Tuner(self.bench, journal, quarantine, ward, self.settings, self.reporter)
+        publishing = _Publishing(self, assignment)
         opened, entry = False, None
         try:
             for workload in assignment.workloads:
@@ -89,18 +96,11 @@ class Campaign:
                     # A session that cannot be built costs its own table, not those of the others.
                     self._failed(assignment, workload, error)
                 else:
-                    self._publish(assignment, workload, entry)
+                    self.reporter.decided(assignment, workload, entry)
+                    publishing.add(entry)
         finally:
             journal.close()
-
-    def _publish(self, assignment: Assignment, workload: Workload, entry: Entry) -> None:
-        """Write an entry; a full disk costs no verdict, since the study has it already."""
-        try:
-            merge(assignment.path, assignment.header, [entry])
-        except EnvironmentFailure as error:
-            self._failed(assignment, workload, error)
-        else:
-            self.reporter.decided(assignment, workload, entry)
+            publishing.finish()
 
     def _failed(self, assignment: Assignment, workload: Workload, error: MlaTuneError) -> None:
         self.failures.append((f"{assignment.path.stem}: {workload}", error))
@@ -114,6 +114,34 @@ class Campaign:
         if self.replace and old.header.first_difference(assignment.header):
             assignment.path.rename(_free_name(assignment.path))
         return {entry.shape: entry for entry in old.entries}
+
+
+class _Publishing:
+    """The decided entries of one table that are still to be written to it."""
+
+    def __init__(self, campaign: Campaign, assignment: Assignment) -> None:
+        self._campaign = campaign
+        self._assignment = assignment
+        self._publication = Publication(assignment.path, assignment.header)
+        self._waiting: list[Entry] = []
+
+    def add(self, entry: Entry) -> None:
+        """Write an entry, with those that wait, where that is due."""
+        self._waiting.append(entry)
+        if self._publication.is_due:
+            self.finish()
+
+    def finish(self) -> None:
+        """Write what waits. A full disk costs no verdict, since the study has it already."""
+        entries, self._waiting = self._waiting, []
+        if not entries:
+            return
+        try:
+            self._publication.write(entries)
+        except MlaTuneError as error:
+            name = self._assignment.path.stem
+            self._campaign.failures += [(f"{name}: {entry.shape}", error) for entry in entries]
+            self._campaign.reporter.unpublished(self._assignment, entries, error)
 
 
 def _free_name(path: Path) -> Path:

@@ -107,6 +107,23 @@ class TerminalReporter:
             f"{self._current}: {error}", style="red", highlight=False, markup=False, soft_wrap=True
         )
 
+    def unpublished(
+        self, assignment: Assignment, entries: Sequence[Entry], error: MlaTuneError
+    ) -> None:
+        lost = {entry.shape for entry in entries}
+        self._decided = [
+            (owner, entry)
+            for owner, entry in self._decided
+            if owner is not assignment or entry.shape not in lost
+        ]
+        self._console.print(
+            f"{len(entries)} decided batch shapes are not in their table: {error}",
+            style="red",
+            highlight=False,
+            markup=False,
+            soft_wrap=True,
+        )
+
     def _show(self, state: str) -> None:
         self._progress.update(
             self._task, description=self._current, state=state + self._time_left()

@@ -12,10 +12,13 @@ from mla_tune.document import Document
 from mla_tune.errors import EnvironmentFailure, InputError
 from mla_tune.knobs import Plan
 from mla_tune.shapes import BatchShape, MlaDimensions, RequestGroup
-from mla_tune.table import CaseResult, Entry, Header, Speedup, TableFile, merge, store
-from mla_tune.table.store import TABLE, _merged_text
+from mla_tune.table import CaseResult, Entry, Header, Speedup, TableFile, merge, publication
+from mla_tune.table.layout import Layout
+from mla_tune.table.publication import _merged
+from mla_tune.table.store import TABLE
 
 HEADER = Header.of(ENVIRONMENT, "TORCH_MLA", MlaDimensions(2), "auto", "eager", 4096)
+PATH = Path("t.yaml")
 NO_SPEEDUP = Speedup(median=1.0, low=1.0, high=1.0)
 
 plans = st.none() | st.builds(
@@ -62,11 +65,11 @@ def entry(shape: str, latency_us: float = 10.0, **more) -> Entry:
 
 def merged(text: str, new: list[Entry]) -> str:
     """What a table of ``text`` becomes ('' for none)."""
-    return _merged_text(read(text) if text else None, HEADER, new)
+    return _merged(PATH, read(text) if text else None, HEADER, new).document.text
 
 
 def read(text: str) -> TableFile:
-    return TableFile.from_document(Document.parse(Path("t.yaml"), text, TABLE))
+    return TableFile.from_document(Document.parse(PATH, text, TABLE))
 
 
 def by_shape(found) -> dict[str, Entry]:
@@ -135,7 +138,7 @@ def test_merging_nothing_new_changes_no_byte_of_a_readers_table(table):
 
 
 def _blocks(file: TableFile) -> dict[str, str]:
-    return dict(zip((e.shape for e in file.entries), file.layout.blocks, strict=True))
+    return dict(zip((e.shape for e in file.entries), Layout.of(file).blocks, strict=True))
 
 
 def test_a_comment_above_an_entry_stays_when_the_entry_before_it_changes():
@@ -294,7 +297,7 @@ def test_a_table_locked_for_too_long_is_an_error_that_names_the_lock(tmp_path, m
         del timeout
         return FileLock(lock_path, timeout=0)
 
-    monkeypatch.setattr(store, "FileLock", impatient)
+    monkeypatch.setattr(publication, "FileLock", impatient)
     held = FileLock(tmp_path / ".t.yaml.lock", is_singleton=False)
     with held, pytest.raises(EnvironmentFailure) as caught:
         merge(path, HEADER, [])

@@ -7,6 +7,7 @@ __all__ = [
     "Entry",
     "Header",
     "Lookup",
+    "Publication",
     "Speedup",
     "Table",
     "TableFile",
@@ -15,5 +16,6 @@ __all__ = [
 ]
 
 from mla_tune.table.lookup import DEFAULT_WITHIN, Lookup, Table
+from mla_tune.table.publication import Publication, merge
 from mla_tune.table.schema import SCHEMA_VERSION, CaseResult, Entry, Header, Speedup
-from mla_tune.table.store import TableFile, check_mergeable, merge
+from mla_tune.table.store import TableFile, check_mergeable

@@ -6,7 +6,8 @@ import itertools
 import textwrap
 from dataclasses import dataclass
 
-from mla_tune.document import Document, Location
+from mla_tune.document import Location
+from mla_tune.table.store import TableFile
 
 
 @dataclass(frozen=True)
@@ -30,11 +31,12 @@ class Layout:
     newline: str = "\n"
 
     @classmethod
-    def of(cls, document: Document, count: int) -> "Layout | None":
-        """Cut a document of ``count`` entries; None where they do not stand on lines of their own.
+    def of(cls, file: TableFile) -> "Layout | None":
+        """Cut a table; None where its entries do not stand on lines of their own.
 
         That is so for entries in brackets, which no version of this program writes.
         """
+        document, count = file.document, len(file.entries)
         lines = document.text.splitlines(keepends=True)
         starting = dict(document.lines(2)) if count else {}
         dashes = _dash_lines(starting, lines, count)
