@@ -59,6 +59,23 @@ def test_too_old_a_release_is_named(monkeypatch):
     assert "0.20.2" in reason
 
 
+def test_a_build_that_hides_its_release_is_not_called_old(monkeypatch):
+    monkeypatch.setattr(compat, "installed", lambda: "0.1.dev5+gabc")
+    reason = get_backend("TRITON_MLA").unavailable(H200)
+    assert reason == (
+        "vLLM 0.1.dev5+gabc was built without git tags and does not say what release it is of"
+    )
+
+
+@pytest.mark.parametrize(
+    ("version", "numbers"),
+    [("0.33rc1", (0, 33, 0)), ("0.26.0+cu130", (0, 26, 0)), ("0.23.1rc1.dev7", (0, 23, 1))],
+)
+def test_the_release_is_read_as_a_version(monkeypatch, version, numbers):
+    monkeypatch.setattr(compat, "installed", lambda: version)
+    assert compat.release() == numbers
+
+
 def test_a_backend_that_the_release_lacks_is_named_before_the_hardware(with_vllm, monkeypatch):
     monkeypatch.setattr(compat, "backend_source", lambda name: None)
     assert get_backend("TOKENSPEED_MLA").unavailable(H200) == (

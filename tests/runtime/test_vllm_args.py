@@ -77,3 +77,18 @@ def test_an_unknown_release_is_refused(write_table: WriteTable, version: str) ->
     path = write_table(cpu_header(), entry("8q1s4k", None))
     with pytest.raises(InputError, match=version):
         vllm_args([path], version)
+
+
+@pytest.mark.parametrize("version", ["v0.26.0", "0.26", "0.26.0rc2", "0.26.1.dev5+gabc"])
+def test_a_release_may_be_written_as_vllm_tags_it(write_table: WriteTable, version: str) -> None:
+    path = write_table(cpu_header(), entry("8q1s4k", None))
+    (args,) = vllm_args([path], version)
+    assert args.flags == ("--attention-backend TRITON_MLA",)
+
+
+def test_a_table_of_another_build_is_said_to_be_tuned_again(write_table: WriteTable) -> None:
+    path = write_table(cpu_header(software={"vllm": "0.23.0"}), entry("8q1s4k", None))
+    (args,) = vllm_args([path], "0.23.1")
+    assert args.left_over == ()
+    (args,) = vllm_args([path], "0.23.1rc1.dev727")
+    assert args.left_over == ("measured on vLLM 0.23.0: tune again for 0.23.1rc1.dev727",)

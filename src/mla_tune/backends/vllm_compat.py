@@ -40,13 +40,13 @@ import importlib
 import importlib.metadata
 import importlib.util
 import inspect
-import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from mla_tune.errors import UnavailableError
+from mla_tune.errors import InputError, UnavailableError
+from mla_tune.versions import is_development_build, release_numbers
 
 OLDEST = (0, 20, 2)
 KNOWN = "0.20.2 to 0.33.0"
@@ -55,13 +55,23 @@ _MLA_LAYER = "vllm.model_executor.layers.attention.mla_attention"
 _WORKSPACE = "vllm.v1.worker.workspace"
 
 
+def installed() -> str | None:
+    """The version of the installed vLLM, or None."""
+    try:
+        return importlib.metadata.version("vllm")
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
 def release() -> tuple[int, ...]:
     """The installed release as numbers, such as ``(0, 26, 0)``; empty when there is none."""
-    try:
-        version = importlib.metadata.version("vllm")
-    except importlib.metadata.PackageNotFoundError:
+    version = installed()
+    if version is None:
         return ()
-    return tuple(int(number) for number in re.findall(r"\d+", version.split("+")[0])[:3])
+    try:
+        return release_numbers(version)
+    except InputError as error:
+        raise UnavailableError(error.what, valid=f"vLLM {KNOWN}") from None
 
 
 def supported_release() -> str | None:
@@ -69,9 +79,13 @@ def supported_release() -> str | None:
     found = release()
     if not found:
         return "vLLM is not installed: pip install 'mla-tune[vllm]'"
-    if found < OLDEST:
-        return f"vLLM {_dotted(found)} is older than {_dotted(OLDEST)}, the oldest that is driven"
-    return None
+    if found >= OLDEST:
+        return None
+    version = installed() or _dotted(found)
+    if is_development_build(version):
+        # setuptools-scm counts from 0.1 in a clone without tags.
+        return f"vLLM {version} was built without git tags and does not say what release it is of"
+    return f"vLLM {_dotted(found)} is older than {_dotted(OLDEST)}, the oldest that is driven"
 
 
 def _dotted(numbers: tuple[int, ...]) -> str:

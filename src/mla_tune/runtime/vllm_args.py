@@ -8,10 +8,11 @@ from pathlib import Path
 
 from mla_tune.errors import InputError
 from mla_tune.table import Entry, Table
+from mla_tune.versions import minor_release, release_numbers
 
 # The oldest release these spellings were read in, and the first with prefill backends by name.
-OLDEST = (0, 20)
-PREFILL_BACKENDS_BY_NAME = (0, 22)
+OLDEST = (0, 20, 0)
+PREFILL_BACKENDS_BY_NAME = (0, 22, 0)
 
 CAP = "flash_attn_max_num_splits_for_cuda_graph"
 _PREFILL_NAMED = {
@@ -64,14 +65,17 @@ def _translated(path: Path, vllm_version: str | None) -> VllmArgs:
             f"{path} was measured without vLLM ({header.backend})",
             remedy="it has no meaning for an engine; name a table of a vLLM backend",
         )
-    release = _release(version)
+    release = release_numbers(version)
+    if release < OLDEST:
+        raise InputError(f"vLLM {version} is not known here", valid="0.20.2 or newer")
     title = (
         f"{path}: {header.backend} on {header.device.name}, {header.model['num_q_heads']} heads, "
         f"KV dtype {header.kv_cache_dtype}, {header.engine.mode} mode, for vLLM {version}"
     )
     left_over = []
-    if vllm_version and _release(header.software.get("vllm", version)) != release:
-        left_over.append(f"measured on vLLM {header.software['vllm']}: tune again for {version}")
+    measured = header.software.get("vllm", version)
+    if minor_release(measured) != minor_release(version):
+        left_over.append(f"measured on vLLM {measured}: tune again for {version}")
     flags = [f"--attention-backend {header.backend}"]
     environment: list[str] = []
     _translate_splits(table, flags, environment, left_over)
@@ -79,19 +83,6 @@ def _translated(path: Path, vllm_version: str | None) -> VllmArgs:
     if any(_values(entry, "reorder_batch_threshold") - {None} for entry in table.entries):
         left_over.append("reorder_batch_threshold: no release has a flag for it")
     return VllmArgs(title, tuple(environment), tuple(flags), tuple(left_over))
-
-
-def _release(version: str) -> tuple[int, int]:
-    parts = version.split(".")
-    try:
-        release = int(parts[0]), int(parts[1])
-    except (ValueError, IndexError):
-        raise InputError(
-            f"cannot read the vLLM release {version!r}", valid="such as 0.26.0"
-        ) from None
-    if release < OLDEST:
-        raise InputError(f"vLLM {version} is not known here", valid="0.20.2 or newer")
-    return release
 
 
 def _translate_splits(
@@ -120,7 +111,7 @@ def _translate_splits(
 
 
 def _translate_prefill(
-    table: Table, release: tuple[int, int], flags: list[str], left_over: list[str]
+    table: Table, release: tuple[int, int, int], flags: list[str], left_over: list[str]
 ) -> None:
     named = [entry for entry in table.entries if _values(entry, "prefill_backend") - {None}]
     if not named:
