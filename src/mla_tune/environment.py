@@ -1,6 +1,6 @@
 """The fingerprint a measurement is true for: the device, and the software that drives it."""
 
-__all__ = ["Environment", "probe"]
+__all__ = ["KERNEL_PACKAGES", "Environment", "installed_versions", "probe"]
 
 import hashlib
 import importlib.metadata
@@ -10,6 +10,9 @@ import platform
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
+
+# What kernels come with beside vLLM's own wheel, by the names of the package index.
+KERNEL_PACKAGES = ("triton", "flashinfer-python")
 
 # The compiled kernels behind vLLM's MLA backends: a rebuilt one changes what was measured even
 # when no version number moved.
@@ -64,7 +67,7 @@ def probe(device: str) -> Environment:
     """
     import torch
 
-    software = _installed("torch", "triton", "vllm", "flashinfer-python")
+    software = installed_versions("torch", "triton", "vllm", "flashinfer-python")
     if not device.startswith("cuda"):
         return Environment(
             device_name=_processor_name(),
@@ -89,7 +92,8 @@ def probe(device: str) -> Environment:
     )
 
 
-def _installed(*packages: str) -> dict[str, str]:
+def installed_versions(*packages: str) -> dict[str, str]:
+    """The versions of those of ``packages`` that are installed, as a table's header names them."""
     found = {}
     for package in packages:
         try:

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from mla_tune.environment import probe
+from mla_tune.environment import KERNEL_PACKAGES, installed_versions, probe
 from mla_tune.knobs import Plan
 from mla_tune.shapes import MlaDimensions
 from mla_tune.table import Entry, Header
@@ -30,5 +30,6 @@ def vllm_version() -> str:
 def cpu_header(backend: str = "TRITON_MLA", mode: str = "graph", **changes: Any) -> Header:
     environment = probe("cpu")
     header = Header.of(environment, backend, MODEL, "auto", mode, 4096)
-    values = header.model_dump() | {"software": {"vllm": vllm_version()}} | changes
+    software = {"vllm": vllm_version(), **installed_versions(*KERNEL_PACKAGES)}
+    values = header.model_dump() | {"software": software} | changes
     return Header.model_validate(values)

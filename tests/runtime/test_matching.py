@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 from tabled_engine import entry
 
+from mla_tune.knobs import Plan
 from mla_tune.runtime.matching import EngineFacts, choose, differences
 from mla_tune.runtime.tables import LoadedTable
 from mla_tune.table import Header, Table
@@ -25,7 +26,9 @@ H200 = EngineFacts(
     kv_cache_dtype="auto",
     vllm="0.26.0",
     max_model_len=131072,
+    packages=(("triton", "3.6.0"), ("flashinfer", "0.6.14")),
 )
+SOFTWARE = {"vllm": "0.26.0", "triton": "3.6.0", "flashinfer": "0.6.14"}
 
 
 def header(**changes: Any) -> Header:
@@ -35,24 +38,31 @@ def header(**changes: Any) -> Header:
         "model": DIMENSIONS,
         "kv_cache_dtype": "auto",
         "engine": {"mode": "graph", "max_model_len": 131072},
-        "software": {"vllm": "0.26.0"},
+        "software": SOFTWARE,
     }
     return Header.model_validate(fields | changes)
 
 
+def table(*plans: Plan, **changes: Any) -> Table:
+    entries = [entry(f"{2 << index}q1s1k", plan) for index, plan in enumerate(plans)]
+    return Table(header(**changes), tuple(entries or [entry("8q1s1k", None)]))
+
+
 def loaded(name: str, **changes: Any) -> LoadedTable:
-    return LoadedTable(Path(name), Table(header(**changes), (entry("8q1s1k", None),)))
+    return LoadedTable(Path(name), table(**changes))
 
 
 def test_a_table_is_true_for_the_engine_it_was_measured_in() -> None:
-    assert differences(header(), H200) == []
+    assert differences(table(), H200) == []
 
 
 @pytest.mark.parametrize(
     ("changes", "field"),
     [
-        ({"software": {"vllm": "0.25.3"}}, "vLLM release"),
-        ({"software": {}}, "vLLM release"),
+        ({"software": SOFTWARE | {"vllm": "0.25.3"}}, "vLLM release"),
+        ({"software": {"triton": "3.6.0"}}, "vLLM release"),
+        ({"software": SOFTWARE | {"triton": "3.7.0"}}, "triton release"),
+        ({"software": {"vllm": "0.26.0"}}, "triton release"),
         (
             {"device": {"name": "NVIDIA H100", "compute_capability": "9.0", "sm_count": 132}},
             "GPU",
@@ -68,7 +78,7 @@ def test_a_table_is_true_for_the_engine_it_was_measured_in() -> None:
     ],
 )
 def test_one_differing_field_refuses_a_table(changes: dict[str, Any], field: str) -> None:
-    assert [name for name, _, _ in differences(header(**changes), H200)] == [field]
+    assert [name for name, _, _ in differences(table(**changes), H200)] == [field]
     chosen, reason = choose([loaded("t.yaml", **changes)], H200)
     assert chosen == {}
     assert reason is not None
@@ -76,15 +86,54 @@ def test_one_differing_field_refuses_a_table(changes: dict[str, Any], field: str
 
 
 @pytest.mark.parametrize(
-    ("table", "engine"), [("fp8_e4m3", "fp8"), ("fp8", "fp8_e4m3"), ("bfloat16", "auto")]
+    ("tables", "engine"), [("fp8_e4m3", "fp8"), ("fp8", "fp8_e4m3"), ("bfloat16", "auto")]
 )
-def test_two_names_of_one_dtype_match(table: str, engine: str) -> None:
+def test_two_names_of_one_dtype_match(tables: str, engine: str) -> None:
     facts = replace(H200, kv_cache_dtype=engine)
-    assert differences(header(kv_cache_dtype=table), facts) == []
+    assert differences(table(kv_cache_dtype=tables), facts) == []
 
 
-def test_a_patch_release_keeps_its_tables() -> None:
-    assert differences(header(software={"vllm": "0.26.4"}), H200) == []
+@pytest.mark.parametrize(
+    ("measured", "engine"),
+    [
+        ({"vllm": "0.26.4"}, {}),
+        ({"triton": "3.6.1"}, {}),
+        ({"vllm": "0.33.0"}, {"vllm": "0.33rc1"}),
+        ({"vllm": "0.26.0+cu130"}, {}),
+        ({"vllm": "0.1.dev5+gabc"}, {"vllm": "0.1.dev5+gabc"}),
+    ],
+)
+def test_versions_whose_kernels_are_the_same(
+    measured: dict[str, str], engine: dict[str, str]
+) -> None:
+    facts = replace(H200, **engine)
+    assert differences(table(software=SOFTWARE | measured), facts) == []
+
+
+@pytest.mark.parametrize(
+    ("measured", "engine"),
+    [
+        ("0.23.0", "0.23.1rc1.dev727+g1a2b3c4"),
+        ("0.23.1rc1.dev727+g1a2b3c4", "0.23.1"),
+        ("0.1.dev5+gabc", "0.1.dev6+gdef"),
+    ],
+)
+def test_a_development_build_matches_only_itself(measured: str, engine: str) -> None:
+    facts = replace(H200, vllm=engine)
+    found = differences(table(software=SOFTWARE | {"vllm": measured}), facts)
+    assert [name for name, _, _ in found] == ["vLLM release"]
+
+
+def test_flashinfer_counts_where_its_kernel_is_used() -> None:
+    other = SOFTWARE | {"flashinfer": "0.7.0", "triton": "3.7.0"}
+    b200 = replace(H200, backend="FLASHINFER_MLA")
+    found = differences(table(backend="FLASHINFER_MLA", software=other), b200)
+    assert found == [("flashinfer release", "0.7", "0.6")]
+    flashmla = replace(H200, backend="FLASHMLA")
+    assert differences(table(backend="FLASHMLA", software=other), flashmla) == []
+    for name in ("flashinfer", "trtllm"):
+        prefill = table(Plan(prefill_backend=name), backend="FLASHMLA", software=other)
+        assert differences(prefill, flashmla) == found
 
 
 def test_one_table_a_mode_with_the_nearest_max_model_len() -> None:
@@ -103,7 +152,7 @@ def test_one_table_a_mode_with_the_nearest_max_model_len() -> None:
 
 
 def test_the_warning_names_the_nearest_table() -> None:
-    far = loaded("far.yaml", kv_cache_dtype="fp8", software={"vllm": "0.20.2"})
+    far = loaded("far.yaml", kv_cache_dtype="fp8", software=SOFTWARE | {"vllm": "0.20.2"})
     near = loaded("near.yaml", model=DIMENSIONS | {"num_q_heads": 128})
     _, reason = choose([far, near], H200)
     assert reason == "the nearest table, near.yaml, is for num_q_heads 128 (engine: 16)"

@@ -8,6 +8,11 @@ from mla_tune.runtime import register
 
 COSTLY = ("pydantic", "yaml", "torch", "optuna", "vllm", "logging", "numpy", "click")
 
+ROOMS = {
+    *("runtime", "table", "shapes", "knobs", "environment", "errors", "document"),
+    *("versions", "domains", "regular_file", "yaml_events"),
+}
+
 
 def modules_after(statement: str) -> set[str]:
     code = f"{statement}\nimport sys; print(chr(10).join(sys.modules))"
@@ -24,14 +29,14 @@ def test_without_tables_nothing_costly_is_imported() -> None:
 
 
 def test_the_runtime_imports_nothing_of_the_tuner() -> None:
-    """Only table, shapes, knobs, environment, errors and document, and no Optuna."""
+    """Only what `ROOMS` names, and no Optuna."""
     modules = ["deployment", "recorder", "single", "splits", "tables", "vllm_args", "from_record"]
     statement = "import " + ", ".join(f"mla_tune.runtime.{name}" for name in modules)
     loaded = modules_after(statement)
     assert "optuna" not in loaded
     assert "torch" not in loaded
     rooms = {name.split(".")[1] for name in loaded if name.startswith("mla_tune.")}
-    assert rooms <= {"runtime", "table", "shapes", "knobs", "environment", "errors", "document"}
+    assert rooms <= ROOMS
 
 
 def test_no_failure_reaches_vllm(

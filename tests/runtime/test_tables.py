@@ -85,3 +85,46 @@ def test_a_plan_that_is_not_proven_acts_only_when_asked_for(
     assert lookups.captured(64, 1).num_kv_splits == (2 if asked == "1" else None)
     assert len(messages) == 1
     assert "1 unproven plan" in messages[0]
+
+
+@pytest.mark.parametrize(
+    ("backend", "plan", "says"),
+    [
+        (
+            "TRITON_MLA",
+            "num_kv_splits: 1000000000",
+            "TRITON_MLA cannot have num_kv_splits 1000000000",
+        ),
+        ("TRITON_MLA", "num_kv_splits: -5", "TRITON_MLA cannot have num_kv_splits -5"),
+        ("CUTLASS_MLA", "num_kv_splits: 4096", "valid: -1 or 1 to 16"),
+        ("FLASHMLA", "reorder_batch_threshold: 2147483648", "valid: 1 to 8192"),
+    ],
+)
+def test_a_plan_out_of_bounds_keeps_its_table_out_of_the_engine(
+    backend: str, plan: str, says: str, write_table: WriteTable, tmp_path: Path
+) -> None:
+    good = write_table(cpu_header(), entry("8q1s1k", Plan(num_kv_splits=4)), name="good.yaml")
+    bad = write_table(cpu_header(backend, mode="eager"), entry("8q1s1k", None), name="bad.yaml")
+    bad.write_text(bad.read_text().replace("plan: default", f"plan: {{{plan}}}"))
+    tables, problems = load_tables(str(tmp_path))
+    assert [loaded.path for loaded in tables] == [good]
+    assert len(problems) == 1
+    assert problems[0].startswith(f"{bad}:")
+    assert says in problems[0]
+
+
+def test_a_table_of_a_backend_that_is_not_known_costs_only_itself(
+    write_table: WriteTable, tmp_path: Path
+) -> None:
+    good = write_table(cpu_header(), entry("8q1s1k", None), name="good.yaml")
+    newer = tmp_path / "newer.yaml"
+    newer.write_text(good.read_text().replace("TRITON_MLA", "QUANTUM_MLA"))
+    tables, problems = load_tables(str(tmp_path))
+    assert [loaded.path for loaded in tables] == [good]
+    assert "backend 'QUANTUM_MLA' is not known here; valid: TORCH_MLA, TRITON_MLA" in problems[0]
+
+
+def test_every_shipped_table_is_within_bounds() -> None:
+    tables, problems = load_tables("bundled")
+    assert problems == []
+    assert len(tables) == 24

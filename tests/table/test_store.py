@@ -22,7 +22,10 @@ PATH = Path("t.yaml")
 NO_SPEEDUP = Speedup(median=1.0, low=1.0, high=1.0)
 
 plans = st.none() | st.builds(
-    Plan, st.none() | st.integers(1, 99), st.none() | st.integers(-1, 99), st.none() | st.text()
+    Plan,
+    st.none() | st.integers(1, 99),
+    st.none() | st.integers(1, 99),
+    st.none() | st.sampled_from(["sdpa_flash", "sdpa_math"]),
 ).filter(lambda plan: plan != Plan())
 figures = st.integers(1, 9999).map(float)
 shapes = st.builds(
@@ -249,6 +252,46 @@ def test_a_wrong_entry_is_refused_by_line(row, says):
     with pytest.raises(InputError) as caught:
         read(merged("", []) + f"  - {row}\n")
     assert says in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("row", "says"),
+    [
+        ("plan: {num_kv_splits: 1000000000}", "entries.0.plan.num_kv_splits"),
+        ("plan: {num_kv_splits: -5}", "entries.0.plan.num_kv_splits"),
+        ("plan: {reorder_batch_threshold: 2147483648}", "entries.0.plan.reorder_batch_threshold"),
+        ("plan: {prefill_backend: fa3}", "entries.0.plan.prefill_backend"),
+        ("plan: default, default_plan: {num_kv_splits: 0}", "entries.0.default_plan.num_kv_splits"),
+        ("plan: default, ties: [default, {num_kv_splits: 0}]", "entries.0.ties.1.num_kv_splits"),
+    ],
+)
+def test_a_plan_out_of_bounds_is_refused_by_line(row, says):
+    with pytest.raises(InputError) as caught:
+        read(merged("", []) + f"  - {{shape: q1s1k, {row}, latency_us: 1, default_us: 1}}\n")
+    assert f":9: {says}: TORCH_MLA cannot have " in caught.value.what
+    assert caught.value.valid
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "says"),
+    [
+        ("backend: TORCH_MLA", "backend: TORCH_MLB", ":2: backend: backend 'TORCH_MLB' is not"),
+        ("num_q_heads: 2", "num_q_heads: 0", ":4: model.num_q_heads"),
+        ("num_q_heads: 2", "num_q_heads: 1000000", ":4: model.num_q_heads"),
+        ("num_q_heads: 2, ", "", ":4: model: it gives kv_lora_rank"),
+        ("kv_lora_rank: 512", "kv_lora_rank: -512", ":4: model.kv_lora_rank"),
+        ("sm_count: 2", "sm_count: 0", ":3: device.sm_count"),
+        ("sm_count: 2", "sm_count: 2, compute_capability: ninety", ":3: device.compute_capability"),
+        ("max_model_len: 4096", "max_model_len: 0", ":6: engine.max_model_len"),
+        ("max_model_len: 4096", f"max_model_len: {2**40}", ":6: engine.max_model_len"),
+    ],
+)
+def test_a_header_of_no_engine_is_refused_by_line(before, after, says):
+    text = merged("", [])
+    assert before in text
+    with pytest.raises(InputError) as caught:
+        read(text.replace(before, after))
+    assert says in caught.value.what
 
 
 def test_a_table_that_is_true_for_something_else_is_left_alone(tmp_path):

@@ -5,7 +5,7 @@ __all__ = ["captured_batches", "engine_facts", "refusal"]
 import importlib.metadata
 from typing import Any
 
-from mla_tune.environment import probe
+from mla_tune.environment import KERNEL_PACKAGES, installed_versions, probe
 from mla_tune.runtime.matching import EngineFacts
 
 # Names of 16-bit caches: what the activations are, unless said otherwise.
@@ -34,6 +34,7 @@ def engine_facts(backend: str, vllm_config: Any, num_heads: int, dims: Any) -> E
         kv_cache_dtype="auto" if cache_dtype in _SAME_AS_ACTIVATIONS else cache_dtype,
         vllm=importlib.metadata.version("vllm"),
         max_model_len=int(vllm_config.model_config.max_model_len),
+        packages=tuple(installed_versions(*KERNEL_PACKAGES).items()),
     )
 
 

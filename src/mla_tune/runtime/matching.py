@@ -6,8 +6,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from mla_tune.domains import DOMAINS
 from mla_tune.runtime.tables import LoadedTable
-from mla_tune.table import Header
+from mla_tune.table import Table
+from mla_tune.versions import minor_release
 
 
 @dataclass(frozen=True)
@@ -21,6 +23,7 @@ class EngineFacts:
         kv_cache_dtype: vLLM's name; 16-bit names that only repeat the activations' are ``auto``.
         vllm: the installed release.
         max_model_len: the longest sequence the engine admits.
+        packages: versions of the installed packages, beside vLLM, that kernels come with.
     """
 
     backend: str
@@ -31,10 +34,14 @@ class EngineFacts:
     kv_cache_dtype: str
     vllm: str
     max_model_len: int
+    packages: tuple[tuple[str, str], ...] = ()
 
 
-def differences(header: Header, facts: EngineFacts) -> list[tuple[str, Any, Any]]:
+def differences(table: Table, facts: EngineFacts) -> list[tuple[str, Any, Any]]:
     """Every field in which a table differs from the engine: name, table's value, engine's."""
+    header = table.header
+    packages = _packages(table)
+    installed = dict(facts.packages)
     theirs = _comparable(
         backend=header.backend,
         device_name=header.device.name,
@@ -43,6 +50,7 @@ def differences(header: Header, facts: EngineFacts) -> list[tuple[str, Any, Any]
         model=tuple(header.model.items()),
         kv_cache_dtype=header.kv_cache_dtype,
         vllm=header.software.get("vllm", "none"),
+        packages={name: header.software.get(name, "none") for name in packages},
     )
     ours = _comparable(
         backend=facts.backend,
@@ -52,6 +60,7 @@ def differences(header: Header, facts: EngineFacts) -> list[tuple[str, Any, Any]
         model=facts.model,
         kv_cache_dtype=facts.kv_cache_dtype,
         vllm=facts.vllm,
+        packages={name: installed.get(name, "none") for name in packages},
     )
     return [
         (name, theirs.get(name), ours.get(name))
@@ -69,11 +78,11 @@ def _comparable(
     model: Iterable[tuple[str, int]],
     kv_cache_dtype: str,
     vllm: str,
+    packages: dict[str, str],
 ) -> dict[str, Any]:
     values: dict[str, Any] = {
         "backend": backend,
-        # Kernels change with a minor release; a patch release keeps them.
-        "vLLM release": ".".join(vllm.split(".")[:2]),
+        "vLLM release": minor_release(vllm),
         "GPU": device_name,
         "compute capability": compute_capability,
     }
@@ -81,8 +90,21 @@ def _comparable(
         # On a CPU this is the number of threads, which is no property of the device.
         values["SM count"] = sm_count
     values.update(model)
+    values.update({f"{name} release": minor_release(packages[name]) for name in packages})
     values["KV cache dtype"] = _plain_dtype(kv_cache_dtype)
     return values
+
+
+def _packages(table: Table) -> list[str]:
+    """The packages whose version decides what the table's plans are worth.
+
+    Triton compiles TRITON_MLA's decode anew in every engine, and FlashInfer's kernels are in its
+    own wheel: a release of either can move the best plan with vLLM as it was. Their minor
+    releases count, as vLLM's do.
+    """
+    domain = DOMAINS[table.header.backend]
+    named = [plan for entry in table.entries for _, plan in entry.plans() if plan is not None]
+    return sorted(domain.packages(named))
 
 
 def _plain_dtype(name: str) -> str:
@@ -99,7 +121,7 @@ def choose(
     first by path. Returns the tables by mode and, when none matches, which fields of the nearest
     one differ.
     """
-    scored = [(differences(loaded.table.header, facts), loaded) for loaded in tables]
+    scored = [(differences(loaded.table, facts), loaded) for loaded in tables]
     matching = sorted(
         (loaded for fields, loaded in scored if not fields),
         key=lambda loaded: (

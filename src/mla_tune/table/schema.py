@@ -6,9 +6,11 @@ Schema versions:
 
 __all__ = ["SCHEMA_VERSION", "CaseResult", "Device", "Engine", "Entry", "Header", "Speedup"]
 
+from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -17,6 +19,7 @@ from pydantic import (
     model_validator,
 )
 
+from mla_tune.domains import DOMAINS
 from mla_tune.environment import Environment
 from mla_tune.errors import InputError
 from mla_tune.knobs import Plan
@@ -60,14 +63,35 @@ TablePlan = Annotated[
 ]
 ShapeKey = Annotated[str, BeforeValidator(_canonical_shape)]
 Latency = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+# Far beyond any engine; kernels count tokens in 32 bits.
+TokenCount = Annotated[int, Field(ge=1, le=2**31 - 1)]
+Dimension = Annotated[int, Field(ge=1, le=65536)]
+
+
+def _known_backend(name: str) -> str:
+    if name not in DOMAINS:
+        raise ValueError(f"backend {name!r} is not known here; valid: {', '.join(DOMAINS)}")
+    return name
+
+
+def _all_dimensions(model: dict[str, int]) -> dict[str, int]:
+    names = list(MlaDimensions.__dataclass_fields__)
+    if set(model) != set(names):
+        raise ValueError(f"it gives {', '.join(model) or 'nothing'}; needed: {', '.join(names)}")
+    return model
+
+
+KnownBackend = Annotated[str, AfterValidator(_known_backend)]
+ModelDimensions = Annotated[dict[str, Dimension], AfterValidator(_all_dimensions)]
 
 
 class Device(_Record):
     """The device a table was measured on. ``compute_capability`` is absent for a CPU."""
 
     name: str
-    compute_capability: str | None = None
-    sm_count: int
+    compute_capability: Annotated[str, Field(pattern=r"^\d{1,3}\.\d{1,2}$")] | None = None
+    sm_count: Annotated[int, Field(ge=1, le=65536)]
 
 
 class Engine(_Record):
@@ -77,17 +101,17 @@ class Engine(_Record):
     """
 
     mode: Literal["eager", "graph"]
-    max_model_len: int
-    index_topk: int | None = None
+    max_model_len: TokenCount
+    index_topk: TokenCount | None = None
 
 
 class Header(_Record):
     """What the entries are true for."""
 
     schema_version: int = SCHEMA_VERSION
-    backend: str
+    backend: KnownBackend
     device: Device
-    model: dict[str, int]
+    model: ModelDimensions
     kv_cache_dtype: str
     engine: Engine
     software: dict[str, str]
@@ -119,6 +143,12 @@ class Header(_Record):
             software=environment.software,
         )
 
+    def outside(self, plan: Plan) -> Iterator[tuple[str, str]]:
+        """Each knob of ``plan`` that is out of the backend's bounds, and what is valid for it."""
+        on_gpu = self.device.compute_capability is not None
+        # On a CPU the count is of threads, which bound nothing.
+        return DOMAINS[self.backend].outside(plan, self.device.sm_count if on_gpu else None)
+
     def first_difference(self, other: "Header") -> tuple[str, Any, Any] | None:
         """The first field in which two headers differ, with both values; None if they agree."""
         mine, theirs = self.model_dump(), other.model_dump()
@@ -139,8 +169,8 @@ class Speedup(_Record):
 class CaseResult(_Record):
     """One KV length of an entry whose plan serves several."""
 
-    kv_len: int
-    weight: float
+    kv_len: Annotated[int, Field(ge=1)]
+    weight: Weight
     latency_us: Latency
     default_us: Latency
     speedup: Speedup
@@ -167,7 +197,7 @@ class Entry(_Record):
     """
 
     shape: ShapeKey
-    weight: float = 1.0
+    weight: Weight = 1.0
     plan: TablePlan
     unproven: TablePlan = None
     default_plan: TablePlan = None
@@ -201,3 +231,11 @@ class Entry(_Record):
         if self.plan is not None and self.unproven is not None:
             raise ValueError("an entry has a plan or an unproven one, not both")
         return self
+
+    def plans(self) -> Iterator[tuple[tuple[str | int, ...], Plan | None]]:
+        """Every plan it names, with the keys under which it stands."""
+        yield ("plan",), self.plan
+        yield ("unproven",), self.unproven
+        yield ("default_plan",), self.default_plan
+        for index, tie in enumerate(self.ties):
+            yield ("ties", index), tie

@@ -61,6 +61,7 @@ class TableFile:
         for index, row in enumerate(rows):
             with _named(document, ("entries", index)):
                 entries.append(Entry.model_validate(row))
+            _refuse_out_of_bounds(document, header, index, entries[-1])
         _refuse_repeated(document, entries)
         return cls(header, tuple(entries), document)
 
@@ -76,6 +77,18 @@ def _named(document: Document, location: tuple[str | int, ...]) -> Iterator[None
         key = ".".join(map(str, inner)) or "table"
         message = detail["msg"].removeprefix("Value error, ")
         raise InputError(f"{document.where(inner)}: {key}: {message}") from None
+
+
+def _refuse_out_of_bounds(document: Document, header: Header, index: int, entry: Entry) -> None:
+    for location, plan in entry.plans():
+        for knob, valid in header.outside(plan) if plan is not None else ():
+            inner = ("entries", index, *location, knob)
+            raise InputError(
+                f"{document.where(inner)}: {'.'.join(map(str, inner))}: {header.backend} cannot "
+                f"have {knob} {getattr(plan, knob)!r}",
+                valid=valid,
+                remedy="correct it, or remove the entry and tune its shape again",
+            )
 
 
 def _refuse_repeated(document: Document, entries: list[Entry]) -> None:

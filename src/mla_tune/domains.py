@@ -1,0 +1,102 @@
+"""What each backend's knobs can be at all, and what its kernels come from: no vLLM, no torch.
+
+A search tries some of these values (`mla_tune.knobs.KnobDomain`). A value outside of them is a
+slip of the pen or comes from another program, and must reach no engine: there it would be a
+kernel's argument, or decide on the size of a workspace.
+"""
+
+__all__ = ["DOMAINS", "Domain"]
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from mla_tune.knobs import Plan
+
+# vLLM's largest default threshold is 1024, and its largest default max_num_batched_tokens, which
+# no query exceeds, is 8192 on the largest GPUs it names.
+THRESHOLDS = (range(1, 8192 + 1),)
+
+# The names of vLLM's attention benchmark, then those of 0.33's other platforms.
+PREFILL_BACKENDS = (
+    *("fa2", "fa3", "fa4", "flashinfer", "trtllm", "tokenspeed", "cudnn"),
+    *("rocm_aiter_fa", "cpu", "zen_cpu"),
+)
+FLASHINFER_PREFILLS = ("flashinfer", "trtllm", "cudnn")
+
+
+@dataclass(frozen=True)
+class Domain:
+    """The bounds of one backend's knobs; an empty one says that it has no such knob.
+
+    Attributes:
+        thresholds: of ``reorder_batch_threshold``, in tokens.
+        splits: of ``num_kv_splits``.
+        splits_per_sm: how many splits a streaming multiprocessor takes, where that is a bound too.
+        prefill_backends: the names of ``prefill_backend``.
+        package: what the decode kernels come with, where that is not vLLM's own wheel.
+    """
+
+    thresholds: tuple[range, ...] = THRESHOLDS
+    splits: tuple[range, ...] = ()
+    splits_per_sm: int | None = None
+    prefill_backends: tuple[str, ...] = PREFILL_BACKENDS
+    package: str | None = None
+
+    @property
+    def most_splits(self) -> int:
+        """The largest ``num_kv_splits`` on any device."""
+        return max(values[-1] for values in self.splits)
+
+    def outside(self, plan: Plan, sm_count: int | None) -> Iterator[tuple[str, str]]:
+        """Each knob of ``plan`` that is out of bounds, and what is valid for it.
+
+        ``sm_count`` is of the GPU that the plan is for; None on a CPU.
+        """
+        if plan.reorder_batch_threshold is not None:
+            yield from _outside("reorder_batch_threshold", plan, self.thresholds)
+        if plan.num_kv_splits is not None:
+            yield from _outside("num_kv_splits", plan, self._splits_on(sm_count))
+        name = plan.prefill_backend
+        if name is not None and name not in self.prefill_backends:
+            yield "prefill_backend", ", ".join(self.prefill_backends)
+
+    def _splits_on(self, sm_count: int | None) -> tuple[range, ...]:
+        if self.splits_per_sm is None or sm_count is None:
+            return self.splits
+        most = self.splits_per_sm * sm_count
+        return tuple(range(values.start, min(values.stop, most + 1)) for values in self.splits)
+
+    def packages(self, plans: Iterable[Plan]) -> set[str]:
+        """The packages beside vLLM whose version decides what ``plans`` are worth."""
+        found = {self.package} if self.package else set()
+        if any(plan.prefill_backend in FLASHINFER_PREFILLS for plan in plans):
+            found.add("flashinfer")
+        return found
+
+
+def _outside(knob: str, plan: Plan, bounds: tuple[range, ...]) -> Iterator[tuple[str, str]]:
+    if not any(getattr(plan, knob) in values for values in bounds):
+        told = [str(r[0]) if len(r) == 1 else f"{r[0]} to {r[-1]}" for r in bounds]
+        yield knob, " or ".join(told) or "no value: the backend has no such knob"
+
+
+DOMAINS: dict[str, Domain] = {
+    "TORCH_MLA": Domain(
+        splits=(range(1, 1024 + 1),),
+        prefill_backends=("sdpa_flash", "sdpa_efficient", "sdpa_cudnn", "sdpa_math"),
+    ),
+    # vLLM's formula never gives more than two splits a multiprocessor.
+    "TRITON_MLA": Domain(splits=(range(1, 512 + 1),), splits_per_sm=2, package="triton"),
+    # A cap; 0 is none. FlashAttention itself stops at 256.
+    "FLASH_ATTN_MLA": Domain(splits=(range(256 + 1),)),
+    "FLASHMLA": Domain(),
+    # -1 leaves the choice to the kernel. Above 16 it is reported to hang (vLLM's comment on
+    # FORCE_NUM_KV_SPLITS), and it decodes single tokens only.
+    "CUTLASS_MLA": Domain(thresholds=(), splits=(range(-1, 0), range(1, 16 + 1))),
+    "FLASHINFER_MLA": Domain(package="flashinfer"),
+    # Its package is pinned exactly by each vLLM release, which tells it.
+    "TOKENSPEED_MLA": Domain(),
+    "FLASHMLA_SPARSE": Domain(),
+    "FLASH_ATTN_MLA_SPARSE": Domain(),
+    "FLASHINFER_MLA_SPARSE": Domain(package="flashinfer"),
+}
