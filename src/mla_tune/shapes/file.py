@@ -16,8 +16,6 @@ from mla_tune.shapes.model import PRESETS, MlaDimensions
 from mla_tune.shapes.sections import (
     KV_CACHE_DTYPES,
     OTHER_KV_CACHE_DTYPES,
-    VLLM_MODEL_KEYS,
-    VLLM_ONLY_KEYS,
     EngineSection,
     Grid,
     ModelSection,
@@ -26,6 +24,7 @@ from mla_tune.shapes.sections import (
     SpecRange,
     WeightedSpec,
 )
+from mla_tune.shapes.vllm_benchmark import refuse_ordinary_attention, without_vllm_only_keys
 
 MOST_SHAPES = 10_000
 """More than a week of tuning; a range of a billion would fill the memory before it is refused."""
@@ -58,7 +57,7 @@ def load_shapes(path: Path) -> ShapesFile:
         InputError: names the file, the line, the key and the value, and what is valid.
     """
     document = Document.load(path, Kind("shapes file", may_refer=True))
-    data, notices = _without_vllm_only_keys(document)
+    data, notices = without_vllm_only_keys(document)
     section = _validated(document, data)
     model, model_len, model_notices = _dimensions(document, section.model)
     cases = _cases(document, section)
@@ -107,25 +106,6 @@ def _check_dtypes(document: Document, dtypes: list[str]) -> None:
 def _listed_backends(section: ShapesSection) -> list[str]:
     listed = [section.backend] if section.backend else []
     return [*listed, *section.backends, *section.decode_backends]
-
-
-def _without_vllm_only_keys(document: Document) -> tuple[dict[str, Any], list[str]]:
-    """Drop what vLLM's configs hold for their own runner, naming each part dropped."""
-    data, notices = {}, []
-    for key, value in document.data.items():
-        if key in VLLM_ONLY_KEYS:
-            notices.append(f"{document.where((key,))}: {key}: skipped ({VLLM_ONLY_KEYS[key]})")
-        elif isinstance(key, str) and key.isupper() and isinstance(value, dict):
-            notices.append(f"{document.where((key,))}: {key}: skipped (all knobs are searched)")
-        else:
-            data[key] = value
-    model = data.get("model")
-    if isinstance(model, dict):
-        for key in VLLM_MODEL_KEYS.keys() & model.keys():
-            where = document.where(("model", key))
-            notices.append(f"{where}: model.{key}: skipped ({VLLM_MODEL_KEYS[key]})")
-        data["model"] = {k: v for k, v in model.items() if k not in VLLM_MODEL_KEYS}
-    return data, sorted(notices)
 
 
 def _validated(document: Document, data: dict[str, Any]) -> ShapesSection:
@@ -187,8 +167,8 @@ def _dimensions(
     else:
         unknown_name_ok = model.num_q_heads is not None
     notices: list[str] = []
-    base = PRESETS.get((model.name or "").lower())
-    if base is None and model.name is not None and not unknown_name_ok:
+    known = PRESETS.get((model.name or "").lower())
+    if known is None and model.name is not None and not unknown_name_ok:
         raise InputError(
             f"{document.where(('model',))}: unknown model {model.name!r}",
             valid=f"{', '.join(PRESETS)}, or a mapping that gives num_q_heads and the dimensions",
@@ -196,25 +176,16 @@ def _dimensions(
         )
     names = MlaDimensions.__dataclass_fields__
     given = {name: getattr(model, name) for name in names if getattr(model, name) is not None}
-    if base is None:
-        base = PRESETS["deepseek-v3"]
+    base = known or PRESETS["deepseek-v3"]
+    if known is None:
         taken = sorted(set(names) - set(given))
         if taken:
             where = document.where(("model",))
             notices.append(f"{where}: model: {', '.join(taken)} not given, taken from deepseek-v3")
     dims = MlaDimensions(**{name: given.get(name, getattr(base, name)) for name in names})
-    if model.num_kv_heads not in (None, 1):
-        where = document.where(("model", "num_kv_heads"))
-        notices.append(
-            f"{where}: model.num_kv_heads: skipped (MLA has one latent KV head, "
-            f"not {model.num_kv_heads}; is this a configuration for other attention?)"
-        )
-    elif model.head_dim not in (None, dims.latent_dim):
-        raise InputError(
-            f"{document.where(('model', 'head_dim'))}: model.head_dim is {model.head_dim}, but "
-            f"kv_lora_rank + qk_rope_head_dim is {dims.latent_dim}",
-            remedy="leave head_dim out, or correct one of the three",
-        )
+    is_known = known is not None or model.kv_lora_rank is not None
+    if notice := refuse_ordinary_attention(document, model, dims, is_known=is_known):
+        notices.append(notice)
     return dims, model.max_model_len, notices
 
 

@@ -6,6 +6,7 @@ __all__ = [
     "OTHER_KV_CACHE_DTYPES",
     "VLLM_MODEL_KEYS",
     "VLLM_ONLY_KEYS",
+    "VLLM_RUNNER_KEYS",
     "EngineSection",
     "Grid",
     "ModelSection",
@@ -45,6 +46,13 @@ VLLM_ONLY_KEYS = {
     "output": "the command's --out decides",
     "parameter_sweep": "all knobs are searched",
     "model_parameter_sweep": "use tensor_parallel_sizes",
+    "benchmark": "samples follow the noise seen",
+    "compare_auto": "vLLM's own choice is always measured",
+    "cuda_graphs": "see engine: {modes: …}",
+    "num_splits": "all knobs are searched",
+    "nvfp4_output": "not a tuned setting",
+    "provenance": "a note",
+    "reorder_batch_thresholds": "all knobs are searched",
     "prefill_backends": "every prefill backend that runs here is tried",
     "chunked_prefill": "vLLM's own workspace size is kept",
     "fp8_output_scale": "not a tuned setting",
@@ -54,6 +62,13 @@ VLLM_ONLY_KEYS = {
     "sparse_mla_mha_variants": "not a tuned setting",
     "sparse_mla_topk_pattern": "top-k slots are drawn at random",
 }
+# A file with one of these, or with model.num_layers, is one of vLLM's: they speak to its runner.
+VLLM_RUNNER_KEYS = frozenset(
+    (
+        *("benchmark", "cuda_graphs", "device", "profile_memory", "repeats"),
+        *("warmup_iters", "warmup_ms", "model_parameter_sweep", "parameter_sweep"),
+    )
+)
 VLLM_MODEL_KEYS = {
     "num_layers": "one layer is timed",
     "block_size": "each backend brings the block size vLLM uses for it",
