@@ -36,7 +36,7 @@ def test_a_link_that_someone_else_has_planted_is_not(
     (tmp_path / "link").symlink_to(victim)
     # Whoever runs the tests cannot make a link of another user's, but can be another user.
     monkeypatch.setattr("os.geteuid", lambda: 4242)
-    monkeypatch.setattr("mla_tune.own_file._ROOT", 4243)
+    monkeypatch.setattr("mla_tune.regular_file._owner_of_folder", lambda _link: 4243)
     with pytest.raises(InputError, match="is a link that user"):
         open_own(tmp_path / "link", os.O_WRONLY | os.O_TRUNC)
     assert victim.read_text() == "kept"

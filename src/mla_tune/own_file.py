@@ -9,17 +9,15 @@ import stat
 from pathlib import Path
 
 from mla_tune.errors import InputError
-
-# Root's links are part of the system; a link of another user may point at a file of ours.
-_ROOT = 0
+from mla_tune.regular_file import is_planted
 
 
 def open_own(path: Path, flags: int) -> int:
     """Open the regular file ``path`` for writing, and create it if it is not there.
 
-    The last part of the path may not be a link that someone else owns (root's may be): in a
-    shared folder it could lead to any file of ours. Links of the user's own are followed. The
-    mode of a new file is the umask's.
+    The last part of the path may not be a link that someone else has planted there (see
+    `is_planted`): it could lead to any file of ours. Links of the user's own, and of the owner of
+    the folder, are followed. The mode of a new file is the umask's.
 
     Args:
         path: what to open.
@@ -40,10 +38,9 @@ def open_own(path: Path, flags: int) -> int:
         if error.errno != errno.ELOOP:
             _refuse_irregular(path)
             raise
-        owner = path.lstat().st_uid
-        if owner not in (os.geteuid(), _ROOT):
+        if is_planted(path):
             raise InputError(
-                f"{path} is a link that user {owner} owns, to {path.readlink()}",
+                f"{path} is a link that user {path.lstat().st_uid} put there",
                 valid="a regular file, or a link of your own",
                 remedy="remove the link, or choose another path",
             ) from None

@@ -2,7 +2,7 @@
 written whole or not at all.
 """
 
-__all__ = ["read_text", "write_atomically"]
+__all__ = ["is_planted", "read_text", "write_atomically"]
 
 import errno
 import os
@@ -103,20 +103,26 @@ MOST_LINKS = 40  # as many as Linux follows
 
 
 def _target(path: Path) -> Path:
-    """The file that ``path`` names through links of ours or of the owner of their folder.
-
-    That is Linux's own rule for sticky folders (protected_symlinks), kept in every folder.
-    """
+    """The file that ``path`` names through links that nobody has planted."""
     for _ in range(MOST_LINKS):
         if not path.is_symlink():
             return path
-        owner = path.lstat().st_uid
-        if owner not in {os.geteuid(), _owner_of_folder(path)}:
+        if is_planted(path):
             raise PermissionError(
-                errno.EACCES, f"it is a link that user {owner} put there", str(path)
+                errno.EACCES,
+                f"it is a link that user {path.lstat().st_uid} put there",
+                str(path),
             )
         path = path.parent / path.readlink()
     raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(path))
+
+
+def is_planted(link: Path) -> bool:
+    """Whether a link is neither ours nor of the owner of the folder that it lies in.
+
+    That is Linux's own rule for sticky folders (protected_symlinks), kept in every folder.
+    """
+    return link.lstat().st_uid not in {os.geteuid(), _owner_of_folder(link)}
 
 
 def _owner_of_folder(path: Path) -> int:

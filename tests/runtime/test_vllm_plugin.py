@@ -751,16 +751,18 @@ def test_served_steps_are_recorded_by_part(
     engine = start()
     for spec in ("2q1s128", "2q1s128", "q100s300_2q1s128", "8q1s1k"):
         engine.builder.build(0, engine.batch(spec))
-    engine.deployment.recorder.write()
+    engine.deployment.recorder.close()
     text = shapes_from_record(record)
     assert "{spec: 2q1s128, weight: 3}" in text
-    assert "{spec: q100s256, weight: 1}" in text
+    assert "{spec: q128s256, weight: 1}" in text
     assert text.index("8q1s1k") < text.index("2q1s128")
 
 
 def test_replayed_steps_are_recorded_as_such(
     plugin: Any, graph_table: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
+    from mla_tune.runtime.record import Record, record_files
+
     record = tmp_path / "served.json"
     monkeypatch.setenv("MLA_TUNE_RECORD", str(record))
     plugin(graph_table)
@@ -769,8 +771,10 @@ def test_replayed_steps_are_recorded_as_such(
         engine.builder.build_for_cudagraph_capture(engine.batch(spec, longest=4096))
     for spec in ("2q1s128", "2q1s128", "4q1s256"):
         engine.builder.build(0, engine.batch(spec))
-    steps = engine.deployment.recorder._document()["steps"]
-    assert [(step["mode"], step["outcome"], step["batch"], step["count"]) for step in steps] == [
+    engine.deployment.recorder.close()
+    (file,) = record_files(record)
+    steps = Record.load(file).steps
+    assert [(step.mode, step.outcome, step.batch, step.count) for step in steps] == [
         ("graph", "hit", 2, 2),
         ("graph", "miss", 4, 1),
     ]

@@ -2,17 +2,18 @@
 
 __all__ = ["shapes_from_record"]
 
-import json
+import functools
 from collections import Counter
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from mla_tune.errors import InputError
-from mla_tune.runtime.recorder import RECORD_FORMAT, record_files
+from mla_tune.runtime.record import Record, record_files
+from mla_tune.runtime.served import Kind
 from mla_tune.runtime.tables import LoadedTable
 from mla_tune.shapes import BatchShape, RequestGroup
 from mla_tune.table import Table
@@ -20,26 +21,33 @@ from mla_tune.table import Table
 # More shapes than this are noise at the end of a long tail, and a night is only so long.
 MOST_SHAPES = 200
 
+# Query lengths up to this are those of decodes with draft tokens, and stay as they are.
+LONGEST_DECODE = 16
+
+# Whether a table answers a shape of a kind of step.
+Answers = Callable[[Kind, BatchShape], bool]
+
 # What all files of one record have to agree on.
 _ENGINE = ("backend", "model", "kv_cache_dtype", "device", "vllm", "max_model_len")
 
 
-@dataclass(frozen=True)
-class _Served:
-    """A kind of step: how it ran, its shape, and how often it was served."""
+@dataclass
+class _Traffic:
+    """What all files of a record say together."""
 
-    mode: str
-    batch: int
-    query_len: int
-    kv_len: int
-
-    def shape(self) -> BatchShape:
-        group = RequestGroup(self.query_len, max(self.kv_len, self.query_len), self.batch)
-        return BatchShape.of([group])
+    engine: dict[str, Any]
+    steps: Counter[Kind] = field(default_factory=Counter)
+    others: int = 0
+    has_padded_means: bool = False
 
 
 def shapes_from_record(path: Path, tables: Iterable[Path] = ()) -> str:
     """Write a weighted shapes file of what ``MLA_TUNE_RECORD=path`` has recorded.
+
+    KV lengths, and query lengths above 16, are rounded to a power of two. A graph table is keyed
+    by the captured size, so a replayed step counts for that size: half at the mean and half at
+    the longest of its requests' KV lengths, since a split count has to serve the work of the one
+    and the tail of the other. An eager table is looked up by the longest.
 
     Args:
         path: the value of the variable; the files of all its processes are merged.
@@ -47,102 +55,175 @@ def shapes_from_record(path: Path, tables: Iterable[Path] = ()) -> str:
             count.
 
     Returns:
-        The text of the shapes file: shapes that no table answers come first, and within both
-        parts those served most. KV lengths are rounded to a power of two, weights are steps.
+        The text of the shapes file. Shapes that no table answers come first, and those last that
+        no entry could: eager steps in which one request was far above the mean. Within each part
+        those served most come first; weights are steps.
 
     Raises:
         InputError: no record there, one that cannot be read, or records of different engines.
     """
-    documents = [_read(file) for file in record_files(path)]
-    if not documents:
+    traffic = _read(path)
+    loaded = [LoadedTable(table, Table.load(table)) for table in tables]
+    if not loaded:
+        return _text(path, traffic, lambda kind, _shape: kind.outcome == "hit")
+
+    @functools.cache
+    def answered(mode: str, shape: BatchShape) -> bool:
+        return any(
+            table.table.lookup_shape(shape).is_hit
+            for table in loaded
+            if table.mode == mode and table.table.header.backend == traffic.engine["backend"]
+        )
+
+    return _text(path, traffic, lambda kind, shape: answered(kind.mode, shape))
+
+
+def _read(path: Path) -> _Traffic:
+    files = record_files(path)
+    if not files:
         raise InputError(
             f"there is no record {path} (nor {path.name}.*.json beside it)",
             remedy="serve with MLA_TUNE_TABLES and MLA_TUNE_RECORD set; files follow the first "
             "half minute of traffic",
         )
-    engine = _common_engine(path, documents)
-    steps: Counter[_Served] = Counter()
-    missed: Counter[_Served] = Counter()
-    for step in (step for document in documents for step in document["steps"]):
-        served = _Served(step["mode"], step["batch"], step["query_len"], _rounded(step["kv_len"]))
-        steps[served] += step["count"]
-        missed[served] += step["count"] if step["outcome"] != "hit" else 0
-    loaded = [LoadedTable(table, Table.load(table)) for table in tables]
-    if loaded:
-        missed = Counter({s: steps[s] for s in steps if not _answered(s, loaded, engine)})
-    return _text(path, engine, steps, missed)
+    traffic: _Traffic | None = None
+    # One after the other: only the counts are kept.
+    for record in map(Record.load, files):
+        engine = record.model_dump(include=set(_ENGINE))
+        if traffic is None:
+            traffic = _Traffic(engine)
+        _refuse_another(path, traffic.engine, engine)
+        for step in record.steps:
+            traffic.steps[Kind(*(getattr(step, name) for name in Kind._fields))] += step.count
+        traffic.others += sum(others.count for others in record.others)
+        traffic.has_padded_means |= record.format == 1
+    assert traffic is not None
+    if not traffic.steps:
+        raise InputError(f"the record {path} holds no steps", remedy="serve some traffic first")
+    return traffic
 
 
-def _read(file: Path) -> dict[str, Any]:
-    try:
-        document = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"record {file} cannot be read: {error}") from None
-    if not isinstance(document, dict) or document.get("format") != RECORD_FORMAT:
-        raise InputError(
-            f"{file} is not a record of served shapes", valid=f"format {RECORD_FORMAT}"
-        )
-    return document
+def _refuse_another(path: Path, first: dict[str, Any], engine: dict[str, Any]) -> None:
+    for name in _ENGINE:
+        if engine[name] != first[name]:
+            raise InputError(
+                f"the records of {path} are of different engines: {name} is {first[name]} "
+                f"and {engine[name]}",
+                remedy="record each engine to a file of its own, or remove the old files",
+            )
 
 
-def _common_engine(path: Path, documents: list[dict[str, Any]]) -> dict[str, Any]:
-    first = documents[0]
-    for document in documents[1:]:
-        for name in _ENGINE:
-            if document[name] != first[name]:
-                raise InputError(
-                    f"the records of {path} are of different engines: {name} is {first[name]} "
-                    f"and {document[name]}",
-                    remedy="record each engine to a file of its own, or remove the old files",
-                )
-    return {name: first[name] for name in _ENGINE}
+def _shapes(kind: Kind, engine: dict[str, Any]) -> Iterator[tuple[BatchShape, float]]:
+    """The uniform batches that a kind of step counts for, and the share of each."""
+    is_graph = kind.mode == "graph"
+    query_len = kind.query_len if is_graph else _rounded_query(kind.query_len)
+    longest = max(kind.longest_kv_len, kind.kv_len)
+    served = (kind.kv_len, longest) if is_graph else (longest,)
+    # Rounding up may not pass what the engine admits.
+    kv_lens = [max(query_len, min(_rounded(kv), engine["max_model_len"])) for kv in served]
+    for kv_len in dict.fromkeys(kv_lens):
+        shape = BatchShape.of([RequestGroup(query_len, kv_len, kind.batch)])
+        yield shape, kv_lens.count(kv_len) / len(kv_lens)
 
 
-def _rounded(kv_len: int) -> int:
+def _rounded(length: int) -> int:
     """The nearest power of two, by ratio: within the lookup's bound of everything it stands for."""
-    low = 1 << (kv_len.bit_length() - 1)
-    return low if kv_len * kv_len <= 2 * low * low else 2 * low
+    low = 1 << (length.bit_length() - 1)
+    return low if length * length <= 2 * low * low else 2 * low
 
 
-def _answered(served: _Served, tables: list[LoadedTable], engine: dict[str, Any]) -> bool:
-    shape = served.shape()
-    return any(
-        loaded.table.lookup_shape(shape).is_hit
-        for loaded in tables
-        if loaded.mode == served.mode and loaded.table.header.backend == engine["backend"]
-    )
+def _rounded_query(query_len: int) -> int:
+    return query_len if query_len <= LONGEST_DECODE else _rounded(query_len)
 
 
-def _text(
-    path: Path, engine: dict[str, Any], steps: Counter[_Served], missed: Counter[_Served]
-) -> str:
-    by_shape: Counter[BatchShape] = Counter()
-    missed_by_shape: Counter[BatchShape] = Counter()
-    for served, count in steps.items():
-        by_shape[served.shape()] += count
-        missed_by_shape[served.shape()] += missed[served]
-    ordered = sorted(
-        by_shape, key=lambda shape: (-missed_by_shape[shape], -by_shape[shape], str(shape))
-    )
+# The parts of a shapes file, in its order.
+_PARTS = {
+    "missed": "without an entry, most served first; weights are steps",
+    "hit": "with an entry, most served first; weights are steps",
+    "ragged": "eager steps with one request over 1.5 times the mean: vLLM decides these whatever "
+    "a table says",
+}
+
+
+@dataclass
+class _Weights:
+    """How often a shape was served, in all and by part."""
+
+    total: float = 0.0
+    missed: float = 0.0
+    ragged: float = 0.0
+
+    @property
+    def part(self) -> str:
+        if self.ragged == self.total:
+            return "ragged"
+        return "missed" if self.missed > 0 else "hit"
+
+
+def _weighed(traffic: _Traffic, is_answered: Answers) -> dict[BatchShape, _Weights]:
+    weighed: dict[BatchShape, _Weights] = {}
+    for kind, count in traffic.steps.items():
+        for shape, share in _shapes(kind, traffic.engine):
+            weights = weighed.setdefault(shape, _Weights())
+            weights.total += count * share
+            if kind.outcome == "skewed":
+                weights.ragged += count * share
+            elif not is_answered(kind, shape):
+                weights.missed += count * share
+    return weighed
+
+
+def _text(path: Path, traffic: _Traffic, is_answered: Answers) -> str:
+    engine, weighed = traffic.engine, _weighed(traffic, is_answered)
+    parts = list(_PARTS)
+
+    def order(shape: BatchShape) -> tuple[int, float, float, str]:
+        weights = weighed[shape]
+        return parts.index(weights.part), -weights.missed, -weights.total, str(shape)
+
+    ordered = sorted(weighed, key=order)
     kept = ordered[:MOST_SHAPES]
-    modes = sorted({served.mode for served in steps}, reverse=True)
     head = {
         "model": engine["model"],
         "kv_cache_dtype": engine["kv_cache_dtype"],
-        "engine": {"modes": modes, "max_model_len": engine["max_model_len"]},
+        "engine": {
+            "modes": sorted({kind.mode for kind in traffic.steps}, reverse=True),
+            "max_model_len": engine["max_model_len"],
+        },
         "backends": [engine["backend"]],
     }
+    served = traffic.steps.total() + traffic.others
     lines = [
         f"# Served by {engine['backend']} of vLLM {engine['vllm']} on {engine['device']}: "
-        f"{sum(by_shape.values())} steps, from {path.name}.",
+        f"{served} steps, from {_shown(path.name)}.",
+        *_remarks(traffic),
         yaml.safe_dump(head, sort_keys=False, default_flow_style=None).rstrip(),
         "batch_specs:",
     ]
-    for part, title in ((True, "without an entry"), (False, "with an entry")):
-        shapes = [shape for shape in kept if (missed_by_shape[shape] > 0) is part]
+    for part, title in _PARTS.items():
+        shapes = [shape for shape in kept if weighed[shape].part == part]
         if shapes:
-            lines.append(f"  # {title}, most served first; weights are steps")
-            lines += [f"  - {{spec: {shape}, weight: {by_shape[shape]}}}" for shape in shapes]
+            lines.append(f"  # {title}")
+            lines += [
+                f"  - {{spec: {shape}, weight: {_weight(weighed[shape].total)}}}"
+                for shape in shapes
+            ]
     if len(ordered) > len(kept):
         lines.append(f"  # {len(ordered) - len(kept)} rarer shapes are left out")
     return "\n".join(lines) + "\n"
+
+
+def _remarks(traffic: _Traffic) -> Iterator[str]:
+    if traffic.others:
+        yield f"# {traffic.others} of these were of rare kinds, which no shape below counts."
+    if traffic.has_padded_means:
+        yield "# Format 1: rows that pad a graph were counted in the means, which are too low."
+
+
+def _shown(name: str) -> str:
+    """A file's name as it is, unless that would end the comment it stands in."""
+    return name if name.isprintable() else ascii(name)
+
+
+def _weight(steps: float) -> str:
+    return str(int(steps)) if steps == int(steps) else f"{steps:.1f}"

@@ -1,0 +1,107 @@
+"""What an engine has served: steps counted by kind, in bounded space."""
+
+__all__ = ["MOST_KINDS", "Kind", "Served", "kv_bucket_start", "size_bucket"]
+
+import math
+from collections import Counter
+from typing import NamedTuple
+
+# A shapes file takes the 200 most served kinds; twenty times as many leaves the tail to see.
+MOST_KINDS = 4096
+
+_EXACT_UP_TO = 16
+
+
+class Kind(NamedTuple):
+    """One kind of step, or of the decode part or the prefill part of a mixed one.
+
+    Attributes:
+        mode: ``graph`` for the replay of a captured graph, else ``eager``.
+        outcome: what the tables said: ``hit``, ``miss``, ``mixed``, ``skewed`` …
+        batch: requests; in graph mode those that the graph was captured for.
+        query_len: new tokens a request.
+        kv_len, longest_kv_len: mean and longest of the requests, without the rows that pad a
+            graph.
+    """
+
+    mode: str
+    outcome: str
+    batch: int
+    query_len: int
+    kv_len: int
+    longest_kv_len: int
+
+
+def kv_bucket_start(length: int) -> int:
+    """Round a length down to a half octave: 1024 stands for 1024 to 1448, 1449 for up to 2047.
+
+    A shapes file rounds lengths to the nearest power of two by ratio, which is one power for all
+    lengths of such a bucket: nothing it needs is lost. Up to 16 every length counts by itself.
+    """
+    if length <= _EXACT_UP_TO:
+        return length
+    low = 1 << (length.bit_length() - 1)
+    if length * length <= 2 * low * low:
+        return low
+    return math.isqrt(2 * low * low) + 1
+
+
+def size_bucket(requests: int) -> int:
+    """Round a number of requests down to an eighth of its octave; exact up to 16.
+
+    A table's lookup bound is a factor of 1.5; an eighth of an octave is 1.125 at most.
+    """
+    if requests <= _EXACT_UP_TO:
+        return requests
+    shift = requests.bit_length() - 4
+    return requests >> shift << shift
+
+
+class Served:
+    """Steps counted by kind, at most `MOST_KINDS` of these.
+
+    What has no kind of its own is counted in ``others``, by mode and outcome, so that the totals
+    stay right.
+
+    Attributes:
+        counts: of each kind, how many steps there were and the sum of their real requests.
+        others: steps by mode and outcome.
+    """
+
+    def __init__(self) -> None:
+        self.counts: dict[Kind, list[int]] = {}
+        self.others: Counter[tuple[str, str]] = Counter()
+
+    def add(self, kind: Kind, requests: int) -> None:
+        """Count one step of ``kind`` with ``requests`` real requests."""
+        count = self.counts.get(kind)
+        if count is not None:
+            count[0] += 1
+            count[1] += requests
+        elif len(self.counts) < MOST_KINDS:
+            self.counts[kind] = [1, requests]
+        else:
+            self.others[kind.mode, kind.outcome] += 1
+
+    def merge(self, newer: "Served") -> None:
+        """Add the counts of ``newer``, and keep those kinds that have been served most.
+
+        A kind that is given up and comes back later starts from zero: once ``others`` holds
+        anything, the counts of single kinds are lower bounds.
+        """
+        for kind, (steps, requests) in newer.counts.items():
+            count = self.counts.setdefault(kind, [0, 0])
+            count[0] += steps
+            count[1] += requests
+        self.others.update(newer.others)
+        for kind in self.most_served()[MOST_KINDS:]:
+            self.others[kind.mode, kind.outcome] += self.counts.pop(kind)[0]
+
+    def most_served(self) -> list[Kind]:
+        """The kinds by descending number of steps."""
+        return sorted(self.counts, key=lambda kind: -self.counts[kind][0])
+
+    @property
+    def total(self) -> int:
+        """All steps, with and without a kind of their own."""
+        return sum(steps for steps, _ in self.counts.values()) + self.others.total()
