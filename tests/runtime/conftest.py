@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from plugin_state import forget
 from tabled_engine import WriteTable
 
 from mla_tune.table import Entry, Header, merge
@@ -23,28 +24,9 @@ def write_table(tmp_path: Path) -> WriteTable:
 @pytest.fixture(autouse=True)
 def clean_plugin() -> Iterator[None]:
     """Forget tables, deployments, messages and overrides."""
-    _forget()
+    forget()
     yield
-    _forget()
-
-
-def _forget() -> None:
-    import sys
-
-    from mla_tune.runtime import log, resolve
-
-    log._said.clear()
-    if deployment := sys.modules.get("mla_tune.runtime.deployment"):
-        deployment.LOADED.clear()
-        deployment._deployments.clear()
-    if registration := sys.modules.get("mla_tune.runtime.registration"):
-        registration._registered_for = None
-        if registry := sys.modules.get("vllm.v1.attention.backends.registry"):
-            for name in resolve.BACKENDS:
-                registry.AttentionBackendEnum[name].clear_override()
-        prefill = sys.modules.get("vllm.v1.attention.backends.mla.prefill.registry")
-        if prefill is not None:
-            prefill.MLAPrefillBackendEnum.FLASH_ATTN.clear_override()
+    forget()
 
 
 @pytest.fixture

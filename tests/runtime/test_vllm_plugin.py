@@ -22,7 +22,12 @@ pytest.importorskip("vllm")
 pytestmark = pytest.mark.vllm
 
 import torch  # noqa: E402
-from vllm_on_cpu import Engine, start  # noqa: E402
+from vllm_on_cpu import (  # noqa: E402
+    FLASH_ATTN_MODULES,
+    Engine,
+    leave_out_flash_attention,
+    start,
+)
 
 
 def registry() -> Any:
@@ -540,7 +545,7 @@ def test_both_paths_give_the_same_result(plugin: Any, eager_table: Path) -> None
     plugin(eager_table)
     engine = start()
     decode = engine.builder.build(0, engine.batch("4q32s256"))
-    engine.builder._thresholds = Thresholds(1, least=1)
+    engine.builder._thresholds = Thresholds(1)
     prefill = engine.builder.build(0, engine.batch("4q32s256"))
     assert prefill.num_prefills == 4
     torch.testing.assert_close(
@@ -592,22 +597,8 @@ def flash_attn(monkeypatch: pytest.MonkeyPatch) -> Any:
 
     Returns the caps that its scheduler is called with.
     """
-    import vllm.v1.attention.backends.fa_utils as fa_utils
-
-    caps: list[int] = []
-
-    def schedule(*, batch_size: int, num_splits: int, **_: object) -> torch.Tensor:
-        caps.append(num_splits)
-        return torch.full((1 + 4 * batch_size,), num_splits, dtype=torch.int32)
-
-    monkeypatch.setattr(fa_utils, "flash_attn_varlen_func", None, raising=False)
-    monkeypatch.setattr(fa_utils, "get_scheduler_metadata", schedule, raising=False)
-    monkeypatch.setattr(fa_utils, "get_flash_attn_version", lambda **_: 3)
-    monkeypatch.setattr(fa_utils, "flash_attn_supports_mla", lambda: True)
-    for name in ("vllm.v1.attention.backends.mla.flashattn_mla", "mla_tune.runtime.flash_attn_mla"):
-        monkeypatch.delitem(sys.modules, name, raising=False)
-    yield caps
-    for name in ("vllm.v1.attention.backends.mla.flashattn_mla", "mla_tune.runtime.flash_attn_mla"):
+    yield leave_out_flash_attention(monkeypatch)
+    for name in FLASH_ATTN_MODULES:
         sys.modules.pop(name, None)
 
 

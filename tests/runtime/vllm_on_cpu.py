@@ -1,8 +1,10 @@
 """A real MLA layer and builder of the installed vLLM, on the CPU, found through its registry."""
 
+import sys
 from dataclasses import dataclass
 from typing import Any
 
+import pytest
 import torch
 from tabled_engine import MODEL
 
@@ -13,6 +15,10 @@ from mla_tune.shapes import BatchShape
 
 use_cpu_platform()
 
+FLASH_ATTN_MODULES = (
+    "vllm.v1.attention.backends.mla.flashattn_mla",
+    "mla_tune.runtime.flash_attn_mla",
+)
 BLOCK_SIZE = 16
 MAX_MODEL_LEN = 4096
 
@@ -81,11 +87,17 @@ class Engine:
         return output
 
 
-def start(backend: str = "TRITON_MLA", *, captures: tuple[int, ...] = (), **config: Any) -> Engine:
+def start(
+    backend: str = "TRITON_MLA",
+    *,
+    captures: tuple[int, ...] = (),
+    tensor_parallel: int = 1,
+    **config: Any,
+) -> Engine:
     """Build the TRITON_MLA layer and a builder of ``backend``, as the registry has them now.
 
     ``captures`` are the batch sizes of the decode graphs the engine says it will capture; the
-    rest goes into the compilation config.
+    rest goes into the compilation config. The builder is one of ``tensor_parallel`` ranks.
     """
     from vllm.config import CUDAGraphMode
     from vllm.v1.attention.backends.registry import AttentionBackendEnum
@@ -104,8 +116,31 @@ def start(backend: str = "TRITON_MLA", *, captures: tuple[int, ...] = (), **conf
         compilation.cudagraph_capture_sizes = list(captures)
     for name, value in config.items():
         setattr(compilation, name, value)
+    parts.vllm_config.parallel_config.tensor_parallel_size = tensor_parallel
     spec = parts.layer.get_kv_cache_spec(parts.vllm_config)
     builder_cls = AttentionBackendEnum[backend].get_class().get_builder_cls()
     with current_config(parts.vllm_config):
         builder = builder_cls(spec, [PREFIX], parts.vllm_config, torch.device("cpu"))
     return Engine(parts.vllm_config, parts.layer, builder)
+
+
+def leave_out_flash_attention(patch: pytest.MonkeyPatch) -> list[int]:
+    """Let FLASH_ATTN_MLA's module be imported anew, without its two CUDA functions.
+
+    Returns the caps that the scheduler is called with from here on.
+    """
+    import vllm.v1.attention.backends.fa_utils as fa_utils
+
+    caps: list[int] = []
+
+    def schedule(*, batch_size: int, num_splits: int, **_: object) -> torch.Tensor:
+        caps.append(num_splits)
+        return torch.full((1 + 4 * batch_size,), num_splits, dtype=torch.int32)
+
+    patch.setattr(fa_utils, "flash_attn_varlen_func", None, raising=False)
+    patch.setattr(fa_utils, "get_scheduler_metadata", schedule, raising=False)
+    patch.setattr(fa_utils, "get_flash_attn_version", lambda **_: 3)
+    patch.setattr(fa_utils, "flash_attn_supports_mla", lambda: True)
+    for name in FLASH_ATTN_MODULES:
+        patch.delitem(sys.modules, name, raising=False)
+    return caps

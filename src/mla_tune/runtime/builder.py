@@ -47,7 +47,7 @@ class TunedBuilder:
         self._replays: dict[tuple[int, int], Replay] = {}
         self._most_decode_rows: int | None = None
         super().__init__(*args, **kwargs)
-        self._thresholds = Thresholds(self.reorder_batch_threshold, least=1)
+        self._thresholds = Thresholds(self.reorder_batch_threshold)
         self._single_prefill: str | None = None
         try:
             self._start()
@@ -64,7 +64,7 @@ class TunedBuilder:
                 self.vllm_config,
                 self.num_heads,
                 self.mla_dims,
-                self._captures(),
+                self._captures,
             )
             self._choices = StepChoices(self._deployment)
         return self._deployment
@@ -77,8 +77,7 @@ class TunedBuilder:
 
     def _decode_query_len(self) -> int:
         """1 + the draft tokens that vLLM lets take the decode path; 1 without speculation."""
-        # vLLM's own rule, which differs between releases; it only sets this attribute. On a copy,
-        # because the builder's own is vLLM's at any time.
+        # vLLM's own rule, which differs between releases; it only sets this attribute of a copy.
         asked = copy.copy(self)
         asked._init_reorder_batch_threshold(1, self._takes_many_tokens(), False)
         return asked.reorder_batch_threshold
@@ -102,21 +101,16 @@ class TunedBuilder:
             getattr(parallel, "enable_dbo", False) or getattr(parallel, "use_ubatching", False)
         ):
             return
-        thresholds = Thresholds(self._thresholds.vllm_own, self._decode_query_len())
-        thresholds.tune(entries)
+        own = self._thresholds.vllm_own
+        self._thresholds = Thresholds(own, self._decode_query_len(), entries)
         # Where vLLM's class says 1, its buffers and graphs are sized for that: such a builder
         # gets a threshold only for a single step of uniform requests.
         if type(self).reorder_batch_threshold > 1:
             varlen = self.query_len_support == type(self.query_len_support).VARLEN
-            thresholds.tune_mixed(entries, uniform_only=not varlen)
-        self._thresholds = thresholds
-        if thresholds.mixed != thresholds.vllm_own:
-            logger.info(
-                "mla-tune: %s: threshold %d instead of %d for mixed batches",
-                self.mla_tune_backend,
-                thresholds.mixed,
-                thresholds.vllm_own,
-            )
+            mixed = self._thresholds.tune_mixed(entries, uniform_only=not varlen)
+            if mixed != own:
+                told = f"threshold {mixed} instead of {own} for mixed batches"
+                logger.info("mla-tune: %s: %s", self.mla_tune_backend, told)
 
     def _prefill_names(self) -> None:
         """Make the prefill backends that the table can ask for, where the release has them."""
@@ -232,12 +226,10 @@ class TunedBuilder:
             return self._thresholds.of_mixed(batch)
         # Blocks of queries that see each other (0.33's drafts) were not measured.
         unlike = getattr(batch, "causal", True) is False
-        if unlike or self._takes_too_many_rows(batch.num_actual_tokens):
+        most = self._most_decode_rows
+        if unlike or (most is not None and batch.num_actual_tokens > most):
             return self._thresholds.vllm_own
         return self._thresholds.of_uniform(batch, choice.threshold)
-
-    def _takes_too_many_rows(self, rows: int) -> bool:
-        return self._most_decode_rows is not None and rows > self._most_decode_rows
 
     def _look(self, replay: Replay, batch: Any, metadata: Any) -> None:
         """What only some replays need: the record, a warning, reports."""
@@ -293,10 +285,8 @@ class TunedBuilder:
         self._replays[_key(batch)] = replay
 
     def _check_path(self, metadata: Any, choice: Choice, threshold: int) -> None:
-        """Compare the path that a uniform batch has taken with the one its threshold means.
-
-        A split count, where there is one as well, is compared where the kernel is launched.
-        """
+        """Compare the path that a uniform batch has taken with the one its threshold means."""
+        # A split count, where there is one as well, is compared where the kernel is launched.
         if choice.checked or choice.threshold is None or choice.num_kv_splits is not None:
             return
         if threshold == self._thresholds.vllm_own or self._deployment is None:

@@ -2,12 +2,15 @@
 
 __all__ = ["Deployment", "deployment_for"]
 
+import functools
 import logging
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from mla_tune.knobs import Plan
+from mla_tune.runtime.agreement import disagreement
 from mla_tune.runtime.carry_over import splits_carry_over
 from mla_tune.runtime.choice import Choice
 from mla_tune.runtime.counts import Counts
@@ -17,6 +20,7 @@ from mla_tune.runtime.lookups import Lookups
 from mla_tune.runtime.matching import EngineFacts, choose
 from mla_tune.runtime.recorder import Recorder
 from mla_tune.runtime.splits import default_splits
+from mla_tune.runtime.statement import failed, set_up
 from mla_tune.runtime.tables import LoadedTable
 
 # What `registration` has loaded from MLA_TUNE_TABLES in this process.
@@ -57,6 +61,10 @@ class Deployment:
         record = os.environ.get("MLA_TUNE_RECORD")
         self.recorder = Recorder(Path(record), facts) if record else None
 
+    def leave_untuned(self) -> None:
+        """Forget the tables, before anything of them has been applied."""
+        self.lookups, self.planned = None, {}
+
     @property
     def default_splits(self) -> int:
         """TRITON_MLA's own count at the engine's longest sequence."""
@@ -75,29 +83,47 @@ def deployment_for(
     vllm_config: Any,
     num_heads: int,
     dims: Any,
-    captures: tuple[tuple[int, int], ...],
+    captures: Callable[[], tuple[tuple[int, int], ...]],
 ) -> Deployment:
     """The deployment of ``backend`` in this engine, made and announced once a process.
 
-    ``captures`` are the (requests, query length) of the decode graphs to come; for the others
-    see `engine_facts`.
+    Nothing of a table is applied before this returns: the first call settles with the other ranks
+    of the engine whether anything is. ``captures`` gives the (requests, query length) of the
+    decode graphs to come; for the others see `engine_facts`.
     """
-    facts = engine_facts(backend, vllm_config, num_heads, dims)
-    key = (facts, captures)
-    if key not in _deployments:
-        _deployments[key] = _announced(facts, vllm_config, captures)
-    return _deployments[key]
+    try:
+        facts = engine_facts(backend, vllm_config, num_heads, dims)
+        key = (facts, captures())
+        if key not in _deployments:
+            _deployments[key] = _made(facts, vllm_config, key[1])
+        return _deployments[key]
+    except Exception as error:
+        # The other ranks wait for this one.
+        disagreement(vllm_config, functools.partial(failed, error))
+        raise
 
 
-def _announced(
+def _made(
     facts: EngineFacts, vllm_config: Any, captures: tuple[tuple[int, int], ...]
 ) -> Deployment:
     refused = refusal(vllm_config)
     mine = [table for table in LOADED if table.table.header.backend == facts.backend]
     tables, reason = choose(mine, facts) if refused is None else ({}, refused)
+    deployment = Deployment(facts, tables, captures)
+    say = functools.partial(set_up, facts, LOADED, tables, deployment.planned)
+    unlike = disagreement(vllm_config, say)
     if reason is not None:
         once(logging.WARNING, f"mla-tune: {facts.backend} runs untuned: {reason}")
-    deployment = Deployment(facts, tables, captures)
+    if unlike is None:
+        _announce(deployment, tables)
+    else:
+        once(logging.ERROR, f"mla-tune: all ranks run untuned, because they differ: {unlike}")
+        deployment.leave_untuned()
+    return deployment
+
+
+def _announce(deployment: Deployment, tables: dict[str, LoadedTable]) -> None:
+    facts = deployment.facts
     for loaded in tables.values():
         length = loaded.table.header.engine.max_model_len
         note = f", measured at max_model_len {length}" if length != facts.max_model_len else ""
@@ -110,4 +136,3 @@ def _announced(
             hits,
             len(deployment.planned),
         )
-    return deployment

@@ -44,7 +44,7 @@ class TunedFlashAttnMLAMetadataBuilder(TunedBuilder, VllmBuilder):  # type: igno
 
     def _put_back(self) -> None:
         super()._put_back()
-        vars(self).pop("_schedule_decode", None)
+        self.__dict__.pop("_schedule_decode", None)
 
     def _before_replay(self, choice: Choice) -> Fields:
         cap = choice.num_kv_splits

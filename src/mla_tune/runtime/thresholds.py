@@ -40,27 +40,25 @@ class Thresholds:
         mixed: for batches of several kinds of requests.
     """
 
-    def __init__(self, vllm_own: int, least: int) -> None:
+    def __init__(self, vllm_own: int, least: int = 1, entries: Sequence[Entry] = ()) -> None:
+        """Take what the eager ``entries`` say of uniform batches, none being vLLM's own for all."""
         self.vllm_own = self.mixed = vllm_own
         self.least = least
-        self._decoded: DecodeLengths | None = None
+        self._decoded = DecodeLengths.of(entries, vllm_own)
         self._any_order = False
 
-    def tune(self, entries: Sequence[Entry]) -> None:
-        """Let uniform batches have the thresholds of ``entries``, which are eager ones."""
-        self._decoded = DecodeLengths.of(entries, self.vllm_own)
-
-    def tune_mixed(self, entries: Sequence[Entry], *, uniform_only: bool) -> None:
-        """Give mixed batches the best single threshold that ``entries`` prove.
+    def tune_mixed(self, entries: Sequence[Entry], *, uniform_only: bool) -> int:
+        """Give mixed batches the best single threshold that ``entries`` prove, and return it.
 
         ``uniform_only`` says that only leading requests of one length may decode.
         """
         self.mixed = max(best_threshold(entries, self.vllm_own), self.least)
         self._any_order = uniform_only
+        return self.mixed
 
     def of_uniform(self, batch: Any, wanted: int | None) -> int:
         """The threshold for a batch of one query length; ``wanted`` is what its lookup says."""
-        if wanted is None or self._decoded is None:
+        if wanted is None:
             return self.vllm_own
         threshold = max(wanted, self.least)
         if self.vllm_own < batch.max_query_len <= threshold:

@@ -6,6 +6,7 @@
 
 __all__ = ["TunedTritonMLABackend"]
 
+import functools
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -178,7 +179,7 @@ class TunedTritonMLAImpl(VllmImpl):  # type: ignore[misc]
         config = self._vllm_config
         decode_query_len = max_decode_query_len(config)
         try:
-            captures = captured_batches(config, decode_query_len)
+            captures = functools.partial(captured_batches, config, decode_query_len)
             found = deployment_for("TRITON_MLA", config, self.num_heads, self, captures)
             rows = config.scheduler_config.max_num_seqs * decode_query_len
             done = reserve(found, rows, self.num_heads, self.kv_lora_rank) is not None
