@@ -40,6 +40,10 @@ def _segfaults(_output: torch.Tensor) -> None:
     ctypes.string_at(0)
 
 
+def _fills_the_disk(_output: torch.Tensor) -> None:
+    Path("/dev/full").write_text("compiled")
+
+
 def _takes_all_memory(_output: torch.Tensor) -> None:
     hoard = []
     while True:
@@ -63,6 +67,7 @@ FAULTS: dict[str, Callable[[torch.Tensor], None]] = {
     "sleeps": _sleeps,
     "exits": _exits,
     "segfaults": _segfaults,
+    "fills the disk": _fills_the_disk,
     "takes all memory": _takes_all_memory,
     "scales by 1 %": _scales,
     "leaves one element unwritten": _leaves_one_unwritten,
@@ -120,6 +125,14 @@ def faulty_bench(
     return FaultyBench(faults, environment, announce)
 
 
+def faulty_bench_without_room(
+    faults: Mapping[Plan, str], environment: Environment, announce: Announce
+) -> FaultyBench:
+    """Make a bench whose process can add to no file, as when the disk is full under its log."""
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+    return FaultyBench(faults, environment, announce)
+
+
 class KilledOnce(SessionBench):
     """A session bench that SIGKILL hits once, in the middle of a race, as by an operator."""
 
@@ -132,6 +145,34 @@ class KilledOnce(SessionBench):
             self._mark.touch()
             self._announce(plans[0], "sample")
             os.kill(os.getpid(), signal.SIGKILL)
+        return super().race(plans, rounds, seed)
+
+
+class HangsOnce(SessionBench):
+    """A session bench that hangs once, in the middle of a race, as on a machine in trouble."""
+
+    def __init__(self, mark: Path, environment: Environment, announce: Announce) -> None:
+        super().__init__(environment, announce)
+        self._mark = mark
+
+    def race(self, plans, rounds, seed):
+        if not self._mark.exists():
+            self._mark.touch()
+            self._announce(plans[0], "sample")
+            time.sleep(3600)
+        return super().race(plans, rounds, seed)
+
+
+class EndedFromOutside(SessionBench):
+    """A session bench whose process gets a signal in every race."""
+
+    def __init__(self, number: int, environment: Environment, announce: Announce) -> None:
+        super().__init__(environment, announce)
+        self._number = number
+
+    def race(self, plans, rounds, seed):
+        self._announce(plans[0], "sample")
+        os.kill(os.getpid(), self._number)
         return super().race(plans, rounds, seed)
 
 

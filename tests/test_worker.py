@@ -3,6 +3,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 from functools import partial
 
@@ -11,7 +12,15 @@ import pytest
 import yaml
 
 from fake_device import WARD, workload
-from faulty import DiesOnOpen, KilledOnce, end_at_once, faulty_bench
+from faulty import (
+    DiesOnOpen,
+    EndedFromOutside,
+    HangsOnce,
+    KilledOnce,
+    end_at_once,
+    faulty_bench,
+    faulty_bench_without_room,
+)
 from mla_tune.errors import EnvironmentFailure, PlanFailure, UnavailableError, WorkloadFailure
 from mla_tune.knobs import Plan
 from mla_tune.quarantine import Quarantine
@@ -20,8 +29,8 @@ from mla_tune.tuner import Settings, Tuner
 from mla_tune.worker import Limits, WorkerBench
 from torch_mla_cases import SETUP
 
-# Generous for a machine that does other work too; the plan that sleeps costs one of each.
-LIMITS = Limits(sample_s=3.0, warm_up_s=3.0, open_s=120.0)
+# Generous for a machine that does other work too; the plan that sleeps is tried twice.
+LIMITS = Limits(sample_s=2.0, warm_up_s=2.0, open_s=120.0)
 WORKLOAD = workload("2q1s1k")
 GOOD = Plan(num_kv_splits=1)
 FAULTS = {
@@ -34,7 +43,7 @@ FAULTS = {
 }
 KINDS = {
     "raises": ("raised", "ValueError: bad plan"),
-    "sleeps": ("timed out", "no answer within 3 s"),
+    "sleeps": ("timed out", "no answer within 2 s"),
     "exits": ("died", "exit code 7"),
     "segfaults": ("died", "SIGSEGV"),
     "takes all memory": ("out of memory", "allocate memory"),
@@ -110,6 +119,79 @@ def test_a_worker_killed_in_the_middle_of_a_race_is_replaced_and_asked_again(tmp
     try:
         assert len(worker.race([GOOD], 2, seed=0)[GOOD].rounds) == 2
         assert worker.restarts == 1
+    finally:
+        worker.close()
+
+
+def test_a_time_out_gets_a_second_try_in_a_new_worker(tmp_path):
+    worker = started(tmp_path, partial(HangsOnce, tmp_path / "mark"))
+    try:
+        assert len(worker.race([GOOD], 2, seed=0)[GOOD].rounds) == 2
+        assert worker.restarts == 1
+    finally:
+        worker.close()
+
+
+def test_a_worker_that_is_suspended_has_not_timed_out(worker, monkeypatch):
+    worker.race([GOOD], 1, seed=0)
+    monkeypatch.setattr(worker, "_limits", Limits(sample_s=0.4, warm_up_s=0.4, open_s=0.4))
+    pid = worker._process.pid
+    os.kill(pid, signal.SIGSTOP)
+    threading.Timer(1.2, os.kill, (pid, signal.SIGCONT)).start()
+    assert worker.race([GOOD], 1, seed=0)[GOOD].rounds
+    assert worker._process.pid == pid
+
+
+def test_a_terminal_that_closes_does_not_end_the_worker_nor_blame_a_plan(worker):
+    worker.race([GOOD], 1, seed=0)
+    pid = worker._process.pid
+    os.kill(pid, signal.SIGHUP)
+    assert worker.race([GOOD], 1, seed=0)[GOOD].rounds
+    assert worker._process.pid == pid
+
+
+def test_a_terminal_that_closes_while_the_worker_starts_does_not_end_it(tmp_path):
+    worker = WorkerBench("cpu", tmp_path / "worker.log", LIMITS)
+    worker._kill()
+    real = worker._awaited
+
+    def hang_up_first(*arguments):
+        os.kill(worker._process.pid, signal.SIGHUP)
+        os.kill(worker._process.pid, signal.SIGINT)
+        return real(*arguments)
+
+    worker._awaited = hang_up_first
+    try:
+        worker._started()
+        assert worker.restarts == 1
+    finally:
+        worker.close()
+
+
+def test_somebody_who_keeps_ending_workers_stops_the_run_and_no_plan_is_to_blame(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr(WorkerBench, "ATTEMPTS_FROM_OUTSIDE", 2)
+    worker = started(tmp_path, partial(EndedFromOutside, signal.SIGTERM))
+    try:
+        with pytest.raises(EnvironmentFailure, match="ended by SIGTERM 2 times"):
+            worker.race([GOOD], 2, seed=0)
+    finally:
+        worker.close()
+
+
+def test_a_full_disk_changes_no_cause_and_is_no_plans_fault(tmp_path):
+    full = Plan(num_kv_splits=9)
+    faults = FAULTS | {full: "fills the disk"}
+    worker = started(tmp_path, partial(faulty_bench_without_room, faults))
+    try:
+        with pytest.raises(PlanFailure) as caught:
+            worker.race([BY_FAULT["raises"]], 2, seed=0)
+        assert caught.value.kind == "raised"
+        with pytest.raises(EnvironmentFailure, match="no room to write: No space left"):
+            worker.race([full], 2, seed=0)
+        assert worker.race([GOOD], 1, seed=0)[GOOD].rounds
+        assert worker.restarts == 0
     finally:
         worker.close()
 

@@ -2,6 +2,7 @@
 
 __all__ = ["RunOptions", "found_environment", "rechecked", "run"]
 
+import os
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -17,6 +18,7 @@ from mla_tune.campaign import Campaign, Reporter
 from mla_tune.device_lock import Holder, device_lock, lock_folder
 from mla_tune.environment import Environment
 from mla_tune.errors import InputError, MlaTuneError
+from mla_tune.own_file import open_own
 from mla_tune.recheck import Recheck, recheck
 from mla_tune.recording import RecordedBench, Recorder, Recording
 from mla_tune.shapes import BatchShape
@@ -162,7 +164,7 @@ def _worker_log(folder: Path) -> Path:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         log = folder / "worker.log"
-        log.write_text("")
+        os.close(open_own(log, os.O_WRONLY | os.O_TRUNC))
     except OSError as error:
         raise InputError(
             f"study folder {folder} cannot be written: {error.strerror or error}",

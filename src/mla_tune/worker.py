@@ -11,8 +11,10 @@ import multiprocessing
 import os
 import signal
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, cast
@@ -23,14 +25,19 @@ from mla_tune.environment import Environment
 from mla_tune.errors import EnvironmentFailure, PlanFailure, WorkloadFailure
 from mla_tune.knobs import Plan, PlanSpace
 from mla_tune.measure import Samples
+from mla_tune.running_clock import RunningClock, is_stopped
 from mla_tune.shapes import BatchShape, Workload
-from mla_tune.worker_process import BenchFactory, serve
+from mla_tune.worker_process import IGNORED_SIGNALS, BenchFactory, serve
+
+# Sent by a person, a terminal that closes or a batch system; no plan ends its process with them.
+FROM_OUTSIDE = {"SIGHUP", "SIGINT", "SIGQUIT", "SIGTERM"}
 
 
 @dataclass(frozen=True)
 class Limits:
     """Seconds that a step of a plan may take before its worker is killed.
 
+    Only time in which this process and the worker ran counts; see `RunningClock`.
     ``warm_up_s`` holds compilation and graph capture, ``open_s`` the imports and the session.
     """
 
@@ -54,6 +61,7 @@ class WorkerBench:
     """
 
     START_ATTEMPTS = 3
+    ATTEMPTS_FROM_OUTSIDE = 3
 
     def __init__(
         self,
@@ -71,6 +79,7 @@ class WorkerBench:
         self._setup: Setup | None = None
         self._workload: Workload | None = None
         self._ended_by = ""
+        self.clock = RunningClock()
         self.restarts = -1
         self.environment = self._started()
 
@@ -107,30 +116,54 @@ class WorkerBench:
 
     def race(self, plans: Sequence[Plan], rounds: int, seed: int) -> dict[Plan, Samples]:
         """As `Bench.race`; also raises PlanFailure of kind ``timed out`` or ``died``."""
-        result: dict[Plan, Samples] = self._twice_if_killed("race", tuple(plans), rounds, seed)
+        result: dict[Plan, Samples] = self._with_second_try("race", tuple(plans), rounds, seed)
         return result
 
     def verify(self, plan: Plan) -> None:
         """As `Bench.verify`, with the failures that `race` adds."""
-        self._twice_if_killed("verify", plan)
+        self._with_second_try("verify", plan)
 
     def close(self) -> None:
         """End the worker. It has nothing to save, and an orderly end of torch takes a second."""
         self._kill()
 
-    def _twice_if_killed(self, name: str, *arguments: Any) -> Any:
-        """Ask again in a new worker after SIGKILL: that is an operator's or the kernel's doing.
+    def _with_second_try(self, name: str, *arguments: Any) -> Any:
+        """Ask about plans, again in a new worker where the first failure may be no plan's doing.
 
-        The plan under way is to blame only when it happens twice. Nor is a plan to blame for a
-        worker that was gone before the plan's turn came.
+        SIGKILL is an operator's or the kernel's doing, a time-out may be the machine's: the plan
+        under way is to blame only when it happens twice. Nor is a plan to blame for a worker that
+        ended or hung before the plan's turn came.
+
+        Raises:
+            PlanFailure: the plan to blame has failed.
+            WorkloadFailure: two workers ended before any plan's turn.
+            EnvironmentFailure: somebody keeps ending the workers.
         """
-        try:
-            return self._ask(name, *arguments)
-        except PlanFailure as failure:
-            no_fault = self._ended_by == "SIGKILL" or failure.plan is None
-            if failure.kind != "died" or not no_fault:
-                raise
-            return self._ask(name, *arguments)
+        excused, from_outside = False, 0
+        while True:
+            try:
+                return self._ask(name, *arguments)
+            except PlanFailure as failure:
+                if failure.kind not in {"died", "timed out"}:
+                    raise
+                by_signal = self._ended_by if failure.kind == "died" else ""
+                if by_signal in FROM_OUTSIDE:
+                    from_outside += 1
+                    if from_outside == self.ATTEMPTS_FROM_OUTSIDE:
+                        raise EnvironmentFailure(
+                            f"the worker was ended by {by_signal} {from_outside} times",
+                            remedy="finished trials are kept; run the same command again",
+                        ) from None
+                    continue
+                excusable = failure.kind == "timed out" or by_signal == "SIGKILL"
+                if excused and failure.plan is None:
+                    raise WorkloadFailure(
+                        f"the worker ended twice before any plan ran: {failure.what}",
+                        remedy=f"see {self._log}",
+                    ) from None
+                if excused or not (excusable or failure.plan is None):
+                    raise
+                excused = True
 
     def _answer_or_restart(self, name: str, *arguments: Any) -> Any:
         """Ask for something that blames no plan, once more in a new worker if the first dies.
@@ -176,7 +209,8 @@ class WorkerBench:
                 if request is not None:
                     connection.send(request)
                     request = None
-                if not connection.poll(limit_s):
+                pid = self._process.pid
+                if not self.clock.wait(connection.poll, limit_s, partial(is_stopped, pid)):
                     self._kill()
                     raise _blamed(plan, "timed out", f"no answer within {limit_s:g} s")
                 kind, *content = connection.recv()
@@ -198,9 +232,12 @@ class WorkerBench:
     def _exit_cause(self) -> str:
         self._process.join(timeout=5)
         code = self._process.exitcode
-        if code is not None and code < 0:
+        if code is None or code >= 0:
+            return f"exit code {code}"
+        try:
             return signal.Signals(-code).name
-        return f"exit code {code}"
+        except ValueError:  # a real-time signal
+            return f"signal {-code}"
 
     def _started(self) -> Environment:
         """Start a worker and return what it found itself on."""
@@ -213,7 +250,8 @@ class WorkerBench:
                 args=(theirs, self.device, str(self._log), self._factory, os.getpid()),
                 daemon=True,
             )
-            self._process.start()
+            with _signals_held():
+                self._process.start()
             theirs.close()
             self.restarts += 1
             try:
@@ -233,6 +271,19 @@ class WorkerBench:
         if self._connection is not None:
             self._connection.close()
         self._connection = None
+
+
+@contextmanager
+def _signals_held() -> Iterator[None]:
+    """Let a child start with the signals blocked that it is going to ignore.
+
+    It takes a second of imports before it can say so.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, IGNORED_SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _blamed(plan: Plan | None, kind: str, what: str) -> PlanFailure:

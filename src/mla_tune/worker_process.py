@@ -1,9 +1,11 @@
 """The worker's own side: the process that answers for one device until it is killed."""
 
-__all__ = ["BenchFactory", "serve"]
+__all__ = ["IGNORED_SIGNALS", "BenchFactory", "serve"]
 
 import contextlib
 import ctypes
+import errno
+import io
 import os
 import resource
 import signal
@@ -25,11 +27,15 @@ from mla_tune.errors import (
     WorkloadFailure,
 )
 from mla_tune.knobs import Plan
+from mla_tune.own_file import open_own
 
 BenchFactory = Callable[[Environment, Announce], Bench]
 """Makes the bench inside the worker; importable by name, since it crosses a process."""
 
 PR_SET_PDEATHSIG = 1
+
+IGNORED_SIGNALS = (signal.SIGHUP, signal.SIGINT)
+"""Sent to all processes of a terminal that closes, or by Ctrl-C: the parent decides what to do."""
 
 
 def serve(
@@ -37,8 +43,8 @@ def serve(
 ) -> None:
     """The worker's life: answer requests until the other side is gone."""
     _die_with(parent_pid)
-    _redirect_output(Path(log))
     try:
+        _redirect_output(Path(log))
         device = resolved_device(device)
         if device == "cpu":
             _bound_memory()
@@ -71,7 +77,7 @@ def serve(
             connection.send(("done", result))
         except MlaTuneError as error:
             traceback.print_exc()
-            connection.send(("failed", error, _is_intact(error, device)))
+            connection.send(("failed", _cause_on_disk(error) or error, _is_intact(error, device)))
         except Exception as error:
             traceback.print_exc()
             text = f"{type(error).__name__}: {error}"
@@ -80,8 +86,10 @@ def serve(
 
 
 def _die_with(parent_pid: int) -> None:
-    """End with the parent even while a kernel hangs, and leave Ctrl-C to it."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    """End with the parent even while a kernel hangs, and leave the terminal's signals to it."""
+    for number in IGNORED_SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, IGNORED_SIGNALS)
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() != parent_pid:
@@ -89,10 +97,45 @@ def _die_with(parent_pid: int) -> None:
 
 
 def _redirect_output(log: Path) -> None:
-    handle = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-    os.dup2(handle, 1)
-    os.dup2(handle, 2)
+    """Send what this process prints to ``log``, or nowhere when the disk is full.
+
+    A plan must not fail, nor the worker end, because its traceback finds no room.
+    """
+    handle = open_own(log, os.O_WRONLY | os.O_APPEND)
+    for number in (1, 2):
+        os.dup2(handle, number)
     os.close(handle)
+    sys.stdout = _lossy_text(1)
+    sys.stderr = _lossy_text(2)
+
+
+class _LossyFile(io.FileIO):
+    """A file to which writing always succeeds; what finds no room is dropped."""
+
+    def write(self, data: Any) -> int:
+        try:
+            return super().write(data) or 0
+        except OSError:
+            return memoryview(data).nbytes
+
+
+def _lossy_text(number: int) -> io.TextIOWrapper:
+    buffer = io.BufferedWriter(_LossyFile(number, "w", closefd=False))
+    return io.TextIOWrapper(buffer, "utf-8", errors="backslashreplace", line_buffering=True)
+
+
+def _cause_on_disk(error: BaseException) -> EnvironmentFailure | None:
+    """The full disk that a plan's failure comes from, such as under a compiler's cache."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT):
+            where = f" {cause.filename}" if cause.filename else ""
+            return EnvironmentFailure(
+                f"no room to write{where}: {cause.strerror}",
+                remedy="make room; finished trials are kept, run the same command again",
+            )
+        cause = cause.__cause__ or cause.__context__
+    return None
 
 
 def _bound_memory() -> None:
