@@ -21,7 +21,13 @@ from faulty import (
     faulty_bench,
     faulty_bench_without_room,
 )
-from mla_tune.errors import EnvironmentFailure, PlanFailure, UnavailableError, WorkloadFailure
+from mla_tune.errors import (
+    EnvironmentFailure,
+    InputError,
+    PlanFailure,
+    UnavailableError,
+    WorkloadFailure,
+)
 from mla_tune.knobs import Plan
 from mla_tune.quarantine import Quarantine
 from mla_tune.study import Journal
@@ -214,7 +220,7 @@ def test_a_worker_that_does_not_start_is_a_failure_of_the_machine(tmp_path, monk
 
 
 def test_a_device_that_is_not_there_is_named(tmp_path):
-    with pytest.raises(EnvironmentFailure, match="device cuda:99"):
+    with pytest.raises(InputError, match="device cuda:99 is not there"):
         WorkerBench("cuda:99", tmp_path / "worker.log", LIMITS)
 
 
