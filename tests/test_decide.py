@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fake_device import DEFAULT, splits
-from mla_tune.decide import Contest, Interval, expected_us, is_hopeless
+from mla_tune.decide import MIN_ROUNDS, WIDEST, Contest, Interval, expected_us, is_hopeless
 from mla_tune.measure import Samples
 
 
@@ -113,6 +113,80 @@ def test_a_confirmation_goes_on_until_it_is_clear():
     assert contest({4: 100.0, 1: 90.0}, noise=0.001, count=16).is_settled
     assert not contest({4: 100.0, 1: 99.0}, noise=0.2, count=16).is_settled
     assert contest({4: 100.0}, count=2).is_settled
+
+
+def test_fewer_than_16_rounds_publish_nothing_however_clear():
+    enough = contest({4: 100.0, 1: 50.0}, noise=0.001, count=MIN_ROUNDS)
+    assert enough.verdict().plan == splits(1)
+    verdict = contest({4: 100.0, 1: 50.0}, noise=0.001, count=MIN_ROUNDS - 1).verdict()
+    assert (verdict.plan, verdict.unproven) == (None, splits(1))
+    assert verdict.doubt.endswith("15 rounds are too few, 16 the least")
+
+
+def test_a_few_rounds_without_a_gain_name_no_plan_but_settle_nothing():
+    verdict = contest({4: 100.0, 1: 101.0}, noise=0.001, count=8).verdict()
+    assert (verdict.plan, verdict.unproven) == (None, None)
+    assert "8 rounds are too few" in verdict.doubt
+    slowing = contest({4: (100.0, 100.0), 1: (10.0, 105.0)}, count=8, shares=(0.5, 0.5)).verdict()
+    assert slowing.unproven is None
+    assert slowing.doubt
+
+
+def test_with_nothing_to_confirm_the_default_takes_no_16_rounds():
+    assert contest({4: 100.0}, count=8).verdict().doubt == ""
+
+
+def test_an_interval_too_wide_to_mean_anything_publishes_nothing_however_far_above_the_gate():
+    found = contest({4: 100.0, 1: 20.0}, noise=0.7)
+    standing = found.standings[0]
+    assert standing.interval.low > 1.01
+    assert standing.interval.high > WIDEST * standing.interval.low
+    assert standing.clearly_faster
+    assert not found.is_settled  # it measures on, while there is time
+    verdict = found.verdict()
+    assert (verdict.plan, verdict.unproven) == (None, splits(1))
+    assert str(standing.interval) in verdict.doubt
+    assert "too noisy" in verdict.doubt
+
+
+def test_noise_that_is_common_to_all_plans_makes_no_interval_wide():
+    bursts = [random.Random(0).choice((1.0, 1.0, 9.0)) for _ in range(32)]
+    samples = {
+        DEFAULT: Samples(tuple((100.0 * burst,) for burst in bursts)),
+        splits(1): Samples(tuple((50.0 * burst,) for burst in bursts)),
+    }
+    assert Contest(DEFAULT, samples, (1.0,), 1.01).verdict().plan == splits(1)
+
+
+def test_a_plan_with_one_kv_length_too_noisy_to_tell_is_not_published():
+    quiet, noisy = rounds([100.0], 0.01, seed=1), rounds([1.0], 0.9, seed=2)
+    default = Samples(tuple(a + b for a, b in zip(quiet.rounds, noisy.rounds, strict=True)))
+    quiet, noisy = rounds([60.0], 0.01, seed=3), rounds([0.9], 0.9, seed=4)
+    plan = Samples(tuple(a + b for a, b in zip(quiet.rounds, noisy.rounds, strict=True)))
+    found = Contest(DEFAULT, {DEFAULT: default, splits(1): plan}, (0.5, 0.5), 1.01)
+    assert not found.standings[0].interval.is_too_wide
+    assert not found.standings[0].slows_a_case
+    verdict = found.verdict()
+    assert (verdict.plan, verdict.unproven) == (None, splits(1))
+
+
+def test_a_clear_plan_is_published_beside_one_too_noisy_to_tell():
+    samples = {
+        DEFAULT: rounds([100.0], 0.01, seed=1),
+        splits(1): rounds([40.0], 0.9, seed=2),
+        splits(2): rounds([50.0], 0.01, seed=3),
+    }
+    verdict = Contest(DEFAULT, samples, (1.0,), 1.01).verdict()
+    assert (verdict.plan, verdict.doubt) == (splits(2), "")
+    assert splits(1) in verdict.ties
+
+
+def test_noise_around_no_gain_is_no_verdict_for_the_default_either():
+    verdict = contest({4: 100.0, 1: 100.0}, noise=1.0).verdict()
+    assert verdict.plan is None
+    assert "too noisy" in verdict.doubt
+    clear = contest({4: 100.0, 1: 1000.0}, noise=1.0).verdict()
+    assert (clear.plan, clear.doubt) == (None, "")
 
 
 @given(st.lists(st.floats(-2, 2), min_size=1, max_size=40))

@@ -6,7 +6,7 @@ import yaml
 from fake_device import DEFAULT, FakeBench, splits, tuner_for, workload
 from mla_tune.errors import WorkloadFailure
 from mla_tune.shapes import BatchShape, Case, Workload
-from mla_tune.study import Journal
+from mla_tune.study import Journal, Policy
 from mla_tune.table import Entry
 
 SLOWER = {DEFAULT: 100.0, splits(1): 150.0, splits(2): 120.0, splits(8): 110.0}
@@ -80,6 +80,45 @@ def test_a_second_run_measures_nothing(make_tuner):
     bench = FakeBench(BETTER, noise=0.02, seed=1)
     assert make_tuner(bench).tune(workload()) == first
     assert (bench.raced, bench.checked) == ([], [])
+
+
+def test_when_time_runs_out_before_16_rounds_nothing_is_published_and_the_next_run_goes_on(
+    make_tuner,
+):
+    tuner = make_tuner(FakeBench(BETTER, noise=0.02), confirmation_s=0.0)
+    entry = tuner.tune(workload())
+    assert (entry.plan, entry.unproven, entry.speedup) == (None, splits(2), None)
+    assert entry.latency_us == entry.default_us
+    assert "8 rounds are too few, 16 the least" in entry.note
+    assert "--confirm-seconds" in entry.note
+    tuner.journal.close()
+    bench = FakeBench(BETTER, noise=0.02, seed=1)
+    entry = make_tuner(bench).tune(workload())
+    assert (entry.plan, entry.unproven, entry.note) == (splits(2), None, "")
+    assert screening(bench) == []  # the trials stand
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_what_is_too_noisy_to_tell_is_measured_on_and_then_named_as_unproven(make_tuner, seed):
+    bench = FakeBench({DEFAULT: 100.0, splits(2): 40.0}, noise=1.2, seed=seed)
+    entry = make_tuner(bench).tune(workload())
+    assert sum(len(plans) > 1 for _, plans in bench.raced) == 4  # all 32 rounds, in steps of 8
+    assert (entry.plan, entry.unproven) == (None, splits(2))
+    assert "too noisy to tell" in entry.note
+
+
+def test_a_verdict_of_the_rules_of_an_earlier_version_is_confirmed_again(make_tuner):
+    tuner = make_tuner(FakeBench(BETTER))
+    tuner.tune(workload())
+    ledger = tuner.journal.ledger("8q1s1k", list(BETTER), Policy())
+    stored = ledger.verdict
+    del stored["terms"]["widest"]
+    ledger.decide(stored)
+    tuner.journal.close()
+    bench = FakeBench(BETTER)
+    make_tuner(bench).tune(workload())
+    assert bench.raced
+    assert screening(bench) == []
 
 
 def test_another_gate_is_another_verdict_from_the_same_trials(make_tuner):

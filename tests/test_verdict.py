@@ -8,8 +8,8 @@ from mla_tune.shapes import BatchShape, Case, Workload
 from mla_tune.verdict import published_entry
 
 
-def contest(latencies, default=DEFAULT, shares=(1.0,), **more):
-    samples = {plan: Samples((cases,) * 16, **more) for plan, cases in latencies.items()}
+def contest(latencies, default=DEFAULT, shares=(1.0,), count=16, **more):
+    samples = {plan: Samples((cases,) * count, **more) for plan, cases in latencies.items()}
     return Contest(default, samples, shares, 1.01)
 
 
@@ -65,3 +65,14 @@ def test_failures_and_unclean_samples_are_noted():
 def test_a_backend_without_knobs_has_no_default_plan_to_name():
     entry = published_entry(workload(), contest({Plan(): (1.0,)}, default=Plan()), Plan(), {})
     assert (entry.plan, entry.default_plan) == (None, None)
+
+
+def test_a_doubtful_winner_is_named_as_unproven_and_the_default_stays():
+    found = contest({DEFAULT: (100.0,), splits(1): (50.0,)}, count=8)
+    entry = published_entry(workload(), found, DEFAULT, {})
+    assert (entry.plan, entry.unproven) == (None, splits(1))
+    assert (entry.latency_us, entry.default_us, entry.speedup) == (100.0, 100.0, None)
+    assert entry.note == (
+        "num_kv_splits=1 was 2.00× (2.00–2.00) as fast as the default: 8 rounds are too few, "
+        "16 the least. A run with more --confirm-seconds, or on a quieter machine, goes on"
+    )

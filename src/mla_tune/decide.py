@@ -37,6 +37,12 @@ NARROW = 0.005
 """Half width of an interval below which more samples would not change what is done."""
 
 MIN_ROUNDS = 16
+"""Rounds below which nothing is published: the interval of a few rounds on a busy machine looks
+like any other (four rounds gave 4.36, from 1.26 to 85.94)."""
+
+WIDEST = 1.5
+"""Upper over lower end beyond which an interval says too little to publish anything on. With 2 %
+noise it is 1.03 after 16 rounds, with 20 % noise 1.2 after 96."""
 
 SLOWEST_CASE = 0.99
 """The least speed-up of any KV length under a plan that is to be published for several."""
@@ -108,9 +114,17 @@ class Interval:
         ).confidence_interval
         return cls(*np.exp([middle, result.low, result.high]).tolist())
 
+    def __str__(self) -> str:
+        return f"{self.median:.2f}× ({self.low:.2f}–{self.high:.2f})"
+
     @property
     def half_width(self) -> float:
         return (self.high - self.low) / 2
+
+    @property
+    def is_too_wide(self) -> bool:
+        """Whether the truth may be anywhere (`WIDEST`)."""
+        return self.high > WIDEST * self.low
 
     def ties(self, winner: "Interval") -> bool:
         """Whether this cannot be told from ``winner``: they overlap, or nearly (`TIE_BAND`)."""
@@ -135,17 +149,33 @@ class Standing:
         )
 
     @property
+    def is_too_wide(self) -> bool:
+        """Whether the samples of some KV length, or of all together, are too noisy to tell."""
+        return any(interval.is_too_wide for interval in (self.interval, *self.cases))
+
+    @property
     def is_settled(self) -> bool:
         """Whether more rounds would not change what is done about this plan."""
-        return self.interval.half_width <= NARROW or self.clearly_faster or self.clearly_not
+        if self.clearly_not or self.interval.half_width <= NARROW:
+            return True
+        return self.clearly_faster and not self.is_too_wide
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """The plan to publish (None: the default) and what it could not be told from."""
+    """The plan to publish (None: the default) and what it could not be told from.
+
+    Attributes:
+        plan, ties: those.
+        unproven: the plan that looked best, where the samples were too few or too noisy to tell.
+        doubt: why they were. Not empty: a run with more time, or on a quieter machine, may find
+            otherwise.
+    """
 
     plan: Plan | None
     ties: tuple[Plan | None, ...]
+    unproven: Plan | None = None
+    doubt: str = ""
 
 
 @dataclass(frozen=True)
@@ -215,14 +245,29 @@ class Contest:
         them was ahead tonight is noise.
         """
         able = [standing for standing in self.standings if not standing.slows_a_case]
-        if not able or able[0].interval.low <= self.min_speedup:
+        rounds = len(self._matrix(self.default))
+        if self.standings and rounds < MIN_ROUNDS:
+            doubt = f"{rounds} rounds are too few, {MIN_ROUNDS} the least"
+            return self._undecided(able or self.standings, doubt)
+        clear = [standing for standing in able if not standing.is_too_wide]
+        if not clear or clear[0].interval.low <= self.min_speedup:
+            wide = [s for s in able if s.is_too_wide and s.interval.high > self.min_speedup]
+            if wide:
+                return self._undecided(wide, "the samples are too noisy to tell")
             near = tuple(s.plan for s in able if s.interval.high * (1 + TIE_BAND) >= 1.0)
             return Verdict(None, near)
-        leader = able[0]
+        leader = clear[0]
         tied = [standing for standing in able if standing.interval.ties(leader.interval)]
-        passing = [standing for standing in tied if standing.interval.low > self.min_speedup]
+        passing = [s for s in tied if s in clear and s.interval.low > self.min_speedup]
         chosen = min(passing, key=self._preference).plan
         return Verdict(chosen, tuple(s.plan for s in tied if s.plan != chosen))
+
+    def _undecided(self, doubted: Sequence[Standing], doubt: str) -> Verdict:
+        """Keep the default, and name the best of ``doubted`` where it looks like a gain."""
+        best = doubted[0]
+        seen = f"{best.plan} was {best.interval} as fast as the default: {doubt}"
+        is_gain = best.interval.median > self.min_speedup and not best.slows_a_case
+        return Verdict(None, (), unproven=best.plan if is_gain else None, doubt=seen)
 
     def _preference(self, standing: Standing) -> tuple[bool, int, int, str]:
         plan = standing.plan

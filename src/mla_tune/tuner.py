@@ -8,7 +8,15 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from mla_tune.bench import Bench
-from mla_tune.decide import SCREENING_FACTOR, Contest, expected_us, is_hopeless, slows_a_case
+from mla_tune.decide import (
+    MIN_ROUNDS,
+    SCREENING_FACTOR,
+    WIDEST,
+    Contest,
+    expected_us,
+    is_hopeless,
+    slows_a_case,
+)
 from mla_tune.errors import PlanFailure, WorkloadFailure
 from mla_tune.knobs import Plan
 from mla_tune.measure import Samples
@@ -102,7 +110,8 @@ class Tuner:
 
         Returns:
             The entry to publish. Nothing is measured when the study already has a verdict for the
-            same gate and weights.
+            same gate and weights. Where the samples were too few or too noisy for a verdict, the
+            study gets none, and the next run confirms again.
 
         Raises:
             WorkloadFailure: not one plan runs.
@@ -115,14 +124,18 @@ class Tuner:
         terms = {
             "min_speedup": self.settings.min_speedup,
             "weights": [case.weight for case in workload.cases],
+            "min_rounds": MIN_ROUNDS,
+            "widest": WIDEST,
         }
         if ledger.verdict is not None and ledger.verdict["terms"] == terms:
             return Entry.model_validate(ledger.verdict["entry"])
         self.bench.load(workload)
         self._screen(workload, ledger, plans[0])
         favourite = previous.plan or previous.unproven if previous is not None else None
-        entry = self._confirm(workload, ledger, plans[0], favourite)
-        ledger.decide({"terms": terms, "entry": entry.model_dump(mode="json")})
+        contest, failures = self._confirm(workload, ledger, plans[0], favourite)
+        entry = published_entry(workload, contest, plans[0], failures)
+        if not contest.verdict().doubt:
+            ledger.decide({"terms": terms, "entry": entry.model_dump(mode="json")})
         return entry
 
     def _screen(self, workload: Workload, ledger: Ledger, default: Plan) -> None:
@@ -165,8 +178,8 @@ class Tuner:
 
     def _confirm(
         self, workload: Workload, ledger: Ledger, default: Plan, favourite: Plan | None
-    ) -> Entry:
-        """Race the best few and the default until the verdict is clear, and write it up."""
+    ) -> tuple[Contest, dict[Plan, str]]:
+        """Race the best few and the default until the verdict is clear, and return what failed."""
         outcomes = ledger.outcomes()
         failures = {o.plan: o.dropped for o in outcomes if o.latency_us is None}
         while contenders := self._contenders(workload, outcomes, default, favourite, failures):
@@ -178,7 +191,7 @@ class Tuner:
                 blamed = next((p for p in contenders if p == failure.plan), baseline)
                 failures[blamed] = self._recorded(workload, blamed, failure)
             else:
-                return published_entry(workload, contest, default, failures)
+                return contest, failures
         causes = "; ".join(f"{plan}: {reason}" for plan, reason in failures.items())
         raise WorkloadFailure(f"no plan of {workload} could be measured: {causes}")
 

@@ -30,20 +30,22 @@ def published_entry(
         shape=str(workload),
         weight=workload.weight,
         plan=verdict.plan,
+        unproven=verdict.unproven,
         default_plan=default if default.as_dict() else None,
         ties=tuple(plan for plan in verdict.ties if plan != chosen),
         latency_us=expected_us(contest.samples[chosen], shares),
         default_us=expected_us(contest.samples[default], shares),
         speedup=_speedup(standing.interval) if standing is not None else None,
         cases=_cases(workload, contest, standing),
-        note=_note(failures, default, contest.samples),
+        note=_note(failures, default, contest.samples, verdict.doubt),
     )
 
 
 def _unproven_entry(
     workload: Workload, contest: Contest, default: Plan, failures: Mapping[Plan, str]
 ) -> Entry:
-    best = contest.verdict().plan or contest.default
+    verdict = contest.verdict()
+    best = verdict.plan or verdict.unproven or contest.default
     return Entry(
         shape=str(workload),
         weight=workload.weight,
@@ -81,9 +83,18 @@ def _cases(
     )
 
 
-def _note(failures: Mapping[Plan, str], default: Plan, samples: Mapping[Plan, Samples]) -> str:
-    """What a reader of the entry should know: failed plans, samples that are not clean."""
+def _note(
+    failures: Mapping[Plan, str],
+    default: Plan,
+    samples: Mapping[Plan, Samples],
+    doubt: str = "",
+) -> str:
+    """What a reader of the entry should know: doubts, failed plans, samples that are not clean."""
     parts = []
+    if doubt:
+        parts.append(
+            f"{doubt}. A run with more --confirm-seconds, or on a quieter machine, goes on"
+        )
     if not default.as_dict():
         parts.append("no knob matters")
     if default in failures:
