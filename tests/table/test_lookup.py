@@ -154,3 +154,7 @@ def test_lookups_from_python_as_the_readme_shows(tmp_path):
     merge(path, HEADER, [Entry(shape="32q1s4k", plan=plan, latency_us=1.0, default_us=1.0)])
     found = mla_tune.Table.load(path).lookup(batch=32, kv_len=4096, query_len=1)
     assert found.plan == plan
+
+
+def test_no_bound_at_all_still_needs_an_entry_of_the_kind():
+    assert not table("8q2s1k").lookup(batch=8, kv_len=1024, within=math.inf).is_hit

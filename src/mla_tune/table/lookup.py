@@ -9,6 +9,7 @@ from pathlib import Path
 from mla_tune.errors import InputError
 from mla_tune.knobs import Plan
 from mla_tune.shapes import BatchShape, RequestGroup, Workload
+from mla_tune.table.index import Index
 from mla_tune.table.schema import Entry, Header
 from mla_tune.table.store import TableFile
 
@@ -50,7 +51,8 @@ class Table:
     def __init__(self, header: Header, entries: tuple[Entry, ...]) -> None:
         self.header = header
         self.entries = entries
-        self._workloads = [(Workload.parse(entry.shape), entry) for entry in entries]
+        self._workloads = [Workload.parse(entry.shape) for entry in entries]
+        self._index = Index(self._workloads)
 
     @classmethod
     def load(cls, path: Path | str) -> "Table":
@@ -80,21 +82,15 @@ class Table:
                 f"within a factor {within}",
                 valid="all at least 1, and a KV length that counts the query too",
             )
-        return self.lookup_shape(
-            BatchShape.of([RequestGroup(query_len, kv_len, batch)]), within=within
-        )
+        shape = BatchShape((RequestGroup(query_len, kv_len, batch),))
+        return self.lookup_shape(shape, within=within)
 
     def lookup_shape(self, shape: BatchShape, *, within: float = DEFAULT_WITHIN) -> Lookup:
         """Find the plan for any batch shape; a mixed one is answered only by its exact entry."""
-        # At the same distance an entry for this very shape comes before one that spans it.
-        scored = [
-            (_factor(shape, workload), all(case.shape != shape for case in workload.cases), index)
-            for index, (workload, _) in enumerate(self._workloads)
-        ]
-        factor, _, index = min(scored, default=(math.inf, True, -1))
-        if factor <= within:
-            workload, entry = self._workloads[index]
-            plan = _same_paths(entry.plan, workload.cases[0].shape, shape)
+        factor, index = self._index.nearest(shape)
+        if factor <= within and index >= 0:
+            entry = self.entries[index]
+            plan = _same_paths(entry.plan, self._workloads[index].cases[0].shape, shape)
             return Lookup(str(shape), entry, plan, factor)
         return Lookup(str(shape), None, None, factor, self._miss_reason(factor, index, within))
 
@@ -106,28 +102,6 @@ class Table:
             f"the nearest entry, {nearest}, is off by a factor {factor:.2f}, beyond the bound of "
             f"{within:g}; the backend's default applies"
         )
-
-
-def _factor(shape: BatchShape, workload: Workload) -> float:
-    """How far ``shape`` is from ``workload``, as the largest ratio of batch, query or KV length."""
-    if any(case.shape == shape for case in workload.cases):
-        return 1.0
-    if len(shape.groups) > 1 or len(workload.cases[0].shape.groups) > 1:
-        return math.inf
-    asked, measured = shape.groups[0], workload.cases[0].shape.groups[0]
-    if (asked.query_len == 1) != (measured.query_len == 1):
-        return math.inf
-    kv_lens = [case.shape.max_kv_len for case in workload.cases]
-    inside = min(max(asked.kv_len, min(kv_lens)), max(kv_lens))
-    return max(
-        _ratio(asked.count, measured.count),
-        _ratio(asked.query_len, measured.query_len),
-        _ratio(asked.kv_len, inside),
-    )
-
-
-def _ratio(one: int, other: int) -> float:
-    return max(one / other, other / one)
 
 
 def _same_paths(plan: Plan | None, measured: BatchShape, asked: BatchShape) -> Plan | None:

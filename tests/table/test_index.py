@@ -1,0 +1,89 @@
+import math
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mla_tune.shapes import BatchShape, RequestGroup, Workload
+from mla_tune.table.index import Index, _Line
+
+
+def brute_force(workloads: list[Workload], shape: BatchShape) -> tuple[float, int]:
+    """What the index stands for: how far every entry is, an exact one before one that spans."""
+    scored = [
+        (factor(shape, workload), shape not in workload.shapes, position)
+        for position, workload in enumerate(workloads)
+    ]
+    nearest, _, position = min(scored, default=(math.inf, True, -1))
+    return nearest, position if nearest < math.inf else -1
+
+
+def factor(shape: BatchShape, workload: Workload) -> float:
+    if shape in workload.shapes:
+        return 1.0
+    if len(shape.groups) > 1 or len(workload.shapes[0].groups) > 1:
+        return math.inf
+    asked, measured = shape.groups[0], workload.shapes[0].groups[0]
+    if (asked.query_len == 1) != (measured.query_len == 1):
+        return math.inf
+    kv_lens = [case.max_kv_len for case in workload.shapes]
+    inside = min(max(asked.kv_len, min(kv_lens)), max(kv_lens))
+    pairs = (
+        (asked.count, measured.count),
+        (asked.query_len, measured.query_len),
+        (asked.kv_len, inside),
+    )
+    return max(max(one / other, other / one) for one, other in pairs)
+
+
+# Few distinct numbers, so that shapes meet, tie and span each other.
+query_lens = st.sampled_from([1, 1, 1, 2, 3, 4, 8])
+contexts = st.sampled_from([0, 1, 2, 3, 7, 8, 15, 31, 63, 1000])
+counts = st.sampled_from([1, 2, 3, 4, 6, 8, 9, 64])
+
+
+@st.composite
+def uniform(draw):
+    query_len = draw(query_lens)
+    return BatchShape.of([RequestGroup(query_len, query_len + draw(contexts), draw(counts))])
+
+
+@st.composite
+def mixed(draw):
+    groups = [RequestGroup(q, q + draw(contexts), draw(counts)) for q in (4, 1)]
+    return BatchShape.of(groups)
+
+
+@st.composite
+def several_kv_lens(draw):
+    query_len, count = draw(query_lens), draw(counts)
+    lens = draw(st.lists(contexts, min_size=2, max_size=3, unique=True))
+    listed = ",".join(str(query_len + length) for length in sorted(lens))
+    return f"{count if count > 1 else ''}q{query_len}s{{{listed}}}"
+
+
+batches = uniform() | mixed()
+workloads = st.lists(
+    (batches.map(str) | several_kv_lens()).map(Workload.parse), max_size=30, unique_by=str
+)
+
+
+@given(workloads, st.lists(batches, min_size=1, max_size=20))
+def test_the_index_finds_what_looking_at_every_entry_finds(measured, asked):
+    index = Index(measured)
+    for shape in [*asked, *(shape for workload in measured for shape in workload.shapes)]:
+        assert index.nearest(shape) == brute_force(measured, shape)
+
+
+def test_a_lookup_does_not_look_at_every_entry(monkeypatch):
+    looked_at = []
+    off_by = _Line.off_by
+    monkeypatch.setattr(
+        _Line, "off_by", lambda line, kv_len: (looked_at.append(line), off_by(line, kv_len))[1]
+    )
+    entries = [f"{batch}q1s{kv}k" for batch in range(2, 102) for kv in range(1, 51)]
+    index = Index([Workload.parse(entry) for entry in entries])
+    found, position = index.nearest(BatchShape.parse("50q1s20000"))
+    # 49 and 50 requests are equally far: the KV lengths are farther than both.
+    assert entries[position] == "49q1s20k"
+    assert found == 20480 / 20000
+    assert len(looked_at) < 10
