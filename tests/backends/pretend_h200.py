@@ -93,12 +93,13 @@ def become(major: int = 9) -> None:
 
 def open_session(setup, *, dtype: torch.dtype = torch.bfloat16):
     """A session of a GPU backend, on this CPU."""
-    from mla_tune.backends import vllm_compat, vllm_parts
+    from mla_tune.backends import vllm_parts
+    from mla_tune.backends import vllm_workspace as workspace
     from mla_tune.backends.vllm_layer import VllmSession
 
     vllm_parts.use_cpu_platform = lambda: None
     vllm_parts.activation_dtype = lambda device: dtype
-    vllm_compat.start_workspace(torch.device("cpu"))
+    workspace.start_workspace(torch.device("cpu"))
     sparse = setup.backend.endswith("_SPARSE")
     return VllmSession(setup, vllm_parts.build_parts(setup, sparse=sparse))
 

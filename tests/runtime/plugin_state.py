@@ -16,6 +16,3 @@ def forget() -> None:
         if registry := sys.modules.get("vllm.v1.attention.backends.registry"):
             for name in resolve.BACKENDS:
                 registry.AttentionBackendEnum[name].clear_override()
-        prefill = sys.modules.get("vllm.v1.attention.backends.mla.prefill.registry")
-        if prefill is not None:
-            prefill.MLAPrefillBackendEnum.FLASH_ATTN.clear_override()

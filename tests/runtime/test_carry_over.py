@@ -1,8 +1,10 @@
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 from test_matching import H200, header
 
+from mla_tune.backends import vllm_compat as compat
 from mla_tune.runtime.carry_over import splits_carry_over
 
 
@@ -21,7 +23,10 @@ from mla_tune.runtime.carry_over import splits_carry_over
     ],
 )
 def test_each_backend_says_when_its_splits_carry_over(
-    backend: str, splits: int, here: int, carries: bool
+    monkeypatch: pytest.MonkeyPatch, backend: str, splits: int, here: int, carries: bool
 ) -> None:
+    # As vLLM 0.20.2 to 0.33.0 have it, without importing them.
+    monkeypatch.setattr(compat, "module", lambda _: SimpleNamespace())
+    monkeypatch.setattr(compat, "release", lambda: (0, 20, 2))
     facts = replace(H200, backend=backend, max_model_len=here)
     assert splits_carry_over(splits, header(backend=backend), facts) is carries

@@ -1,45 +1,8 @@
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from mla_tune.runtime.splits import (
-    default_splits,
-    fitting_splits,
-    length_for,
-    row_splits_needed,
-    still_better,
-)
+from mla_tune.runtime.splits import row_splits_needed, still_better
 
 H200_SMS = 132
-
-
-@pytest.mark.parametrize(
-    ("max_seq_len", "splits"),
-    [(1, 1), (1023, 1), (1024, 2), (4096, 8), (65536, 128), (131072, 256), (10**6, 264)],
-)
-def test_the_formula_is_vllms(max_seq_len: int, splits: int) -> None:
-    assert default_splits(max_seq_len, H200_SMS) == splits
-
-
-@given(st.integers(0, 8).map(lambda power: 1 << power))
-def test_a_power_of_two_can_be_asked_for(splits: int) -> None:
-    length = length_for(splits, H200_SMS)
-    assert length is not None
-    assert default_splits(length, H200_SMS) == splits
-
-
-def test_only_what_the_formula_gives_can_be_asked_for() -> None:
-    assert length_for(6, H200_SMS) is None
-    assert length_for(512, H200_SMS) is None
-    assert length_for(264, H200_SMS) is not None
-
-
-@given(st.integers(1, 512), st.integers(1, 2048), st.integers(1, 1 << 20))
-def test_what_fits_fits(splits: int, rows: int, row_splits: int) -> None:
-    fitted = fitting_splits(splits, rows, row_splits)
-    assert fitted == splits or fitted.bit_count() == 1
-    assert fitted <= splits
-    assert fitted == 1 or fitted * rows <= row_splits
 
 
 def needed(**changes: object) -> int:

@@ -27,6 +27,7 @@ from vllm_on_cpu import (  # noqa: E402
     Engine,
     leave_out_flash_attention,
     start,
+    with_workspace,
 )
 
 
@@ -386,6 +387,34 @@ def test_a_count_that_vllms_formula_never_gives_is_left_out(
     assert engine.builder.build(0, engine.batch("2q1s128")).max_seq_len == 128
 
 
+def test_a_count_that_vllm_never_takes_is_said_once(
+    plugin: Any, write_table: WriteTable, messages: list[str]
+) -> None:
+    plugin(write_table(cpu_header(), entry("2q1s128", Plan(num_kv_splits=6))))
+    for _ in range(2):
+        engine = start(captures=(2,))
+    metadata = engine.builder.build_for_cudagraph_capture(engine.batch("2q1s128", longest=4096))
+    assert metadata.max_seq_len == 4096
+    told = [message for message in messages if "never takes 6 splits" in message]
+    assert len(told) == 1
+
+
+def test_a_release_with_another_split_rule_still_gets_the_tabled_count(
+    plugin: Any, graph_table: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As if vLLM gave each split 2048 tokens at least."""
+    from vllm.v1.attention.backends.mla import triton_mla
+
+    def compute(max_seq_len: int, sm_count: int) -> int:
+        return min(max(1, max_seq_len // 2048), 2 * sm_count)
+
+    monkeypatch.setattr(triton_mla, "_compute_num_kv_splits", compute)
+    plugin(graph_table)
+    engine = start(captures=(2,))
+    metadata = engine.builder.build_for_cudagraph_capture(engine.batch("2q1s128", longest=4096))
+    assert splits_reaching_the_kernel(engine, "2q1s128", metadata) == 4
+
+
 def test_a_skewed_batch_is_vllms_own(plugin: Any, eager_table: Path) -> None:
     """One request of 128 tokens and one of 16: no uniform entry speaks for them."""
     plugin(eager_table)
@@ -405,16 +434,6 @@ def test_the_decodes_of_a_mixed_batch_are_looked_up_alone(plugin: Any, eager_tab
 
 
 # The workspace
-
-
-def with_workspace(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """vLLM's workspace manager, which wants an accelerator only to empty its cache."""
-    from vllm.v1.worker import workspace
-
-    monkeypatch.setattr(torch.accelerator, "empty_cache", lambda: None)
-    monkeypatch.setattr(workspace, "_manager", None)
-    workspace.init_workspace_manager(torch.device("cpu"))
-    return workspace.current_workspace_manager()
 
 
 def test_the_workspace_has_room_for_the_table_and_no_more(
@@ -449,6 +468,27 @@ def test_without_a_true_table_the_workspace_is_vllms(
     engine = start(captures=(2, 8, 32))
     assert engine.builder._row_splits is None
     assert manager._current_workspaces[0].numel() == 64 * 8 * 16 * 513 * 4
+
+
+@pytest.mark.parametrize("slots", [{"num_ubatches": 2}, {"num_lanes": 2}])
+def test_with_several_workspaces_vllms_reservation_and_splits_stay(
+    plugin: Any,
+    graph_table: Path,
+    messages: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    slots: dict[str, int],
+) -> None:
+    """A microbatch's or a draft lane's own workspace gets the size of what ran in it at start."""
+    manager = with_workspace(monkeypatch, **slots)
+    monkeypatch.setattr("mla_tune.runtime.splits.WAVES", 0)
+    plugin(graph_table)
+    engine = start(captures=(2, 8, 32))
+    assert engine.builder._row_splits is None
+    assert manager._current_workspaces[0].numel() == 64 * 8 * 16 * 513 * 4
+    metadata = engine.builder.build_for_cudagraph_capture(engine.batch("2q1s128", longest=4096))
+    assert metadata.max_seq_len == 4096
+    said = [message for message in messages if "there is more than one workspace" in message]
+    assert len(said) == 1
 
 
 def test_the_workspace_of_033_is_reserved_through_its_function(

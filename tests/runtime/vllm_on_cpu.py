@@ -144,3 +144,13 @@ def leave_out_flash_attention(patch: pytest.MonkeyPatch) -> list[int]:
     for name in FLASH_ATTN_MODULES:
         patch.delitem(sys.modules, name, raising=False)
     return caps
+
+
+def with_workspace(monkeypatch: pytest.MonkeyPatch, **slots: int) -> Any:
+    """vLLM's workspace manager, which wants an accelerator only to empty its cache."""
+    from vllm.v1.worker import workspace
+
+    monkeypatch.setattr(torch.accelerator, "empty_cache", lambda: None)
+    monkeypatch.setattr(workspace, "_manager", None)
+    workspace.init_workspace_manager(torch.device("cpu"), **slots)
+    return workspace.current_workspace_manager()

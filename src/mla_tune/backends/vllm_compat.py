@@ -23,15 +23,11 @@ __all__ = [
     "prefill_owner",
     "refresh_prefill",
     "release",
-    "scratch_tensors",
     "sparse_decodes_uniform",
     "sparse_prefill_path",
-    "start_workspace",
-    "stop_workspace",
     "supported_release",
     "symbol",
     "takes_fp8_queries",
-    "triton_splits",
     "using_prefill",
 ]
 
@@ -52,7 +48,6 @@ OLDEST = (0, 20, 2)
 KNOWN = "0.20.2 to 0.33.0"
 
 _MLA_LAYER = "vllm.model_executor.layers.attention.mla_attention"
-_WORKSPACE = "vllm.v1.worker.workspace"
 
 
 def installed() -> str | None:
@@ -237,18 +232,6 @@ def sparse_prefill_path(layer: Any) -> str:
     return "either" if getattr(layer.impl, "masked_mha_available", False) else "mha"
 
 
-def triton_splits(max_seq_len: int, sm_count: int) -> int:
-    """The split count that TRITON_MLA takes for ``max_seq_len``."""
-    triton_mla = module("vllm.v1.attention.backends.mla.triton_mla")
-    compute = getattr(triton_mla, "_compute_num_kv_splits", None)
-    if compute is not None:
-        return int(compute(max_seq_len, sm_count))
-    # 0.20 to 0.22 have the same formula inline in forward_mqa: a power of two of 512-token
-    # parts, at most twice the number of SMs.
-    wanted = max(1, max_seq_len // 512)
-    return min(1 << (wanted - 1).bit_length(), 2 * sm_count)
-
-
 def common_metadata(**fields: Any) -> Any:
     """`CommonAttentionMetadata`, with those of ``fields`` that this release has."""
     try:
@@ -258,35 +241,6 @@ def common_metadata(**fields: Any) -> Any:
     known = {field.name for field in dataclasses.fields(cls)}
     # Private copies of the lengths went away after 0.26; they spared a device-to-host copy.
     return cls(**{name: value for name, value in fields.items() if name in known})
-
-
-def start_workspace(device: Any) -> None:
-    """Start the workspace that kernels share. It exists in 0.20 too, used by fewer backends."""
-    symbol(_WORKSPACE, "reset_workspace_manager")()
-    symbol(_WORKSPACE, "init_workspace_manager")(device)
-
-
-def stop_workspace() -> None:
-    """Drop the workspace that kernels share, and its memory."""
-    symbol(_WORKSPACE, "reset_workspace_manager")()
-
-
-def scratch_tensors(builder: Any, impl: Any) -> Iterator[Any]:
-    """The buffers that live between runs and hold nothing across them."""
-    import torch
-
-    manager = module(_WORKSPACE)
-    if manager.is_workspace_manager_initialized():
-        for part in vars(manager.current_workspace_manager()).values():
-            for item in part if isinstance(part, list) else [part]:
-                if isinstance(item, torch.Tensor):
-                    yield item
-    workspace = getattr(builder, "chunked_prefill_workspace", None)
-    if workspace is not None:
-        yield workspace
-    cutlass: Any = getattr(impl, "_workspace", None)
-    if hasattr(cutlass, "_workspace_buf"):
-        yield cutlass._workspace_buf
 
 
 # Prefill backends. From 0.26 (0.22 in truth) they are objects: the builder's `_prefill_backend`

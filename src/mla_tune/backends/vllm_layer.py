@@ -10,12 +10,14 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from mla_tune.backends import vllm_compat as compat
+from mla_tune.backends import vllm_workspace as workspace
 from mla_tune.backends.interface import Reference, Setup
 from mla_tune.backends.vllm_applied import checked_run, detach, scratch_values
 from mla_tune.backends.vllm_config import current_config
 from mla_tune.backends.vllm_inputs import Batch, LatentCache, blocks_needed, make_batch
 from mla_tune.backends.vllm_knobs import Engine, Route
 from mla_tune.backends.vllm_parts import Parts
+from mla_tune.backends.vllm_prefill import PLANS_EACH_STEP
 from mla_tune.backends.vllm_reference import (
     Projections,
     attend,
@@ -98,7 +100,7 @@ class VllmSession:
 
     def poison_scratch(self) -> None:
         """Fill vLLM's workspaces with bytes of ones: NaN in every float format in use."""
-        for tensor in compat.scratch_tensors(self.parts.builder, self.parts.impl):
+        for tensor in workspace.scratch_tensors(self.parts.builder, self.parts.impl):
             scratch_values(tensor).fill_(0xFF)
 
     def prepare(self, shape: BatchShape, plan: Plan) -> "PreparedVllm":
@@ -121,6 +123,8 @@ class VllmSession:
             offered = self.engine.prefill_backends
             if knob == "prefill_backend" and value not in offered:
                 problem = f"prefill backend {value!r} does not run here"
+                if value in PLANS_EACH_STEP:
+                    problem = f"prefill backend {value!r} is not tuned: {PLANS_EACH_STEP[value]}"
                 raise PlanFailure(problem, kind="not applied", valid=", ".join(offered))
         return plan.over(default)
 
@@ -158,7 +162,7 @@ class VllmSession:
         self._prepared.clear()
         self._batches.clear()
         self._cache = None
-        compat.stop_workspace()
+        workspace.stop_workspace()
         # Layer, builder and config refer to each other.
         self.__dict__.pop("parts", None)
         gc.collect()

@@ -9,7 +9,9 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from mla_tune.backends import vllm_compat as compat
+from mla_tune.backends import vllm_workspace as workspace
 from mla_tune.backends.interface import Setup
+from mla_tune.backends.triton_splits import SplitRule
 from mla_tune.backends.vllm_config import (
     current_config,
     make_config,
@@ -93,7 +95,7 @@ def _build(setup: Setup, *, sparse: bool) -> Parts:
     with current_config(vllm_config), _defaults(dtype, device):
         start_single_rank(device)
         if device.type == "cuda":
-            compat.start_workspace(device)
+            workspace.start_workspace(device)
         indexer = _indexer(setup, device) if sparse else None
         kv_b_proj, weight = _kv_b_proj(setup.model, dtype, device)
         layer = _layer(setup.model, backend_cls, vllm_config, kv_b_proj, indexer)
@@ -234,7 +236,7 @@ def _kernel_splits_batch(setup: Setup) -> bool:
 def _split_knob(setup: Setup, impl: Any, builder: Any) -> SplitKnob | None:
     if setup.backend == "TRITON_MLA":
         return TritonSplits(
-            sm_count=impl._sm_count,
+            rule=SplitRule.of_vllm(impl._sm_count),
             num_heads=setup.model.num_q_heads,
             lora_rank=setup.model.kv_lora_rank,
             frozen_max_seq_len=setup.max_model_len if setup.mode == "graph" else None,

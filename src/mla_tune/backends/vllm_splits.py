@@ -9,6 +9,7 @@ from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Protocol
 
 from mla_tune.backends import vllm_compat as compat
+from mla_tune.backends.triton_splits import SplitRule
 from mla_tune.shapes import BatchShape
 
 # Attention logits and their log-sum-exp, float32, of every (query token, head, split). vLLM 0.26's
@@ -54,7 +55,7 @@ class TritonSplits:
     """TRITON_MLA computes the count from ``metadata.max_seq_len``, which feeds nothing else.
 
     Args:
-        sm_count: streaming multiprocessors; twice as many splits are the most it takes.
+        rule: how vLLM computes it.
         num_heads, lora_rank: decide, with the tokens, on the workspace of a split.
         frozen_max_seq_len: what a captured graph saw as ``max_seq_len``; None in eager mode.
     """
@@ -63,20 +64,22 @@ class TritonSplits:
     SMALLEST_SPLIT = 16
 
     def __init__(
-        self, sm_count: int, num_heads: int, lora_rank: int, frozen_max_seq_len: int | None
+        self, rule: SplitRule, num_heads: int, lora_rank: int, frozen_max_seq_len: int | None
     ) -> None:
-        self._sm_count = sm_count
+        self._rule = rule
         self._bytes_per_split = num_heads * (lora_rank + 1) * 4
         self._frozen_max_seq_len = frozen_max_seq_len
 
     def default(self, shapes: Sequence[BatchShape]) -> int:
         longest = max(shape.max_kv_len for shape in shapes)
-        return compat.triton_splits(self._frozen_max_seq_len or longest, self._sm_count)
+        return self._rule.splits(self._frozen_max_seq_len or longest)
 
     def values(self, shapes: Sequence[BatchShape]) -> tuple[int, ...]:
         longest = max(shape.max_kv_len for shape in shapes)
-        most = min(2 * self._sm_count, longest // self.SMALLEST_SPLIT)
-        return tuple(1 << power for power in range(max(1, most).bit_length()))
+        most = max(1, longest // self.SMALLEST_SPLIT)
+        # vLLM's upper bound, twice the number of SMs, is within a few percent of a power of two.
+        powers = (count for count in self._rule.counts if count.bit_count() == 1)
+        return tuple(count for count in powers if count <= most)
 
     def expected(self, value: int, decode_tokens: int) -> int:
         del decode_tokens
@@ -91,9 +94,8 @@ class TritonSplits:
         yield
 
     def stamp(self, metadata: Any, value: int) -> None:
-        # 512 tokens a split is vLLM's rule; a count that is no power of two is its upper bound,
-        # reached from the power above.
-        metadata.max_seq_len = 512 * (1 << (value - 1).bit_length())
+        # A count that vLLM never takes is left to the check of the first run.
+        metadata.max_seq_len = self._rule.length_for(value) or metadata.max_seq_len
 
     @contextmanager
     def observe(self) -> Iterator[list[int]]:

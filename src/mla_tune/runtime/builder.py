@@ -11,8 +11,9 @@ from mla_tune.runtime.deployment import Deployment, deployment_for
 from mla_tune.runtime.engine import captured_batches
 from mla_tune.runtime.fidelity import verified
 from mla_tune.runtime.log import logger, once
+from mla_tune.runtime.prefill import PrefillByBatch
 from mla_tune.runtime.replay import STEPS_BETWEEN_LOOKS, Fields, Replay
-from mla_tune.runtime.single import best_prefill_backend
+from mla_tune.runtime.single import best_prefill_backend, named_prefill_backends
 from mla_tune.runtime.step_choices import StepChoices
 from mla_tune.runtime.thresholds import Thresholds
 
@@ -38,6 +39,7 @@ class TunedBuilder:
 
     _deployment: Deployment | None = None
     _choices: StepChoices | None = None
+    _prefills: PrefillByBatch | None = None
     _capturing = False
     # While a batch size is captured that has been before: what it was captured with.
     _captured_with: Replay | None = None
@@ -88,12 +90,13 @@ class TunedBuilder:
 
     def _start(self) -> None:
         deployment = self._find_deployment()
-        self._prefill_names()
         lookups = deployment.lookups
         if lookups is None or lookups.eager_table is None:
             return
         entries = lookups.eager_table.entries
         self._single_prefill = best_prefill_backend(entries)
+        if names := named_prefill_backends(entries):
+            self._prefills = PrefillByBatch(self, names)
         parallel = self.vllm_config.parallel_config
         # Microbatching decides by the runner's threshold which requests may read what others in
         # the step write (0.32 on), so the two must not differ.
@@ -112,18 +115,11 @@ class TunedBuilder:
                 told = f"threshold {mixed} instead of {own} for mixed batches"
                 logger.info("mla-tune: %s: %s", self.mla_tune_backend, told)
 
-    def _prefill_names(self) -> None:
-        """Make the prefill backends that the table can ask for, where the release has them."""
-        prepare = getattr(getattr(self, "_prefill_backend", None), "prepare_alternatives", None)
-        deployment = self._deployment
-        if prepare is None or deployment is None or deployment.lookups is None:
-            return
-        table = deployment.lookups.eager_table
-        plans = [entry.plan for entry in table.entries] if table else []
-        prepare({plan.prefill_backend for plan in plans if plan and plan.prefill_backend})
-
     def _failed(self, error: Exception) -> None:
         self._lookups_failed = True
+        if self._prefills is not None:
+            self._prefills.choose(None)
+            self._prefills = None
         if self._deployment is not None:
             self._deployment.counts.fallbacks += 1
         once(
@@ -212,6 +208,8 @@ class TunedBuilder:
     def _put_back(self) -> None:
         """Undo what was set for one build: between two, anybody may read the builder."""
         self.reorder_batch_threshold = self._thresholds.vllm_own
+        if self._prefills is not None:
+            self._prefills.choose(None)
 
     def _choose(self, batch: Any) -> Choice:
         assert self._choices is not None
@@ -253,10 +251,9 @@ class TunedBuilder:
 
     def _before(self, choice: Choice) -> None:
         """Set what has to be in place while vLLM builds."""
-        choose_prefill = getattr(getattr(self, "_prefill_backend", None), "choose", None)
-        if choose_prefill is not None:
+        if self._prefills is not None:
             mixed = choice is VLLM_OWN
-            choose_prefill(self._single_prefill if mixed else choice.prefill_backend)
+            self._prefills.choose(self._single_prefill if mixed else choice.prefill_backend)
 
     def _before_replay(self, choice: Choice) -> Fields:
         """What `_before` comes to in the steps that replay a graph: those have no prefill."""

@@ -8,8 +8,9 @@ __all__ = ["splits_carry_over"]
 
 from collections.abc import Callable, Mapping
 
+from mla_tune.backends.triton_splits import SplitRule
 from mla_tune.runtime.matching import EngineFacts
-from mla_tune.runtime.splits import default_splits, still_better
+from mla_tune.runtime.splits import still_better
 from mla_tune.table import Header
 
 
@@ -20,11 +21,12 @@ def splits_carry_over(splits: int, header: Header, facts: EngineFacts) -> bool:
 
 
 def _triton_mla(splits: int, header: Header, facts: EngineFacts) -> bool:
-    """The default is the split formula's answer to max_model_len."""
+    """The default is vLLM's split rule at max_model_len."""
+    rule = SplitRule.of_vllm(facts.sm_count)
     return still_better(
         splits,
-        table_default=default_splits(header.engine.max_model_len, facts.sm_count),
-        engine_default=default_splits(facts.max_model_len, facts.sm_count),
+        table_default=rule.splits(header.engine.max_model_len),
+        engine_default=rule.splits(facts.max_model_len),
     )
 
 

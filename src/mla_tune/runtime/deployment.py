@@ -1,6 +1,6 @@
 """One backend in one engine: its tables, what they say, and what has come of it."""
 
-__all__ = ["Deployment", "deployment_for"]
+__all__ = ["Deployment", "deployment_for", "tables_for"]
 
 import functools
 import logging
@@ -19,7 +19,6 @@ from mla_tune.runtime.log import logger, once
 from mla_tune.runtime.lookups import Lookups
 from mla_tune.runtime.matching import EngineFacts, choose
 from mla_tune.runtime.recorder import Recorder
-from mla_tune.runtime.splits import default_splits
 from mla_tune.runtime.statement import failed, set_up
 from mla_tune.runtime.tables import LoadedTable
 
@@ -65,17 +64,19 @@ class Deployment:
         """Forget the tables, before anything of them has been applied."""
         self.lookups, self.planned = None, {}
 
-    @property
-    def default_splits(self) -> int:
-        """TRITON_MLA's own count at the engine's longest sequence."""
-        return default_splits(self.facts.max_model_len, self.facts.sm_count)
-
 
 def _graph_usable(plan: Plan, graph: LoadedTable | None, facts: EngineFacts) -> bool:
     """Whether a plan that beat the table's frozen default also beats this engine's."""
     if plan.num_kv_splits is None or graph is None:
         return True
     return splits_carry_over(plan.num_kv_splits, graph.table.header, facts)
+
+
+def tables_for(facts: EngineFacts, vllm_config: Any) -> tuple[dict[str, LoadedTable], str | None]:
+    """The tables that are true for an engine, by mode, and why there is none."""
+    if refused := refusal(vllm_config):
+        return {}, refused
+    return choose([table for table in LOADED if table.table.header.backend == facts.backend], facts)
 
 
 def deployment_for(
@@ -106,9 +107,7 @@ def deployment_for(
 def _made(
     facts: EngineFacts, vllm_config: Any, captures: tuple[tuple[int, int], ...]
 ) -> Deployment:
-    refused = refusal(vllm_config)
-    mine = [table for table in LOADED if table.table.header.backend == facts.backend]
-    tables, reason = choose(mine, facts) if refused is None else ({}, refused)
+    tables, reason = tables_for(facts, vllm_config)
     deployment = Deployment(facts, tables, captures)
     say = functools.partial(set_up, facts, LOADED, tables, deployment.planned)
     unlike = disagreement(vllm_config, say)

@@ -7,16 +7,26 @@ from typing import Any
 from vllm.v1.attention.backends.mla.flashinfer_mla import FlashInferMLABackend as VllmBackend
 
 from mla_tune.runtime.builder import TunedBuilder
+from mla_tune.runtime.prefill import ReservesPrefill
 
 VllmBuilder: Any = VllmBackend.get_builder_cls()
+VllmImpl: Any = VllmBackend.get_impl_cls()
 
 
 class TunedFlashInferMLAMetadataBuilder(TunedBuilder, VllmBuilder):  # type: ignore[misc]
     mla_tune_backend = "FLASHINFER_MLA"
 
 
+class TunedFlashInferMLAImpl(ReservesPrefill, VllmImpl):  # type: ignore[misc]
+    mla_tune_backend = "FLASHINFER_MLA"
+
+
 class TunedFlashInferMLABackend(VllmBackend):  # type: ignore[misc]
-    """vLLM's backend under its own name, with our builder."""
+    """vLLM's backend under its own name, with our builder and impl."""
+
+    @staticmethod
+    def get_impl_cls() -> Any:
+        return TunedFlashInferMLAImpl
 
     @staticmethod
     def get_builder_cls() -> Any:

@@ -2,14 +2,13 @@
 
 __all__ = ["register_backends"]
 
-import importlib.util
 import logging
 import os
 from collections.abc import Iterable
 
 from mla_tune.runtime import deployment
 from mla_tune.runtime.log import logger, once
-from mla_tune.runtime.resolve import BACKENDS, PREFILL, path_of
+from mla_tune.runtime.resolve import BACKENDS, path_of
 from mla_tune.runtime.tables import LoadedTable, load_tables
 
 _registered_for: str | None = None
@@ -27,8 +26,6 @@ def register_backends(setting: str) -> None:
         _registered_for = setting
     recording = bool(os.environ.get("MLA_TUNE_RECORD"))
     _override_backends(deployment.LOADED, every=recording)
-    if any(_names_prefill(table) for table in deployment.LOADED):
-        _override_prefill()
 
 
 def _as_asked(tables: list[LoadedTable]) -> list[LoadedTable]:
@@ -64,28 +61,3 @@ def _override_backends(tables: Iterable[LoadedTable], *, every: bool) -> None:
             )
         else:
             register_backend(member, path_of(name))
-
-
-def _names_prefill(loaded: LoadedTable) -> bool:
-    return any(entry.plan and entry.plan.prefill_backend for entry in loaded.table.entries)
-
-
-def _override_prefill() -> None:
-    """Dispatch the prefill path per batch, where the release has prefill backends (0.22 on)."""
-    package = "vllm.v1.attention.backends.mla.prefill"
-    if importlib.util.find_spec(package) is None:
-        once(
-            logging.WARNING,
-            "mla-tune: this vLLM fixes the prefill backend at start; see 'mla-tune vllm-args'",
-        )
-        return
-    from vllm.v1.attention.backends.mla.prefill.registry import (
-        MLAPrefillBackendEnum,
-        register_mla_prefill_backend,
-    )
-
-    member = MLAPrefillBackendEnum.FLASH_ATTN
-    if member.is_overridden() and member.get_path() != path_of(PREFILL):
-        once(logging.WARNING, f"mla-tune: prefill is already overridden by {member.get_path()}")
-        return
-    register_mla_prefill_backend(member, path_of(PREFILL))

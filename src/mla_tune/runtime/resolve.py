@@ -5,7 +5,7 @@ cannot be defined there, on a release that moved what it stands on, must not kee
 starting: then vLLM's own class is what is found.
 """
 
-__all__ = ["BACKENDS", "PREFILL", "path_of"]
+__all__ = ["BACKENDS", "path_of"]
 
 import importlib
 import logging
@@ -21,17 +21,15 @@ BACKENDS = {
     "FLASHINFER_MLA": "flashinfer_mla.TunedFlashInferMLABackend",
     "TOKENSPEED_MLA": "tokenspeed_mla.TunedTokenspeedMLABackend",
 }
-PREFILL = "PREFILL_FLASH_ATTN"
-_PREFILL_CLASS = "prefill.TunedFlashAttnPrefillBackend"
 
 
 def path_of(name: str) -> str:
-    """The class path to register for a backend, or for `PREFILL`."""
+    """The class path to register for a backend."""
     return f"{__name__}.{name}"
 
 
 def __getattr__(name: str) -> Any:
-    ours = _PREFILL_CLASS if name == PREFILL else BACKENDS.get(name)
+    ours = BACKENDS.get(name)
     if ours is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     try:
@@ -47,10 +45,6 @@ def __getattr__(name: str) -> Any:
 
 
 def _vllm_path(name: str) -> str:
-    if name == PREFILL:
-        from vllm.v1.attention.backends.mla.prefill.registry import MLAPrefillBackendEnum
-
-        return str(MLAPrefillBackendEnum.FLASH_ATTN.value)
     from vllm.v1.attention.backends.registry import AttentionBackendEnum
 
     return str(AttentionBackendEnum[name].value)

@@ -5,7 +5,7 @@ it must not make any measured shape slower than vLLM's own value does, nor send 
 kernel that has not been tried with its like.
 """
 
-__all__ = ["best_prefill_backend", "best_threshold"]
+__all__ = ["best_prefill_backend", "best_threshold", "named_prefill_backends"]
 
 from collections.abc import Iterable, Sequence
 
@@ -83,3 +83,9 @@ def best_prefill_backend(entries: Iterable[Entry]) -> str | None:
         common = accepted if common is None else common & accepted
     named = sorted(name for name in common or () if name is not None)
     return named[0] if named and None not in (common or ()) else None
+
+
+def named_prefill_backends(entries: Iterable[Entry]) -> set[str]:
+    """Every prefill backend that a plan of ``entries`` names."""
+    plans = [entry.plan for entry in entries]
+    return {plan.prefill_backend for plan in plans if plan and plan.prefill_backend}

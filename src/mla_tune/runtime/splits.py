@@ -1,17 +1,10 @@
-"""TRITON_MLA's split counts: vLLM's formula, how to ask it for a number, and what they occupy."""
+"""TRITON_MLA's split counts: when one is proven, and the workspace that they occupy."""
 
-__all__ = [
-    "default_splits",
-    "fitting_splits",
-    "length_for",
-    "row_splits_needed",
-    "still_better",
-]
+__all__ = ["row_splits_needed", "still_better"]
 
 from collections.abc import Iterable
 
-# From vLLM's triton_mla.py; the same in 0.20.2, 0.26.0, 0.32.0 and 0.33.0.
-MIN_WORK_PER_SPLIT = 512
+# Thread blocks that vLLM's split counts allow for each streaming multiprocessor.
 OCCUPANCY = 2
 
 # Thread blocks of the decode kernel that keep a GPU busy many times over. More splits than that
@@ -21,22 +14,6 @@ HEADS_PER_BLOCK = 16
 
 # The kernel addresses its scratch with 32-bit offsets (illegal memory access beyond, vLLM 0.26).
 MOST_VALUES = 2**31 - 1
-
-
-def default_splits(max_seq_len: int, sm_count: int) -> int:
-    """The split count vLLM computes from the longest sequence of a batch."""
-    ideal = max(1, max_seq_len // MIN_WORK_PER_SPLIT)
-    return min(_next_power_of_2(ideal), OCCUPANCY * sm_count)
-
-
-def length_for(splits: int, sm_count: int) -> int | None:
-    """The ``max_seq_len`` at which vLLM's formula gives ``splits``; None if none does."""
-    length = _next_power_of_2(max(1, splits)) * MIN_WORK_PER_SPLIT
-    return length if default_splits(length, sm_count) == splits else None
-
-
-def _next_power_of_2(value: int) -> int:
-    return 1 << (value - 1).bit_length()
 
 
 def still_better(splits: int, *, table_default: int, engine_default: int) -> bool:
@@ -81,11 +58,3 @@ def row_splits_needed(
     wanted += [min(count, rows) * splits for count, splits in eager]
     addressable = MOST_VALUES // (num_heads * (kv_lora_rank + 1))
     return min(max(rows, floor, *wanted), rows * vllm_splits, max(rows, addressable))
-
-
-def fitting_splits(splits: int, rows: int, row_splits: int) -> int:
-    """``splits``, halved until ``rows`` of them fit into ``row_splits``."""
-    room = max(1, row_splits // max(1, rows))
-    if splits <= room:
-        return splits
-    return 1 << (room.bit_length() - 1)

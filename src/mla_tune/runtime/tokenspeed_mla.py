@@ -7,16 +7,26 @@ from typing import Any
 from vllm.v1.attention.backends.mla.tokenspeed_mla import TokenspeedMLABackend as VllmBackend
 
 from mla_tune.runtime.builder import TunedBuilder
+from mla_tune.runtime.prefill import ReservesPrefill
 
 VllmBuilder: Any = VllmBackend.get_builder_cls()
+VllmImpl: Any = VllmBackend.get_impl_cls()
 
 
 class TunedTokenspeedMLAMetadataBuilder(TunedBuilder, VllmBuilder):  # type: ignore[misc]
     mla_tune_backend = "TOKENSPEED_MLA"
 
 
+class TunedTokenspeedMLAImpl(ReservesPrefill, VllmImpl):  # type: ignore[misc]
+    mla_tune_backend = "TOKENSPEED_MLA"
+
+
 class TunedTokenspeedMLABackend(VllmBackend):  # type: ignore[misc]
-    """vLLM's backend under its own name, with our builder."""
+    """vLLM's backend under its own name, with our builder and impl."""
+
+    @staticmethod
+    def get_impl_cls() -> Any:
+        return TunedTokenspeedMLAImpl
 
     @staticmethod
     def get_builder_cls() -> Any:

@@ -1,7 +1,6 @@
 """TRITON_MLA: split counts per batch, and a workspace no larger than they need.
 
-``metadata.max_seq_len`` feeds nothing but the split formula (read in 0.20.2, 0.26.0, 0.32.0 and
-0.33.0), so a builder that reports S x 512 gets S splits.
+How a builder asks vLLM for a split count is said in `mla_tune.backends.triton_splits`.
 """
 
 __all__ = ["TunedTritonMLABackend"]
@@ -14,19 +13,17 @@ from typing import Any
 
 import vllm.v1.attention.backends.mla.triton_mla as vllm_triton_mla
 
+from mla_tune.backends import vllm_workspace as workspace
+from mla_tune.backends.triton_splits import SplitRule
 from mla_tune.runtime.builder import TunedBuilder
 from mla_tune.runtime.choice import Choice
 from mla_tune.runtime.deployment import Deployment, deployment_for
 from mla_tune.runtime.engine import captured_batches
 from mla_tune.runtime.fidelity import seen_argument, verified
 from mla_tune.runtime.log import logger, once
+from mla_tune.runtime.prefill import ReservesPrefill
 from mla_tune.runtime.replay import Fields
-from mla_tune.runtime.splits import (
-    default_splits,
-    fitting_splits,
-    length_for,
-    row_splits_needed,
-)
+from mla_tune.runtime.splits import row_splits_needed
 
 VllmBackend: Any = vllm_triton_mla.TritonMLABackend
 VllmBuilder: Any = VllmBackend.get_builder_cls()
@@ -46,24 +43,31 @@ def reserve(deployment: Deployment, rows: int, heads: int, kv_lora_rank: int) ->
         kv_lora_rank: width of a partial result, less its log-sum-exp.
 
     Returns:
-        Rows x splits that fit, or None when vLLM should reserve as ever: no table, or no
-        workspace manager.
+        Rows x splits that fit, or None when vLLM should reserve as ever: no table, no workspace
+        manager, or several slots.
     """
-    from vllm.v1.worker.workspace import (
-        current_workspace_manager,
-        is_workspace_manager_initialized,
-    )
-
-    if deployment.lookups is None or not is_workspace_manager_initialized():
+    manager = workspace.manager()
+    if deployment.lookups is None or manager is None or keeps_vllms_splits():
         return None
-    row_splits = _row_splits(deployment, rows, heads, kv_lora_rank)
+    rule = SplitRule.of_vllm(deployment.facts.sm_count)
+    own_splits = rule.splits(deployment.facts.max_model_len)
+    row_splits = row_splits_needed(
+        [
+            (batch * query_len, _askable(choice.num_kv_splits, rule) or own_splits)
+            for (batch, query_len), choice in deployment.planned.items()
+        ],
+        deployment.lookups.splits_wanted(),
+        rows=rows,
+        vllm_splits=own_splits,
+        num_heads=heads,
+        kv_lora_rank=kv_lora_rank,
+        sm_count=deployment.facts.sm_count,
+    )
     import torch
 
-    current_workspace_manager().get_simultaneous(
-        ((row_splits, heads, kv_lora_rank + 1), torch.float32)
-    )
+    manager.get_simultaneous(((row_splits, heads, kv_lora_rank + 1), torch.float32))
     gib = heads * (kv_lora_rank + 1) * 4 / 2**30
-    own = rows * deployment.default_splits
+    own = rows * own_splits
     once(
         logging.INFO,
         f"mla-tune: TRITON_MLA workspace {row_splits * gib:.2f} GiB, not {own * gib:.2f} GiB: "
@@ -72,25 +76,25 @@ def reserve(deployment: Deployment, rows: int, heads: int, kv_lora_rank: int) ->
     return row_splits
 
 
-def _row_splits(deployment: Deployment, rows: int, heads: int, kv_lora_rank: int) -> int:
-    assert deployment.lookups is not None
-    captured = [
-        (batch * query_len, choice.num_kv_splits or deployment.default_splits)
-        for (batch, query_len), choice in deployment.planned.items()
-    ]
-    return row_splits_needed(
-        captured,
-        deployment.lookups.splits_wanted(),
-        rows=rows,
-        vllm_splits=deployment.default_splits,
-        num_heads=heads,
-        kv_lora_rank=kv_lora_rank,
-        sm_count=deployment.facts.sm_count,
-    )
+def keeps_vllms_splits() -> bool:
+    """Whether vLLM reserves a workspace and keeps several of them, which rules out our counts.
+
+    vLLM reserves in the slot that a builder is made in. Another microbatch's or lane's slot gets
+    the size of what ran in it before the workspace was locked: with fewer splits than vLLM's own
+    there, a later step with vLLM's own would not fit ("Workspace is locked").
+    """
+    reserves = hasattr(vllm_triton_mla, RESERVE) or hasattr(VllmBuilder, RESERVE)
+    return reserves and workspace.slots() > 1
+
+
+def _askable(splits: int | None, rule: SplitRule) -> int | None:
+    return splits if splits is not None and rule.length_for(splits) is not None else None
 
 
 class TunedTritonMLAMetadataBuilder(TunedBuilder, VllmBuilder):  # type: ignore[misc]
     mla_tune_backend = "TRITON_MLA"
+
+    _rule: SplitRule | None = None
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self._row_splits: int | None = None
@@ -99,6 +103,29 @@ class TunedTritonMLAMetadataBuilder(TunedBuilder, VllmBuilder):  # type: ignore[
             super().__init__(*args, **kwargs)
         if self._row_splits is not None:
             self._most_decode_rows = self._row_splits
+
+    def _start(self) -> None:
+        super()._start()
+        deployment, self._rule = self._find_deployment(), None
+        if deployment.lookups is None:
+            return
+        if keeps_vllms_splits():
+            once(
+                logging.WARNING,
+                "mla-tune: TRITON_MLA keeps vLLM's split counts and workspace: with microbatches "
+                "or DSpark's draft lane there is more than one workspace",
+            )
+            return
+        self._rule = SplitRule.of_vllm(deployment.facts.sm_count)
+        planned = (choice.num_kv_splits for choice in deployment.planned.values())
+        wanted = {splits for _, splits in deployment.lookups.splits_wanted()}
+        wanted.update(splits for splits in planned if splits is not None)
+        for splits in sorted(wanted - set(self._rule.counts)):
+            once(
+                logging.WARNING,
+                f"mla-tune: TRITON_MLA: this vLLM never takes {splits} splits on "
+                f"{deployment.facts.sm_count} SMs; entries that ask for them are left out",
+            )
 
     # 0.26 to 0.32
     def _reserve_attn_logits_workspace(self) -> None:
@@ -110,7 +137,9 @@ class TunedTritonMLAMetadataBuilder(TunedBuilder, VllmBuilder):  # type: ignore[
 
     def _reserve(self, rows: int, heads: int, kv_lora_rank: int) -> bool:
         try:
-            self._row_splits = reserve(self._find_deployment(), rows, heads, kv_lora_rank)
+            deployment = self._find_deployment()
+            self._rule = SplitRule.of_vllm(deployment.facts.sm_count)
+            self._row_splits = reserve(deployment, rows, heads, kv_lora_rank)
         except Exception as error:
             self._failed(error)
         return self._row_splits is not None
@@ -135,43 +164,39 @@ class TunedTritonMLAMetadataBuilder(TunedBuilder, VllmBuilder):  # type: ignore[
 
     def _after(self, metadata: Any, choice: Choice) -> Fields:
         rows, wanted = metadata.num_decode_tokens, choice.num_kv_splits
-        deployment = self._deployment
-        if not rows or deployment is None:
+        deployment, rule = self._deployment, self._rule
+        if not rows or deployment is None or rule is None:
             return ()
         if wanted is not None:
-            length, whole = self._answer(wanted, rows)
+            length, whole = self._answer(wanted, rows, rule)
             if length is not None:
                 seen = ("mla_tune", (choice, deployment))
                 return (("max_seq_len", length), seen) if whole else (("max_seq_len", length),)
         if self._row_splits is not None:
-            own = default_splits(metadata.max_seq_len, deployment.facts.sm_count)
-            length, whole = self._answer(own, rows)
-            if not whole:
+            length, whole = self._answer(rule.splits(metadata.max_seq_len), rows, rule)
+            if not whole and length is not None:
                 deployment.counts.capped += 1
                 return (("max_seq_len", length),)
         return ()
 
-    def _answer(self, splits: int, rows: int) -> tuple[int | None, bool]:
+    def _answer(self, splits: int, rows: int, rule: SplitRule) -> tuple[int | None, bool]:
         """The length to report for ``splits`` of ``rows`` rows, and whether they are all there.
 
         More splits than reserved raise "Workspace is locked", whoever asked for them. There is
-        no length for a count that vLLM's formula never gives.
+        no length for a count that vLLM never takes.
         """
         answer = self._answers.get((splits, rows))
         if answer is None:
-            assert self._deployment is not None
-            fitting, sm_count = splits, self._deployment.facts.sm_count
-            if self._row_splits is not None:
-                fitting = fitting_splits(splits, rows, self._row_splits)
-            length = length_for(fitting, sm_count)
-            answer = self._answers[splits, rows] = (
-                length,
-                length is not None and fitting == splits,
-            )
+            room = splits if self._row_splits is None else max(1, self._row_splits // rows)
+            whole = splits <= room
+            length = rule.length_for(splits if whole else rule.most_within(room))
+            answer = self._answers[splits, rows] = (length, whole and length is not None)
         return answer
 
 
-class TunedTritonMLAImpl(VllmImpl):  # type: ignore[misc]
+class TunedTritonMLAImpl(ReservesPrefill, VllmImpl):  # type: ignore[misc]
+    mla_tune_backend = "TRITON_MLA"
+
     def reserve_workspace(self) -> None:
         """0.33 on: while memory is profiled, so that the KV cache gets what is given back."""
         from vllm.v1.attention.backend import max_decode_query_len
