@@ -25,7 +25,7 @@ from mla_tune.runtime.vllm_args import vllm_args
 from mla_tune.shapes import BatchShape, Workload, parse_size
 from mla_tune.shapes.file import load_shapes
 from mla_tune.study import Journal
-from mla_tune.table import Table, TableFile, merge
+from mla_tune.table import Entry, Table, TableFile, merge
 from mla_tune.terminal import TerminalReporter, show_lookup, show_table
 
 SEEDS = Path(__file__).parent / "data" / "seeds"
@@ -65,8 +65,8 @@ def read_table(path: Path) -> None:
     for batch, kv_len in ((1, 1024), (33, 1500), (10**6, 10**6)):
         show_lookup(console, table.lookup(batch=batch, kv_len=kv_len))
     table.lookup_shape(BatchShape.parse("q2k_8q1s1k"))
-    entry = TableFile.load(SEEDS / "eager.yaml").entries[0]
-    merge(path, file.header, [entry.model_copy(update={"shape": "7q7s7k"})])
+    entry = Entry(shape="7q7s7k", plan=None, latency_us=1.0, default_us=1.0)
+    merge(path, file.header, [entry])
     assert "7q7s7k" in {entry.shape for entry in TableFile.load(path).entries}
     if "vllm" in file.header.software:
         vllm_args([path])
@@ -98,6 +98,7 @@ def read_recording(path: Path) -> None:
         record_rounds=0,
         recording=path,
         replace=False,
+        wait=False,
     )
     with TerminalReporter(Console(file=io.StringIO())) as reporter:
         run(options, reporter)
@@ -120,6 +121,9 @@ class FakeWorker(FakeBench):
     def __init__(self, *_arguments: object, **_options: object) -> None:
         super().__init__({DEFAULT: 100.0, splits(2): 80.0}, noise=0.01)
 
+    def device_identity(self) -> str:
+        return "fake"
+
 
 @contextmanager
 def command_folder(path: Path) -> Iterator[Path]:
@@ -137,9 +141,11 @@ def command_folder(path: Path) -> Iterator[Path]:
     ):
         shutil.copy(SEEDS / name, folder)
     before = Path.cwd()
+    names = ("HOME", "XDG_STATE_HOME", "MLA_TUNE_LOCK_DIR")
+    places = dict.fromkeys(names, str(folder))
     os.chdir(folder)
     try:
-        with mock.patch.dict(os.environ, {"HOME": str(folder), "XDG_STATE_HOME": str(folder)}):
+        with mock.patch.dict(os.environ, places):
             yield folder
     finally:
         os.chdir(before)

@@ -1,5 +1,6 @@
 import json
 import os
+import pwd
 import re
 import signal
 import subprocess
@@ -241,6 +242,23 @@ def test_a_bad_shapes_file_is_refused(cli, tmp_path, case):
     assert str(path) in message
     for part in says:
         assert part in message
+
+
+def test_a_home_in_quotes_is_the_users(cli, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert str(tmp_path / "absent.yaml") in refused(cli, "--shapes", "~/absent.yaml")
+    assert str(tmp_path / "absent.yaml") in refused(cli, "show", "~/absent.yaml")
+    assert "table ~absent.yaml does not exist" in refused(cli, "show", "~absent.yaml")
+
+
+def test_a_home_that_is_not_known_is_refused(cli, monkeypatch):
+    monkeypatch.delenv("HOME")
+
+    def unknown(_uid):
+        raise KeyError("getpwuid(): uid not found")
+
+    monkeypatch.setattr(pwd, "getpwuid", unknown)
+    assert "home directory" in refused(cli, "show", "~/absent.yaml")
 
 
 def test_a_run_without_shapes_is_refused(cli):

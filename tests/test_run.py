@@ -1,9 +1,11 @@
+import pwd
+import tempfile
 from pathlib import Path
 
 import pytest
 
-from mla_tune.errors import InputError
-from mla_tune.run import RunOptions, cut
+from mla_tune.errors import EnvironmentFailure, InputError
+from mla_tune.run import RunOptions, cut, found_environment
 from mla_tune.shapes.file import load_shapes
 
 GIVEN = RunOptions(
@@ -68,3 +70,31 @@ def test_studies_lie_where_they_survive_a_reboot_unless_told_otherwise(tmp_path)
     assert given(study_dir=tmp_path).study_folder == tmp_path
     assert GIVEN.study_folder.is_absolute()
     assert "mla-tune" in str(GIVEN.study_folder)
+
+
+@pytest.fixture
+def homeless(monkeypatch):
+    """A user without HOME and without an entry in the list of users."""
+    for name in ("HOME", "XDG_STATE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+
+    def unknown(_uid):
+        raise KeyError("getpwuid(): uid not found")
+
+    monkeypatch.setattr(pwd, "getpwuid", unknown)
+
+
+@pytest.mark.usefixtures("homeless")
+def test_without_a_home_folder_the_study_folder_has_to_be_named(tmp_path):
+    with pytest.raises(InputError, match="no home folder") as caught:
+        given().study_folder  # noqa: B018
+    assert "--study-dir" in caught.value.remedy
+    assert given(study_dir=tmp_path).study_folder == tmp_path
+
+
+def test_without_a_temporary_folder_a_device_cannot_be_looked_at(monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    monkeypatch.setattr(tempfile, "_candidate_tempdir_list", lambda: ["/proc/nowhere"])
+    with pytest.raises(EnvironmentFailure, match="no folder for temporary files") as caught:
+        found_environment("cpu")
+    assert "TMPDIR" in caught.value.remedy

@@ -2,6 +2,7 @@
 
 __all__ = ["main"]
 
+import contextlib
 import math
 import sys
 from pathlib import Path
@@ -10,7 +11,8 @@ from typing import Any
 import click
 
 from mla_tune import __version__
-from mla_tune.errors import InputError, MlaTuneError
+from mla_tune.errors import EnvironmentFailure, InputError, MlaTuneError
+from mla_tune.standard_streams import standard_streams
 
 INTERRUPTED = 130
 
@@ -47,6 +49,25 @@ class _Finite(click.FloatRange):
         return number
 
 
+class _Path(click.Path):
+    """A path, in which ``~`` is the user's home: a shell leaves it alone in quotes."""
+
+    name = "path"
+
+    def __init__(self) -> None:
+        super().__init__(path_type=Path)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        path = Path(super().convert(value, param, ctx))
+        if path.parts[:1] != ("~",):
+            return path
+        try:
+            return path.expanduser()
+        except RuntimeError as error:
+            self.fail(f"{path}: {error}", param, ctx)
+
+
+PATH = _Path()
 POSITIVE = click.IntRange(min=1)
 WEEK_S = 7 * 86400  # poll(2) takes no wait beyond 24 days
 SECONDS = _Finite(min=0.1, max=WEEK_S)
@@ -76,13 +97,13 @@ WAIT = click.option(
 @click.option(
     "--shapes",
     "shapes_path",
-    type=click.Path(path_type=Path),
+    type=PATH,
     metavar="FILE",
     help="Shapes file, or a config of vLLM's attention benchmark.",
 )
 @click.option(
     "--out",
-    type=click.Path(path_type=Path),
+    type=PATH,
     default=Path("tuned_configs"),
     show_default=True,
     metavar="DIR",
@@ -90,7 +111,7 @@ WAIT = click.option(
 )
 @click.option(
     "--study-dir",
-    type=click.Path(path_type=Path),
+    type=PATH,
     metavar="DIR",
     help="Folder of the journals a run resumes from. [default: user state folder]",
 )
@@ -136,7 +157,7 @@ WAIT = click.option(
 )
 @click.option(
     "--record",
-    type=click.Path(path_type=Path),
+    type=PATH,
     metavar="FILE",
     help="Also keep every sample taken (gzip with .gz).",
 )
@@ -149,7 +170,7 @@ WAIT = click.option(
 )
 @click.option(
     "--recording",
-    type=click.Path(path_type=Path),
+    type=PATH,
     metavar="FILE",
     help="With --backend RECORDED: play back the samples of FILE.",
 )
@@ -196,7 +217,7 @@ def _tune(**options: Any) -> int:
 
 
 @command.command()
-@click.argument("table", type=click.Path(path_type=Path))
+@click.argument("table", type=PATH)
 def show(table: Path) -> None:
     """Print TABLE for reading."""
     from rich.console import Console
@@ -209,7 +230,7 @@ def show(table: Path) -> None:
 
 
 @command.command()
-@click.argument("table", type=click.Path(path_type=Path))
+@click.argument("table", type=PATH)
 @click.option("--batch", type=POSITIVE, help="Requests in the batch.")
 @click.option("--kv-len", callback=_size, help="KV length of each, new tokens counted (4k = 4096).")
 @click.option(
@@ -246,7 +267,7 @@ def lookup(
 
 
 @command.command()
-@click.argument("tables", type=click.Path(path_type=Path), nargs=-1, required=True)
+@click.argument("tables", type=PATH, nargs=-1, required=True)
 @click.option("--rounds", type=click.IntRange(min=4), default=32, show_default=True)
 @DEVICE
 @WAIT
@@ -291,7 +312,7 @@ def backends(device: str) -> None:
 
 
 @command.command("vllm-args")
-@click.argument("tables", type=click.Path(path_type=Path), nargs=-1, required=True)
+@click.argument("tables", type=PATH, nargs=-1, required=True)
 @click.option("--vllm", "release", help="vLLM release to spell them for. [default: the table's]")
 def vllm_args(tables: tuple[Path, ...], release: str | None) -> None:
     """Print vLLM's own flags for TABLES, and what they cannot express."""
@@ -307,11 +328,11 @@ def shapes() -> None:
 
 
 @shapes.command("from-record")
-@click.argument("record", type=click.Path(path_type=Path))
+@click.argument("record", type=PATH)
 @click.option(
     "--table",
     "tables",
-    type=click.Path(path_type=Path),
+    type=PATH,
     multiple=True,
     help="Put the shapes that this table misses first; may repeat.",
 )
@@ -324,15 +345,27 @@ def from_record(record: Path, tables: tuple[Path, ...]) -> None:
 
 def main() -> None:
     """Run the command; errors of ours end with their message and their exit code."""
+    with standard_streams() as output:
+        code = _exit_code()
+        # Text may wait in a buffer until here.
+        with contextlib.suppress(BrokenPipeError):
+            output.flush()
+    sys.exit(code or (EnvironmentFailure.exit_code if output.failure is not None else 0))
+
+
+def _exit_code() -> int:
     try:
         command(standalone_mode=False)
+    except SystemExit as end:
+        return int(end.code or 0)
     except click.exceptions.Abort:
-        sys.exit(INTERRUPTED)
+        return INTERRUPTED
     except click.ClickException as error:
         error.show()
-        sys.exit(error.exit_code)
+        return error.exit_code
     except MlaTuneError as error:
         click.echo(f"mla-tune: {error}", err=True)
-        sys.exit(error.exit_code)
+        return error.exit_code
     except BrokenPipeError:
-        sys.exit(1)
+        return 1
+    return 0

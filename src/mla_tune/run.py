@@ -17,7 +17,7 @@ from mla_tune.bench import Bench
 from mla_tune.campaign import Campaign, Reporter
 from mla_tune.device_lock import Holder, device_lock, lock_folder
 from mla_tune.environment import Environment
-from mla_tune.errors import InputError, MlaTuneError
+from mla_tune.errors import EnvironmentFailure, InputError, MlaTuneError
 from mla_tune.own_file import open_own
 from mla_tune.recheck import Recheck, recheck
 from mla_tune.recording import RecordedBench, Recorder, Recording
@@ -58,8 +58,23 @@ class RunOptions:
 
     @cached_property
     def study_folder(self) -> Path:
-        """``--study-dir``, or a place of the user's that survives reboots."""
-        return self.study_dir or platformdirs.user_state_path("mla-tune") / "studies"
+        """``--study-dir``, or a place of the user's that survives reboots.
+
+        Raises:
+            InputError: the user has no home folder, as in a container run under a bare number.
+        """
+        if self.study_dir is not None:
+            return self.study_dir
+        try:
+            folder = platformdirs.user_state_path("mla-tune") / "studies"
+        except (RuntimeError, KeyError):  # neither HOME nor an entry in the list of users
+            folder = Path("~")
+        if not folder.is_absolute():
+            raise InputError(
+                "there is no home folder for the studies, from which a run resumes",
+                remedy="name one with --study-dir, or set HOME",
+            )
+        return folder
 
 
 def run(options: RunOptions, reporter: Reporter) -> list[tuple[str, MlaTuneError]]:
@@ -200,8 +215,19 @@ def cut(shapes: ShapesFile, options: RunOptions, reporter: Reporter) -> ShapesFi
 
 @contextmanager
 def _scratch_worker(device: str) -> Iterator[WorkerBench]:
-    """A worker whose log nobody will look for."""
-    with tempfile.TemporaryDirectory() as scratch:
+    """A worker whose log nobody will look for.
+
+    Raises:
+        EnvironmentFailure: there is no place for temporary files.
+    """
+    try:
+        folder = tempfile.TemporaryDirectory()
+    except OSError as error:
+        raise EnvironmentFailure(
+            f"there is no folder for temporary files: {error.strerror or error}",
+            remedy="set TMPDIR to a folder that can be written",
+        ) from None
+    with folder as scratch:
         worker = WorkerBench(device, Path(scratch) / "worker.log")
         try:
             yield worker

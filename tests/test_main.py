@@ -1,0 +1,63 @@
+import re
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from mla_tune.__main__ import PACKAGES, main
+
+PYPROJECT = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())["project"]
+
+
+@pytest.fixture
+def without(monkeypatch, capsys):
+    """Run the command where packages are not installed; returns its exit code and its errors."""
+
+    def call(packages, *arguments):
+        gone = tuple(f"{package}." for package in ("mla_tune", *packages))
+        for name in [name for name in sys.modules if name.startswith(gone)]:
+            monkeypatch.delitem(sys.modules, name)
+        for package in packages:
+            monkeypatch.setitem(sys.modules, package, None)
+        monkeypatch.setattr(sys, "argv", ["mla-tune", *map(str, arguments)])
+        with pytest.raises(SystemExit) as end:
+            main()
+        return end.value.code, capsys.readouterr().err
+
+    return call
+
+
+@pytest.mark.parametrize(
+    ("package", "arguments"),
+    [
+        ("click", ["--help"]),
+        ("rich", ["show", "table.yaml"]),
+        ("optuna", ["--backend", "TORCH_MLA", "--shapes", "shapes.yaml"]),
+        ("yaml", ["shapes", "from-record", "served.json"]),
+    ],
+)
+def test_a_package_that_is_not_installed_is_named_in_a_line(without, package, arguments):
+    code, errors = without([package], *arguments)
+    assert code == 3
+    assert f"this command needs the package {PACKAGES[package]}, which is not" in errors
+    assert f"to do: pip install {PACKAGES[package]}\n" in errors
+
+
+def test_what_tuning_needs_beyond_that_is_named_too(without):
+    _, errors = without(["click", "optuna", "pynvml"], "--help")
+    assert "pip install click (tuning also needs optuna nvidia-ml-py)" in errors
+
+
+def test_a_module_of_our_own_that_is_missing_is_a_fault_to_report(without):
+    with pytest.raises(ModuleNotFoundError):
+        without(["mla_tune.terminal"], "show", "table.yaml")
+
+
+def test_every_dependency_is_known_by_its_module():
+    names = {re.split(r"[><=~ ]", text)[0] for text in PYPROJECT["dependencies"]}
+    assert set(PACKAGES.values()) == names
+
+
+def test_the_installed_command_is_this_one():
+    assert PYPROJECT["scripts"]["mla-tune"] == "mla_tune.__main__:main"
