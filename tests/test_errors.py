@@ -60,3 +60,9 @@ def test_the_nearest_name_is_suggested_and_a_far_one_is_not():
 def test_the_right_name_of_another_thing_is_no_misspelling(value):
     known = ["fp8_e4m3", "fp8", "bfloat16", "kimi-k2", "TRITON_MLA", "CUTLASS_MLA"]
     assert nearest_hint(value, known) == ""
+
+
+def test_what_is_quoted_from_a_file_reaches_no_terminal_unescaped():
+    error = InputError("t.yaml:3: key '\x1b[2J'\n  ^^^", valid="a\x07b", remedy="\u202e")
+    assert str(error) == "t.yaml:3: key '\\x1b[2J'\n  ^^^\n  valid: a\\x07b\n  to do: \\u202e"
+    assert error.what.startswith("t.yaml:3: key '\x1b")

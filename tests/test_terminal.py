@@ -8,6 +8,7 @@ from fake_device import DEFAULT, ENVIRONMENT, splits, workload
 from mla_tune.assignment import Assignment
 from mla_tune.backends.interface import Setup
 from mla_tune.errors import WorkloadFailure
+from mla_tune.knobs import Plan
 from mla_tune.shapes import MlaDimensions
 from mla_tune.study import Outcome
 from mla_tune.table import Entry, Header, Lookup, Speedup
@@ -106,3 +107,65 @@ def test_a_plan_that_is_not_proven_is_shown_as_such():
 )
 def test_a_lookup_says_hit_or_miss(lookup, says):
     assert says in shown(lambda console: show_lookup(console, lookup))
+
+
+HOSTILE = "[/x][bold]\x1b[2J\x1b]0;owned\x07\nnext \u202e :smile:"
+SHOWN = r"[/x][bold]\x1b[2J\x1b]0;owned\x07\nnext \u202e :smile:"
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_text_from_a_table_is_printed_as_data(terminal):
+    header = HEADER.model_copy(
+        update={
+            "device": HEADER.device.model_copy(update={"name": HOSTILE}),
+            "kv_cache_dtype": HOSTILE,
+            "software": {"vllm": HOSTILE},
+        }
+    )
+    plan = Plan(prefill_backend=HOSTILE)
+    entry = ENTRY.model_copy(update={"note": HOSTILE, "plan": plan})
+    text = shown(lambda console: show_table(console, header, [entry]), terminal=terminal)
+    assert text.count(SHOWN) == 5
+    text += shown(
+        lambda console: show_lookup(console, Lookup("8q1s1k", entry, plan, 1.0)), terminal=terminal
+    )
+    text += shown(
+        lambda console: show_lookup(console, Lookup("8q1s1k", None, None, 9.0, HOSTILE)),
+        terminal=terminal,
+    )
+    assert text.count(SHOWN) == 7
+    assert all(line.isprintable() for line in text.split("\n"))
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_what_is_said_of_a_run_is_printed_as_data(terminal):
+    def hostile(console):
+        with TerminalReporter(console) as reporter:
+            reporter.skipped(HOSTILE)
+            reporter.assigned([ASSIGNMENT])
+            reporter.started(ASSIGNMENT, WORKLOAD)
+            reporter.tried(WORKLOAD, Outcome(Plan(prefill_backend=HOSTILE), 50.0), 50.0)
+            reporter.decided(ASSIGNMENT, WORKLOAD, ENTRY)
+            reporter.failed(ASSIGNMENT, WORKLOAD, WorkloadFailure(f"{HOSTILE}"))
+            reporter.unpublished(ASSIGNMENT, [ENTRY], WorkloadFailure("disk full"))
+        reporter.summary()
+
+    text = shown(hostile, terminal=terminal, width=300)
+    # What was skipped is one line; an error has lines of its own.
+    assert text.count(SHOWN) >= 1
+    assert r"[/x][bold]\x1b[2J\x1b]0;owned\x07" in text.replace(SHOWN, "")
+    assert "\x1b[2J" not in text
+    assert "\x1b]0;" not in text
+    assert "1 decided batch shapes are not in their table: disk full" in text
+    assert "written to" not in text
+
+
+def test_columns_stand_below_each_other_and_one_long_cell_moves_no_other_row():
+    long = Plan(prefill_backend="x" * 500)
+    entries = [ENTRY, ENTRY.model_copy(update={"shape": "128q1s128k", "plan": None})]
+    lines = shown(lambda console: show_table(console, HEADER, entries), width=40).splitlines()
+    assert lines[1].index("plan") == lines[3].index("num_kv_splits") == lines[4].index("default")
+    entries.append(ENTRY.model_copy(update={"plan": long}))
+    lines = shown(lambda console: show_table(console, HEADER, entries), width=40).splitlines()
+    assert len(lines[3]) < 200
+    assert long.prefill_backend in lines[5]

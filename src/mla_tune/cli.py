@@ -12,6 +12,7 @@ import click
 
 from mla_tune import __version__
 from mla_tune.errors import EnvironmentFailure, InputError, MlaTuneError
+from mla_tune.printable import printable
 from mla_tune.standard_streams import standard_streams
 
 INTERRUPTED = 130
@@ -286,7 +287,7 @@ def recheck(tables: tuple[Path, ...], rounds: int, device: str, wait: bool) -> N
         seen = result.interval
         found = f"{seen.median:.3f}× ({seen.low:.3f}–{seen.high:.3f})" if seen else "no comparison"
         text = f"{table.stem}: {result.entry.shape}: {result.entry.plan}: {found} {result.problem}"
-        click.echo(text.rstrip())
+        click.echo(printable(text.rstrip()))
         bad += bool(result.problem)
     click.echo(f"{bad} of the published plans are not as good as published" if bad else "all good")
     sys.exit(1 if bad else 0)

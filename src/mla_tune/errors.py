@@ -13,6 +13,8 @@ __all__ = [
 import difflib
 from collections.abc import Iterable
 
+from mla_tune.printable import printable_lines
+
 
 class MlaTuneError(Exception):
     """Base of every error this package raises on purpose.
@@ -37,7 +39,8 @@ class MlaTuneError(Exception):
             lines.append(f"  valid: {self.valid}")
         if self.remedy:
             lines.append(f"  to do: {self.remedy}")
-        return "\n".join(lines)
+        # What is wrong is often quoted from a file that another wrote.
+        return printable_lines("\n".join(lines))
 
     def __reduce__(self) -> tuple[object, ...]:
         # Exceptions with keyword-only arguments do not survive pickling on their own,

@@ -4,16 +4,18 @@ __all__ = ["TerminalReporter", "show_lookup", "show_table"]
 
 import statistics
 import time
+from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
 
+from rich.cells import cell_len
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
-from rich.table import Table as Grid
 
 from mla_tune.assignment import Assignment
 from mla_tune.errors import MlaTuneError
 from mla_tune.knobs import Plan
+from mla_tune.printable import printable
 from mla_tune.shapes import Workload
 from mla_tune.study import Outcome
 from mla_tune.table import Entry, Header, Lookup, Speedup
@@ -25,10 +27,10 @@ class TerminalReporter:
     def __init__(self, console: Console) -> None:
         self._console = console
         self._progress = Progress(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=20),
             MofNCompleteColumn(),
-            TextColumn("{task.fields[state]}"),
+            TextColumn("{task.fields[state]}", markup=False),
             console=console,
             transient=True,
             disable=not console.is_terminal,
@@ -38,7 +40,7 @@ class TerminalReporter:
         self._plans = 0
         self._tried = 0
         self._left = 0
-        self._spent_s: list[float] = []
+        self._spent_s: deque[float] = deque(maxlen=200)
         self._began = 0.0
         self._decided: list[tuple[Assignment, Entry]] = []
 
@@ -54,14 +56,12 @@ class TerminalReporter:
         return len(self._decided)
 
     def skipped(self, what: str) -> None:
-        self._console.print(what, style="dim", highlight=False, markup=False, soft_wrap=True)
+        _say(self._console, what, style="dim")
 
     def assigned(self, assignments: Sequence[Assignment]) -> None:
         self._left = sum(len(assignment.workloads) for assignment in assignments)
         self._progress.update(self._task, total=self._left)
-        self._console.print(
-            f"{self._left} batch shapes for {len(assignments)} table(s)", highlight=False
-        )
+        _say(self._console, f"{self._left} batch shapes for {len(assignments)} table(s)")
 
     def started(self, assignment: Assignment, workload: Workload) -> None:
         setup = assignment.setup
@@ -92,20 +92,14 @@ class TerminalReporter:
         self._progress.advance(self._task)
         plan = _told_plan(entry)
         gain = f", {_ratio(entry.speedup)} the default's speed" if entry.plan is not None else ""
-        self._console.print(
-            f"{self._current}: {plan}, {entry.latency_us:.1f} µs{gain}{self._time_left()}",
-            highlight=False,
-            markup=False,
-            soft_wrap=True,
-        )
+        told = f"{self._current}: {plan}, {entry.latency_us:.1f} µs{gain}{self._time_left()}"
+        _say(self._console, told)
 
     def failed(self, assignment: Assignment, workload: Workload, error: MlaTuneError) -> None:
         del assignment, workload
         self._left -= 1
         self._progress.advance(self._task)
-        self._console.print(
-            f"{self._current}: {error}", style="red", highlight=False, markup=False, soft_wrap=True
-        )
+        _say_error(self._console, self._current, error)
 
     def unpublished(
         self, assignment: Assignment, entries: Sequence[Entry], error: MlaTuneError
@@ -116,17 +110,14 @@ class TerminalReporter:
             for owner, entry in self._decided
             if owner is not assignment or entry.shape not in lost
         ]
-        self._console.print(
-            f"{len(entries)} decided batch shapes are not in their table: {error}",
-            style="red",
-            highlight=False,
-            markup=False,
-            soft_wrap=True,
-        )
+        what = f"{len(entries)} decided batch shapes are not in their table"
+        _say_error(self._console, what, error)
 
     def _show(self, state: str) -> None:
         self._progress.update(
-            self._task, description=self._current, state=state + self._time_left()
+            self._task,
+            description=printable(self._current),
+            state=printable(state + self._time_left()),
         )
 
     def _time_left(self) -> str:
@@ -148,53 +139,76 @@ class TerminalReporter:
             headers[assignment.path] = assignment.header
         for path, entries in by_path.items():
             show_table(self._console, headers[path], entries)
-            self._console.print(f"written to {path}", highlight=False, markup=False, soft_wrap=True)
+            _say(self._console, f"written to {path}")
+
+
+def _say(console: Console, text: str, style: str = "") -> None:
+    """Print one line as data: what it holds may come from a file that another wrote."""
+    _print(console, printable(text), style)
+
+
+def _say_error(console: Console, what: str, error: MlaTuneError) -> None:
+    """Print what went wrong, on the lines that an error has."""
+    _print(console, f"{printable(what)}: {error}", "red")
+
+
+def _print(console: Console, text: str, style: str) -> None:
+    console.print(text, style=style, highlight=False, markup=False, emoji=False, soft_wrap=True)
+
+
+COLUMNS = ("shape", "plan", "µs", "default µs", "speed-up (95 %)", "ties")
+NUM_LEFT_ALIGNED = 2
+WIDEST = 60
+"""One long cell does not push every row apart."""
 
 
 def show_table(console: Console, header: Header, entries: Sequence[Entry]) -> None:
-    """Print a table's entries as a grid."""
+    """Print a table's entries in columns, and their notes below."""
     vllm = header.software.get("vllm")
     title = (
         f"{header.backend}, {header.device.name}, {header.model['num_q_heads']} heads, "
         f"KV {header.kv_cache_dtype}, {header.engine.mode}{f', vLLM {vllm}' if vllm else ''}"
     )
-    grid = Grid(title=title, title_justify="left", show_edge=False)
-    for name in ("shape", "plan"):
-        grid.add_column(name, overflow="fold")
-    for name in ("µs", "default µs", "speed-up (95 %)", "ties"):
-        grid.add_column(name, justify="right")
-    for entry in entries:
-        grid.add_row(
-            entry.shape,
-            _told_plan(entry),
-            f"{entry.latency_us:.1f}",
-            f"{entry.default_us:.1f}" if entry.default_us else "not measured",
-            _interval(entry.speedup),
-            str(len(entry.ties)),
-        )
-    console.print(grid)
-    for entry in entries:
-        if entry.note:
-            console.print(
-                f"{entry.shape}: {entry.note}", highlight=False, markup=False, soft_wrap=True
-            )
+    rows = [tuple(map(printable, _cells(entry))) for entry in entries]
+    columns = list(zip(COLUMNS, *rows, strict=True))
+    widths = [min(WIDEST, max(map(cell_len, column))) for column in columns]
+    rule = tuple("-" * width for width in widths)
+    lines = [_aligned(row, widths) for row in (COLUMNS, rule, *rows)]
+    notes = [f"{entry.shape}: {printable(entry.note)}" for entry in entries if entry.note]
+    # Not by rich's own grid, which takes a millisecond and more a row.
+    console.out("\n".join([printable(title), *lines, *notes]), highlight=False)
+
+
+def _cells(entry: Entry) -> tuple[str, ...]:
+    return (
+        entry.shape,
+        _told_plan(entry),
+        f"{entry.latency_us:.1f}",
+        f"{entry.default_us:.1f}" if entry.default_us else "not measured",
+        _interval(entry.speedup),
+        str(len(entry.ties)),
+    )
+
+
+def _aligned(row: tuple[str, ...], widths: list[int]) -> str:
+    cells = []
+    for place, (cell, width) in enumerate(zip(row, widths, strict=True)):
+        gap = " " * (width - cell_len(cell))
+        cells.append(cell + gap if place < NUM_LEFT_ALIGNED else gap + cell)
+    return "  ".join(cells).rstrip()
 
 
 def show_lookup(console: Console, lookup: Lookup) -> None:
     """Print what a lookup found."""
     if lookup.entry is None:
-        console.print(
-            f"miss: {lookup.shape}: {lookup.reason}", highlight=False, markup=False, soft_wrap=True
-        )
+        _say(console, f"miss: {lookup.shape}: {lookup.reason}")
         return
     plan = _told_plan(lookup.entry) if lookup.plan is None else str(lookup.plan)
     how = "exact" if lookup.is_exact else f"nearest, off by a factor {lookup.factor:.2f}"
-    console.print(
+    _say(
+        console,
         f"hit: {lookup.shape}: {plan} (entry {lookup.entry.shape}, {how}; "
         f"{lookup.entry.latency_us:.1f} µs, speed-up {_interval(lookup.entry.speedup)})",
-        highlight=False,
-        markup=False,
-        soft_wrap=True,
     )
 
 

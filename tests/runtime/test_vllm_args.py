@@ -1,9 +1,13 @@
+import shlex
+from pathlib import Path
+
 import pytest
 from tabled_engine import WriteTable, cpu_header, entry
 
 from mla_tune.errors import InputError
 from mla_tune.knobs import Plan
-from mla_tune.runtime.vllm_args import vllm_args
+from mla_tune.runtime.vllm_args import _translated, vllm_args
+from mla_tune.table import Table
 
 
 def test_one_cap_for_all_entries_is_a_flag(write_table: WriteTable) -> None:
@@ -92,3 +96,24 @@ def test_a_table_of_another_build_is_said_to_be_tuned_again(write_table: WriteTa
     assert args.left_over == ()
     (args,) = vllm_args([path], "0.23.1rc1.dev727")
     assert args.left_over == ("measured on vLLM 0.23.0: tune again for 0.23.1rc1.dev727",)
+
+
+def test_what_is_printed_for_pasting_is_nothing_but_flags_and_comments(
+    write_table: WriteTable,
+) -> None:
+    path = write_table(cpu_header(), entry("8q1s4k", Plan(num_kv_splits=8)))
+    hostile = path.with_name("a\ntouch x #.yaml")
+    hostile.write_text(
+        path.read_text().replace("kv_cache_dtype: auto", 'kv_cache_dtype: "auto\\ntouch y"')
+    )
+    (args,) = vllm_args([hostile])
+    assert [line for line in str(args).splitlines() if not line.startswith("#")] == [
+        "--attention-backend TRITON_MLA"
+    ]
+
+
+def test_values_are_quoted_for_the_shell() -> None:
+    header = cpu_header().model_copy(update={"backend": "TRITON_MLA; touch x #"})
+    args = _translated(Path("t.yaml"), Table(header, ()), "0.26.0")
+    command = [line for line in str(args).splitlines() if not line.startswith("#")]
+    assert shlex.split(" ".join(command)) == ["--attention-backend", "TRITON_MLA; touch x #"]

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mla_tune.errors import InputError
+from mla_tune.printable import printable
 from mla_tune.table import Table
 
 BUNDLED = "bundled"
@@ -39,7 +40,7 @@ class LoadedTable:
         return replace(self, table=Table(self.table.header, entries))
 
     def __str__(self) -> str:
-        return f"{self.path} ({len(self.table.entries)} entries, {self.mode} mode)"
+        return f"{printable(str(self.path))} ({len(self.table.entries)} entries, {self.mode} mode)"
 
 
 def locate(setting: str) -> list[Path]:

@@ -2,11 +2,13 @@
 
 __all__ = ["VllmArgs", "vllm_args"]
 
+import shlex
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from mla_tune.errors import InputError
+from mla_tune.printable import printable
 from mla_tune.table import Entry, Table
 from mla_tune.versions import minor_release, release_numbers
 
@@ -37,10 +39,11 @@ class VllmArgs:
     left_over: tuple[str, ...]
 
     def __str__(self) -> str:
-        lines = [f"# {self.title}", *self.environment, *self.flags]
+        # For pasting: a name from the table must not end its comment.
+        lines = [f"# {printable(self.title)}", *self.environment, *self.flags]
         if self.left_over:
             lines += ["# not expressed by these (the plugin does it: MLA_TUNE_TABLES):"]
-            lines += [f"#   {line}" for line in self.left_over]
+            lines += [f"#   {printable(line)}" for line in self.left_over]
         return "\n".join(lines)
 
 
@@ -53,11 +56,10 @@ def vllm_args(tables: Iterable[Path], vllm_version: str | None = None) -> list[V
     Raises:
         InputError: a table that cannot be read, or a release these spellings are not known for.
     """
-    return [_translated(Path(path), vllm_version) for path in tables]
+    return [_translated(Path(path), Table.load(path), vllm_version) for path in tables]
 
 
-def _translated(path: Path, vllm_version: str | None) -> VllmArgs:
-    table = Table.load(path)
+def _translated(path: Path, table: Table, vllm_version: str | None) -> VllmArgs:
     header = table.header
     version = vllm_version or header.software.get("vllm")
     if version is None:
@@ -76,7 +78,7 @@ def _translated(path: Path, vllm_version: str | None) -> VllmArgs:
     measured = header.software.get("vllm", version)
     if minor_release(measured) != minor_release(version):
         left_over.append(f"measured on vLLM {measured}: tune again for {version}")
-    flags = [f"--attention-backend {header.backend}"]
+    flags = [f"--attention-backend {shlex.quote(header.backend)}"]
     environment: list[str] = []
     _translate_splits(table, flags, environment, left_over)
     _translate_prefill(table, release, flags, left_over)
@@ -136,7 +138,7 @@ def _translate_prefill(
     if spelled is None:
         left_over.append(f"prefill_backend {name}: this release has no flag for it")
     else:
-        flags.append(f"--attention-config.{spelled}")
+        flags.append(f"--attention-config.{shlex.quote(spelled)}")
 
 
 def _values(entry: Entry, knob: str) -> set[int | str | None]:
