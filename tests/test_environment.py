@@ -1,11 +1,18 @@
 import subprocess
 import sys
 from dataclasses import replace
+from types import SimpleNamespace
 
+import pytest
 import torch
 
 from fake_device import ENVIRONMENT
+from mla_tune.backends import get_backend
+from mla_tune.backends import vllm_compat as compat
+from mla_tune.backends.interface import Setup
 from mla_tune.environment import Environment, probe
+from mla_tune.errors import UnavailableError
+from mla_tune.shapes import MlaDimensions
 
 
 def test_the_cpu_is_described_by_name_threads_memory_and_software():
@@ -44,3 +51,36 @@ def test_it_is_read_without_loading_torch():
         check=True,
     )
     assert done.stdout.strip() == "False"
+
+
+@pytest.fixture
+def mi300x(monkeypatch):
+    """What PyTorch's build for HIP says of an AMD GPU."""
+    found = SimpleNamespace(
+        name="AMD Instinct MI300X",
+        major=9,
+        minor=4,
+        multi_processor_count=304,
+        total_memory=192 * 2**30,
+    )
+    monkeypatch.setattr(torch.version, "cuda", None)
+    monkeypatch.setattr(torch.version, "hip", "6.4.43482")
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _device: found)
+    monkeypatch.setattr(compat, "installed", lambda: "0.33.0")
+    monkeypatch.setattr(compat, "backend_source", lambda _name: "a source")
+
+
+@pytest.mark.usefixtures("mi300x")
+def test_an_amd_gpu_is_no_hopper_though_its_capability_is_9_4():
+    found = probe("cuda:0")
+    assert found.software["hip"] == "6.4.43482"
+    assert "cuda" not in found.software
+    assert not found.is_cuda
+    assert found.capability == (0, 0)
+    for name in ("FLASHMLA", "FLASH_ATTN_MLA", "TRITON_MLA"):
+        reason = get_backend(name).unavailable(
+            replace(found, software={"vllm": "0.33.0", **found.software})
+        )
+        assert reason == "needs an NVIDIA GPU, this is AMD Instinct MI300X (HIP)"
+        with pytest.raises(UnavailableError, match="needs an NVIDIA GPU"):
+            get_backend(name).open(Setup(name, MlaDimensions(16), device="cuda:0"))

@@ -28,7 +28,7 @@ class Environment:
         compute_capability: such as ``9.0``; None on a CPU.
         sm_count: streaming multiprocessors; on a CPU the threads torch uses.
         memory_gib: device memory in all.
-        software: versions by name (torch, triton, vllm, cuda, driver), only what is there.
+        software: versions by name (torch, triton, vllm, cuda or hip, driver), only what is there.
         kernels: digest of each compiled kernel library of vLLM, by file name.
     """
 
@@ -40,13 +40,21 @@ class Environment:
     kernels: dict[str, str]
 
     @property
+    def is_hip(self) -> bool:
+        """Whether this is an AMD GPU, which PyTorch names cuda too."""
+        return "hip" in self.software
+
+    @property
     def is_cuda(self) -> bool:
-        return self.compute_capability is not None
+        return self.compute_capability is not None and not self.is_hip
 
     @property
     def capability(self) -> tuple[int, int]:
-        """(major, minor), or (0, 0) on a CPU."""
-        major, _, minor = (self.compute_capability or "0.0").partition(".")
+        """(major, minor), or (0, 0) where there is no CUDA GPU.
+
+        PyTorch gives an MI300X the capability 9.4, which is no Hopper's.
+        """
+        major, _, minor = ((self.is_cuda and self.compute_capability) or "0.0").partition(".")
         return int(major), int(minor)
 
     @cached_property
@@ -78,8 +86,7 @@ def probe(device: str) -> Environment:
             kernels={},
         )
     properties = torch.cuda.get_device_properties(torch.device(device))
-    if torch.version.cuda:
-        software["cuda"] = torch.version.cuda
+    software |= gpu_platform()
     if driver := _driver_version():
         software["driver"] = driver
     return Environment(
@@ -90,6 +97,14 @@ def probe(device: str) -> Environment:
         software=software,
         kernels=_kernel_digests(),
     )
+
+
+def gpu_platform() -> dict[str, str]:
+    """The version of what this build of PyTorch runs GPUs with: ``cuda``, or ``hip`` on AMD's."""
+    import torch
+
+    found = {"cuda": torch.version.cuda, "hip": torch.version.hip}
+    return {name: version for name, version in found.items() if version}
 
 
 def installed_versions(*packages: str) -> dict[str, str]:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from mla_tune.backends import vllm_compat as compat
 from mla_tune.backends.interface import Backend, Session, Setup
-from mla_tune.environment import Environment
+from mla_tune.environment import Environment, gpu_platform
 from mla_tune.errors import UnavailableError
 from mla_tune.shapes import BatchShape
 
@@ -69,6 +69,8 @@ class VllmBackend:
         return self._hardware_problem(environment) or self._extension_problem()
 
     def _hardware_problem(self, environment: Environment) -> str | None:
+        if environment.is_hip:
+            return f"needs an NVIDIA GPU, this is {environment.device_name} (HIP)"
         if not environment.is_cuda:
             if self.name == "TRITON_MLA" and os.environ.get("TRITON_INTERPRET") == "1":
                 return None
@@ -194,6 +196,7 @@ def _hardware(device: str) -> Environment:
     software = {"vllm": ".".join(map(str, compat.release()))} if compat.release() else {}
     if not device.startswith("cuda"):
         return Environment("a CPU", None, torch.get_num_threads(), 0.0, software, {})
+    software |= gpu_platform()
     found = torch.cuda.get_device_properties(torch.device(device))
     capability = f"{found.major}.{found.minor}"
     memory_gib = found.total_memory / 2**30
