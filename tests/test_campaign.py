@@ -7,13 +7,13 @@ import time
 from pathlib import Path
 
 import pytest
-from optuna.storages.journal import JournalFileBackend
 
 from fake_device import DEFAULT, ENVIRONMENT, FakeBench, splits, workload
 from mla_tune.assignment import Assignment
 from mla_tune.backends.interface import Setup
 from mla_tune.campaign import Campaign
 from mla_tune.errors import EnvironmentFailure, UnavailableError, WorkloadFailure
+from mla_tune.journal_file import JournalFile
 from mla_tune.shapes import MlaDimensions
 from mla_tune.study import Journal, Policy
 from mla_tune.table import Header, Table, TableFile, publication
@@ -341,18 +341,18 @@ def run_until_torn(folder: Path, append: int) -> int:
     child = os.fork()
     if child == 0:
         try:
-            real, left = JournalFileBackend.append_logs, [append]
+            real, left = JournalFile.append_logs, [append]
 
             def append_or_tear(backend, logs):
                 left[0] -= 1
                 if left[0] == 0:
                     line = json.dumps(logs[-1]).encode()
-                    with Path(backend._file_path).open("ab") as file:
+                    with backend.path.open("ab") as file:
                         file.write(line[: random.Random(append).randint(1, len(line))])
                     os.kill(os.getpid(), signal.SIGKILL)
                 real(backend, logs)
 
-            JournalFileBackend.append_logs = append_or_tear
+            JournalFile.append_logs = append_or_tear
             run(folder, bench())
         finally:
             os._exit(0)

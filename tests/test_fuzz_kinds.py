@@ -6,7 +6,7 @@ from fuzz_kinds import KINDS, read
 from fuzzing import mutants
 
 # Kinds come in as their readers learn to refuse what they cannot use.
-KNOWN_GOOD = ("shapes", "grammar", "tables", "arguments")
+KNOWN_GOOD = ("shapes", "grammar", "tables", "journals", "arguments")
 
 
 @pytest.mark.parametrize("name", KINDS)

@@ -77,8 +77,9 @@ def test_an_outcome_reads_back_whole(opened):
 
 
 def test_a_verdict_survives(opened):
-    opened().ledger("8q1s1k", PLANS, ENUMERATE).decide({"entry": {"plan": "default"}})
-    assert opened().ledger("8q1s1k", PLANS, ENUMERATE).verdict == {"entry": {"plan": "default"}}
+    verdict = {"terms": {"min_speedup": 1.01}, "entry": {"plan": "default"}}
+    opened().ledger("8q1s1k", PLANS, ENUMERATE).decide(verdict)
+    assert opened().ledger("8q1s1k", PLANS, ENUMERATE).verdict == verdict
 
 
 def test_workloads_and_spaces_have_studies_of_their_own(opened):
@@ -151,7 +152,7 @@ def test_a_line_cut_anywhere_costs_at_most_the_trial_it_held(opened, path):
     journal.close()
     whole = path.read_bytes()
     start = whole.rstrip(b"\n").rfind(b"\n") + 1
-    for end in range(start, len(whole), 25):
+    for end in range(start, len(whole) - 1, 25):
         path.write_bytes(whole[:end])
         ledger = opened().ledger("8q1s1k", PLANS, ENUMERATE)
         assert [outcome.plan for outcome in ledger.outcomes()] == list(PLANS[:2])

@@ -1,32 +1,26 @@
 """The trial ledger: one Optuna study per (backend, workload), in a journal that survives kills.
 
-The only file that imports Optuna. Spaces here have 5 to 60 effective plans, and over so few
-every sampler proposes plans twice and misses the best one at times; so the default policy
-enumerates: all plans are tried, likeliest first, and Optuna keeps the books. Larger spaces are
-sampled (`Policy`).
+The only file beside `journal_file` that imports Optuna. Spaces here have 5 to 60 effective plans,
+and over so few every sampler proposes plans twice and misses the best one at times; so the default
+policy enumerates: all plans are tried, likeliest first, and Optuna keeps the books. Larger spaces
+are sampled (`Policy`).
 """
 
 __all__ = ["Journal", "Ledger", "Outcome", "Policy"]
 
 import hashlib
-import json
 import math
-import os
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import optuna
-from filelock import FileLock, Timeout
 from optuna.distributions import IntDistribution
-from optuna.exceptions import ExperimentalWarning
-from optuna.storages import BaseStorage, InMemoryStorage, JournalStorage
-from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
+from optuna.storages import BaseStorage, InMemoryStorage
 from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
-from mla_tune.errors import EnvironmentFailure, InputError
+from mla_tune.journal_file import JournalFile
 from mla_tune.knobs import Plan
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -84,40 +78,26 @@ class Outcome:
 class Journal:
     """One journal file, held by one run at a time.
 
+    Attributes:
+        notices: what the user should know about the state it was found in.
+
     Raises:
-        InputError: another run holds it.
+        InputError: another run holds it, or it is no regular file.
         EnvironmentFailure: it cannot be written.
     """
 
     def __init__(self, path: Path) -> None:
-        self.path = path
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._lock = FileLock(f"{path}.in-use")
-            self._lock.acquire(timeout=0)
-        except Timeout:
-            raise InputError(
-                f"study {path} is in use by another run",
-                remedy="wait for it, or give this run another --study-dir",
-            ) from None
-        except OSError as error:
-            raise EnvironmentFailure(
-                f"study folder {path.parent} cannot be written: {error.strerror or error}",
-                remedy="choose another --study-dir",
-            ) from None
-        _drop_torn_line(path)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ExperimentalWarning)
-            self._storage: BaseStorage = JournalStorage(
-                _JournalFile(str(path), _HeldAlready(str(path)))
-            )
+        self._file: JournalFile | None = JournalFile(path)
+        self.notices = self._file.notices
+        self._storage: BaseStorage = self._file.storage
 
     @classmethod
     def in_memory(cls) -> "Journal":
         """A journal that ends with the process, for simulations."""
         journal = cls.__new__(cls)
         journal._storage = InMemoryStorage()
-        journal._lock = FileLock(os.devnull)
+        journal._file = None
+        journal.notices = ()
         return journal
 
     def ledger(
@@ -133,63 +113,20 @@ class Journal:
         """
         # A changed space gets a study of its own: Optuna refuses to resume into another one.
         space = hashlib.sha256(repr([plan.as_dict() for plan in plans]).encode()).hexdigest()[:8]
-        study = optuna.create_study(
-            study_name=f"{workload}#{space}",
-            storage=self._storage,
-            sampler=SAMPLERS.get(policy.name, SAMPLERS["random"])(policy.seed),
-            direction="minimize",
-            load_if_exists=True,
-        )
+        name = f"{workload}#{space}"
+        sampler = SAMPLERS.get(policy.name, SAMPLERS["random"])(policy.seed)
+        try:
+            study = optuna.load_study(study_name=name, storage=self._storage, sampler=sampler)
+        except KeyError:
+            study = optuna.create_study(
+                study_name=name, storage=self._storage, sampler=sampler, direction="minimize"
+            )
         return Ledger(study, tuple(plans), policy, ranking)
 
     def close(self) -> None:
         """Let other runs have the journal."""
-        self._lock.release()
-
-
-class _HeldAlready(JournalFileOpenLock):
-    """In place of Optuna's lock on each line: `Journal` holds the file for the whole run.
-
-    Optuna's is a link that a killed run leaves behind, and Ctrl-C while it is released ends in
-    a FileNotFoundError (optuna 5.0.0, `JournalFileSymlinkLock.release`).
-    """
-
-    def acquire(self) -> bool:
-        return True
-
-    def release(self) -> None:
-        pass
-
-
-class _JournalFile(JournalFileBackend):
-    """Optuna's journal, whose file says what is wrong when it cannot be written."""
-
-    def append_logs(self, logs: list[dict[str, Any]]) -> None:
-        try:
-            super().append_logs(logs)
-        except OSError as error:
-            raise EnvironmentFailure(
-                f"study {self._file_path} cannot be written: {error.strerror or error}",
-                remedy="make room; finished trials are kept, run the same command again",
-            ) from None
-
-
-def _drop_torn_line(path: Path) -> None:
-    """Cut off a last line that a kill left half written; every reader would fail on it."""
-    if not path.exists():
-        return
-    content = path.read_bytes()
-    kept = content[: content.rfind(b"\n") + 1]
-    last = kept.rstrip(b"\n").rfind(b"\n") + 1
-    try:
-        if kept:
-            json.loads(kept[last:])
-    except ValueError:
-        kept = kept[:last]
-    if len(kept) < len(content):
-        with path.open("r+b") as file:
-            file.truncate(len(kept))
-            os.fsync(file.fileno())
+        if self._file is not None:
+            self._file.close()
 
 
 class Ledger:
@@ -227,7 +164,8 @@ class Ledger:
         """Everything told so far, in the order it was tried, each plan once."""
         states = (TrialState.COMPLETE, TrialState.PRUNED)
         trials = self._study.get_trials(deepcopy=False, states=states)
-        return [_outcome(trial) for trial in trials if "outcome" in trial.user_attrs]
+        told = [_outcome(trial) for trial in trials if "outcome" in trial.user_attrs]
+        return [outcome for outcome in told if outcome.plan in self._plans]
 
     def pending(self) -> Iterator[Plan]:
         """Propose plans until the policy has enough; each is to be told before the next."""
