@@ -101,7 +101,9 @@ def null_case(recording: Recording, seed: int) -> Recording:
     for track in recording.tracks:
         own = track.rounds.get(track.plans[0])
         if own:
-            alike = {plan: draw.sample(own, len(own)) for plan in track.rounds}
+            alike: dict[Plan, Sequence[tuple[float, ...]]] = {
+                plan: draw.sample(own, len(own)) for plan in track.rounds
+            }
             tracks.append(replace(track, rounds=alike, failures={}))
     return replace(recording, tracks=tuple(tracks))
 

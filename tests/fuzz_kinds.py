@@ -7,7 +7,7 @@ import sys
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from contextlib import closing, contextmanager, redirect_stderr, redirect_stdout, suppress
 from pathlib import Path
 from unittest import mock
 
@@ -19,6 +19,7 @@ from fuzzing import Kind
 from mla_tune.assignment import Planner
 from mla_tune.cli import main
 from mla_tune.errors import InputError
+from mla_tune.recording import RecordingFile
 from mla_tune.run import RunOptions, run
 from mla_tune.runtime.from_record import shapes_from_record
 from mla_tune.runtime.vllm_args import vllm_args
@@ -80,8 +81,11 @@ def read_record(path: Path) -> None:
 
 
 def read_recording(path: Path) -> None:
-    """Tune from a recording."""
+    """Take a copy of a recording up, as a run that goes on with it, and tune from the recording."""
     folder = path.parent
+    copy = shutil.copy(path, folder / f"copy{path.suffix}")
+    with suppress(InputError), closing(RecordingFile(copy)) as file:
+        file.begin(file.earlier.environment if file.earlier is not None else ENVIRONMENT)
     options = RunOptions(
         backends=("RECORDED",),
         shapes_path=None,
@@ -206,11 +210,12 @@ KINDS = {
         Kind("grammar", tuple(text.encode() for text in GRAMMAR), read_grammar, ".txt"),
         Kind("tables", seeds("graph.yaml", "eager.yaml", "fake.yaml"), read_table, **YAML),
         Kind(
-            *("records", seeds("served.json"), read_record, ".json"),
+            *("records", seeds("served.json", "served-2.json"), read_record, ".json"),
             fuzzing.json_parse,
             fuzzing.json_dump,
         ),
-        Kind("recordings", seeds("recording.jsonl"), read_recording, **LINES),
+        Kind("recordings", seeds("recording.jsonl", "recording-2.jsonl"), read_recording, **LINES),
+        Kind("compressed recordings", seeds("recording-2.jsonl.gz"), read_recording, ".jsonl.gz"),
         Kind("journals", seeds("begun.journal", "done.journal"), read_journal, **LINES),
         Kind("arguments", tuple(map(_arguments, ARGUMENTS)), read_arguments, ".txt"),
     )

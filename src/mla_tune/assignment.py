@@ -8,6 +8,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from pydantic import ValidationError
+
 from mla_tune.backends import NAMES, canonical_name, get_backend
 from mla_tune.backends.interface import Setup
 from mla_tune.environment import Environment
@@ -166,15 +168,39 @@ class Planner:
 
 
 def recorded_assignments(recording: Recording, out: Path) -> list[Assignment]:
-    """The assignments that a recording can answer for."""
+    """The assignments that a recording can answer for.
+
+    Raises:
+        InputError: it is of something that no table can be for.
+    """
     workloads: dict[Setup, list[Workload]] = {}
     for track in recording.tracks:
         workloads.setdefault(track.setup, []).append(track.workload)
     assignments = []
     for setup, recorded in workloads.items():
-        header = _header(recording.environment, setup)
+        try:
+            header = _header(recording.environment, setup)
+        except ValidationError as error:
+            detail = error.errors(include_url=False)[0]
+            key = ".".join(map(str, detail["loc"]))
+            problem = detail["msg"].removeprefix("Value error, ")
+            raise InputError(f"recording {recording.path}: {key}: {problem}") from None
         assignments.append(Assignment(setup, tuple(recorded), header, table_path(out, header)))
+    _refuse_outside(recording, assignments)
     return assignments
+
+
+def _refuse_outside(recording: Recording, assignments: list[Assignment]) -> None:
+    """Refuse plans that no table may hold, before one of them wins."""
+    headers = {assignment.setup: assignment.header for assignment in assignments}
+    for track in recording.tracks:
+        for plan in track.plans:
+            for knob, valid in headers[track.setup].outside(plan):
+                raise InputError(
+                    f"recording {recording.path}: {track.workload}: {knob} is "
+                    f"{getattr(plan, knob)!r}, which {track.setup.backend} has not",
+                    valid=valid,
+                )
 
 
 def _header(environment: Environment, setup: Setup) -> Header:

@@ -160,7 +160,7 @@ WAIT = click.option(
     "--record",
     type=PATH,
     metavar="FILE",
-    help="Also keep every sample taken (gzip with .gz).",
+    help="Also keep every sample taken (gzip with .gz); goes on where FILE ends.",
 )
 @click.option(
     "--record-rounds",

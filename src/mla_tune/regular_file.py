@@ -2,13 +2,14 @@
 written whole or not at all.
 """
 
-__all__ = ["is_planted", "read_text", "write_atomically"]
+__all__ = ["is_planted", "open_regular", "read_text", "write_atomically"]
 
 import errno
 import os
 import secrets
 import stat
 from pathlib import Path
+from typing import BinaryIO
 
 from mla_tune.errors import InputError
 
@@ -27,22 +28,11 @@ def read_text(path: Path, *, what: str, most_bytes: int) -> str:
         InputError: missing, unreadable, no regular file, too large, or not UTF-8.
     """
     try:
-        handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        try:
-            found = os.fstat(handle)
-            if not stat.S_ISREG(found.st_mode):
-                raise InputError(
-                    f"{what} {path} is {_kind(found.st_mode)} and cannot be read",
-                    valid="a regular file, or a link to one",
-                )
-            # One byte more than allowed, in case the file grows while it is read.
-            with open(handle, "rb", closefd=False) as file:
-                content = file.read(most_bytes + 1)
-        finally:
-            os.close(handle)
-    except FileNotFoundError:
-        raise InputError(f"{what} {path} does not exist", remedy="check the path") from None
-    except (OSError, ValueError) as error:
+        # One byte more than allowed, in case the file grows while it is read.
+        with open_regular(path, what=what) as file:
+            found = os.fstat(file.fileno())
+            content = file.read(most_bytes + 1)
+    except OSError as error:
         raise InputError(f"{what} {path} cannot be read: {error}") from None
     if len(content) > most_bytes:
         raise InputError(
@@ -53,6 +43,28 @@ def read_text(path: Path, *, what: str, most_bytes: int) -> str:
         return content.decode("utf-8")
     except UnicodeDecodeError as error:
         raise InputError(f"{what} {path} cannot be read: {error}") from None
+
+
+def open_regular(path: Path, *, what: str) -> BinaryIO:
+    """Open a regular file, or a link to one, to read its bytes. Never waits; see `read_text`.
+
+    Raises:
+        InputError: missing, unreadable, or no regular file.
+    """
+    try:
+        handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except FileNotFoundError:
+        raise InputError(f"{what} {path} does not exist", remedy="check the path") from None
+    except (OSError, ValueError) as error:
+        raise InputError(f"{what} {path} cannot be read: {error}") from None
+    mode = os.fstat(handle).st_mode
+    if not stat.S_ISREG(mode):
+        os.close(handle)
+        raise InputError(
+            f"{what} {path} is {_kind(mode)} and cannot be read",
+            valid="a regular file, or a link to one",
+        )
+    return os.fdopen(handle, "rb")
 
 
 def _kind(mode: int) -> str:

@@ -5,7 +5,7 @@ __all__ = ["RunOptions", "found_environment", "rechecked", "run"]
 import os
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -20,7 +20,7 @@ from mla_tune.environment import Environment
 from mla_tune.errors import EnvironmentFailure, InputError, MlaTuneError
 from mla_tune.own_file import open_own
 from mla_tune.recheck import Recheck, recheck
-from mla_tune.recording import RecordedBench, Recorder, Recording
+from mla_tune.recording import RecordedBench, Recorder, Recording, RecordingFile
 from mla_tune.shapes import BatchShape
 from mla_tune.shapes.file import ShapesFile, load_shapes
 from mla_tune.table import TableFile
@@ -89,13 +89,30 @@ def run(options: RunOptions, reporter: Reporter) -> list[tuple[str, MlaTuneError
     shapes = cut(_shapes_of(options), options, reporter)
     for notice in shapes.notices:
         reporter.skipped(notice)
-    with _worker(options) as worker, _alone(worker, reporter.skipped, wait=options.wait):
+    with (
+        _kept_samples(options, reporter) as kept,
+        _worker(options) as worker,
+        _alone(worker, reporter.skipped, wait=options.wait),
+    ):
         bench: Bench = worker
         planner = _planner(worker, shapes, options, reporter)
         assignments = planner.assignments(options.backends)
-        if options.record is not None:
-            bench = Recorder(worker, options.record, options.record_rounds)
+        if kept is not None:
+            bench = Recorder(worker, kept, options.record_rounds)
         return _tuned(bench, assignments, options, reporter)
+
+
+@contextmanager
+def _kept_samples(options: RunOptions, reporter: Reporter) -> Iterator[RecordingFile | None]:
+    """The file of ``--record``, taken up where an earlier run left it."""
+    if options.record is None:
+        yield None
+        return
+    with closing(RecordingFile(options.record)) as file:
+        if file.earlier is not None:
+            for notice in file.earlier.notices:
+                reporter.skipped(notice)
+        yield file
 
 
 @contextmanager
@@ -143,6 +160,8 @@ def _run_recorded(options: RunOptions, reporter: Reporter) -> list[tuple[str, Ml
             "a recording is played back by --backend RECORDED --recording FILE, both or neither"
         )
     recording = Recording.load(options.recording)
+    for notice in recording.notices:
+        reporter.skipped(notice)
     assignments = recorded_assignments(recording, options.out)
     if options.shapes_path is not None:
         wanted = {case.shape for case in cut(_shapes_of(options), options, reporter).cases}

@@ -1,0 +1,55 @@
+"""Recorded samples of one plan, held in eight bytes each."""
+
+__all__ = ["Rounds"]
+
+from array import array
+from collections.abc import Iterable, Sequence
+from typing import overload
+
+# What a sample can be: below a picosecond or above ten days is damage.
+_LEAST_US, _MOST_US = 1e-6, 1e12
+
+
+class Rounds(Sequence[tuple[float, ...]]):
+    """Rounds of samples, each with one latency in microseconds a case.
+
+    A list of tuples would take ten times the memory: a night's recording has millions.
+    """
+
+    def __init__(self, num_cases: int) -> None:
+        self._num_cases = num_cases
+        self._latencies_us = array("d")
+
+    def extend(self, rounds: Iterable[Sequence[float]]) -> None:
+        """Add ``rounds``.
+
+        Raises:
+            ValueError: a round with another number of cases, or a latency that is none.
+        """
+        for cases in rounds:
+            if not isinstance(cases, list | tuple) or len(cases) != self._num_cases:
+                raise ValueError(f"a round of {cases!r:.80}, but {self._num_cases} KV lengths")
+            for latency_us in cases:
+                # Compared before it is converted: an int may be beyond every float.
+                is_number = isinstance(latency_us, float | int) and not isinstance(latency_us, bool)
+                if not is_number or not _LEAST_US <= latency_us <= _MOST_US:
+                    raise ValueError(f"a latency of {latency_us!r:.80} microseconds")
+            self._latencies_us.extend(cases)
+
+    def __len__(self) -> int:
+        return len(self._latencies_us) // self._num_cases
+
+    @overload
+    def __getitem__(self, index: int) -> tuple[float, ...]: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[tuple[float, ...]]: ...
+    def __getitem__(self, index: int | slice) -> tuple[float, ...] | list[tuple[float, ...]]:
+        if isinstance(index, slice):
+            return [self[number] for number in range(*index.indices(len(self)))]
+        first = range(len(self))[index] * self._num_cases
+        return tuple(self._latencies_us[first : first + self._num_cases])
+
+    @property
+    def num_samples(self) -> int:
+        """Latencies in all."""
+        return len(self._latencies_us)
