@@ -138,3 +138,12 @@ def test_headers_follow_the_environment(planned):
     device = assignment.header.device
     assert (device.name, device.sm_count) == ("Fake Device", 2)
     assert replace(ENVIRONMENT, sm_count=4).sm_count != device.sm_count
+
+
+@pytest.mark.parametrize("replaced", [False, True])
+def test_a_broken_table_is_found_before_anything_is_measured(planned, replaced):
+    (assignment,), _ = planned("batch_specs: [q1]\n", "TORCH_MLA")
+    assignment.path.parent.mkdir(exist_ok=True)
+    assignment.path.write_text("entries: [")
+    with pytest.raises(InputError, match="not valid YAML"):
+        check_output(assignment.path.parent, [assignment], replace=replaced)

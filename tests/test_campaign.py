@@ -29,10 +29,14 @@ class SilentReporter(SilentObserver):
 
     def __init__(self):
         self.decisions = []
+        self.notices = []
         self.errors = []
 
     def assigned(self, assignments):
         pass
+
+    def skipped(self, what):
+        self.notices.append(what)
 
     def started(self, assignment, workload):
         pass
@@ -230,7 +234,12 @@ def test_replace_keeps_every_table_it_replaces(tmp_path):
     for dtype in ("auto", "bfloat16", "fp8"):
         header = first.header.model_copy(update={"kv_cache_dtype": dtype})
         again = Assignment(first.setup, first.workloads, header, first.path)
-        run(tmp_path, bench(), [again], replace=True)
+        told = run(tmp_path, bench(), [again], replace=True).reporter.notices
+        assert bool(told) == (dtype != "auto")
+    assert told == [
+        f"--replace: {first.path} was for kv_cache_dtype bfloat16, this run is for fp8; "
+        f"its 2 entries are kept in {first.path}.replaced1"
+    ]
     kept = sorted(tmp_path.glob("heads=2.yaml*"))
     assert [TableFile.load(path).header.kv_cache_dtype for path in kept] == [
         *("fp8", "auto", "bfloat16"),

@@ -233,7 +233,8 @@ def check_output(folder: Path, assignments: Sequence[Assignment], *, replace: bo
     """Make sure that every table can be written and merged, before anything is measured.
 
     Raises:
-        InputError: the folder cannot be written, or a table there is true for something else.
+        InputError: the folder cannot be written, or a table there cannot be read or is true for
+            something else.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -245,6 +246,7 @@ def check_output(folder: Path, assignments: Sequence[Assignment], *, replace: bo
             remedy="choose another with --out",
         ) from None
     for assignment in assignments:
-        if assignment.path.exists() and not replace:
+        if assignment.path.exists():
             old = TableFile.load(assignment.path)
-            check_mergeable(assignment.path, old.header, assignment.header)
+            if not replace:
+                check_mergeable(assignment.path, old.header, assignment.header)

@@ -111,8 +111,15 @@ class Campaign:
         if not assignment.path.exists():
             return {}
         old = TableFile.load(assignment.path)
-        if self.replace and old.header.first_difference(assignment.header):
-            assignment.path.rename(_free_name(assignment.path))
+        difference = old.header.first_difference(assignment.header)
+        if self.replace and difference:
+            kept = _free_name(assignment.path)
+            assignment.path.rename(kept)
+            field, was, now = difference
+            self.reporter.skipped(
+                f"--replace: {assignment.path} was for {field} {was}, this run is for {now}; "
+                f"its {len(old.entries)} entries are kept in {kept}"
+            )
         return {entry.shape: entry for entry in old.entries}
 
 

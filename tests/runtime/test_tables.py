@@ -1,11 +1,14 @@
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tabled_engine import WriteTable, cpu_header, entry
 
+import mla_tune.runtime.tables as runtime_tables
 from mla_tune.errors import InputError
 from mla_tune.knobs import Plan
+from mla_tune.runtime import folders
 from mla_tune.runtime.lookups import Lookups
 from mla_tune.runtime.registration import _as_asked
 from mla_tune.runtime.tables import load_tables, locate
@@ -17,7 +20,9 @@ def test_files_and_folders_may_stand_side_by_side(write_table: WriteTable, tmp_p
     deep.mkdir(parents=True)
     two = deep / "two.yml"
     two.write_text(one.read_text())
-    assert locate(f"{one}{os.pathsep}{tmp_path / 'deep'}") == [one, two]
+    tables, problems = load_tables(f"{one}{os.pathsep}{tmp_path / 'deep'}{os.pathsep}")
+    assert [loaded.path for loaded in tables] == [one, two]
+    assert problems == []
 
 
 def test_a_mounted_config_map_holds_each_table_once(
@@ -30,7 +35,7 @@ def test_a_mounted_config_map_holds_each_table_once(
     (version / "one.yaml").write_text(one.read_text())
     (mount / "..data").symlink_to(version.name)
     (mount / "one.yaml").symlink_to("..data/one.yaml")
-    assert locate(str(mount)) == [mount / "one.yaml"]
+    assert locate(str(mount)) == ([mount / "one.yaml"], [])
 
 
 @pytest.mark.parametrize("setting", ["/nowhere/at/all", "an-empty-folder", "n" * 5000])
@@ -43,10 +48,119 @@ def test_a_setting_that_names_nothing_is_refused(
         locate(setting)
 
 
-def test_the_shipped_tables_are_found_in_a_checkout() -> None:
-    import mla_tune.runtime.tables as tables
+def test_a_home_is_found(
+    write_table: WriteTable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = write_table(cpu_header(), entry("8q1s1k", None), name="one.yaml")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    tables, problems = load_tables(f"~/{one.name}{os.pathsep}~nobody-of-this-name/tables")
+    assert [loaded.path for loaded in tables] == [one]
+    assert len(problems) == 1
+    assert "~nobody-of-this-name/tables" in problems[0]
 
-    assert tables._bundled() == Path(__file__).parents[2] / "tuned_configs"
+
+def test_nothing_in_a_folder_can_hang_a_start(write_table: WriteTable, tmp_path: Path) -> None:
+    good = write_table(cpu_header(), entry("8q1s1k", None), name="good.yaml")
+    os.mkfifo(tmp_path / "fifo.yaml")
+    (tmp_path / "zero.yaml").symlink_to("/dev/zero")
+    (tmp_path / "loop.yaml").symlink_to("loop.yaml")
+    (tmp_path / "dangling.yaml").symlink_to("nowhere")
+    with (tmp_path / "large.yaml").open("wb") as file:
+        file.truncate(2**25 + 1)
+    bomb = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
+        f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]\n" for n in range(1, 9)
+    )
+    (tmp_path / "bomb.yaml").write_text(bomb)
+    tables, problems = load_tables(f"{tmp_path}{os.pathsep}{tmp_path / 'fifo.yaml'}")
+    assert [loaded.path for loaded in tables] == [good]
+    for name, says in (
+        ("bomb.yaml:2", "a table has no references"),
+        ("dangling.yaml", "does not exist"),
+        ("fifo.yaml", "is a FIFO"),
+        ("large.yaml", "33554433 bytes"),
+        ("loop.yaml", "Too many levels of symbolic links"),
+        ("zero.yaml", "is a device"),
+        ("fifo.yaml", "is a FIFO"),
+    ):
+        problem = problems.pop(0)
+        assert name in problem
+        assert says in problem
+    assert problems == []
+
+
+def test_a_folder_that_cannot_be_read_costs_what_is_in_it(
+    write_table: WriteTable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    good = write_table(cpu_header(), entry("8q1s1k", None), name="good.yaml")
+    closed = tmp_path / "closed"
+    closed.mkdir()
+    scandir = os.scandir
+
+    def refuse(path: Path) -> Any:
+        if path == closed:
+            raise PermissionError(13, "Permission denied")
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    tables, problems = load_tables(str(tmp_path))
+    assert [loaded.path for loaded in tables] == [good]
+    assert problems == [f"{closed} cannot be read: Permission denied"]
+
+
+def test_a_linked_folder_is_searched_once_and_a_loop_of_links_ends(
+    write_table: WriteTable, tmp_path: Path
+) -> None:
+    one = write_table(cpu_header(), entry("8q1s1k", None), name="one.yaml")
+    real = tmp_path / "elsewhere"
+    tables = tmp_path / "tables"
+    for folder in (real, tables / "inner"):
+        folder.mkdir(parents=True)
+    one.rename(real / "one.yaml")
+    (tables / "again").symlink_to(real)
+    (tables / "current").symlink_to(real)
+    (tables / "inner" / "up").symlink_to(tables)
+    (tables / "inner" / "round").symlink_to("round")
+    found, problems = locate(str(tables))
+    assert len(found) == 1
+    assert found[0].samefile(real / "one.yaml")
+    assert problems == []
+
+
+def test_a_folder_is_searched_within_bounds(
+    write_table: WriteTable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = write_table(cpu_header(), entry("8q1s1k", None), name="t0.yaml").read_text()
+    for number in range(1, 5):
+        (tmp_path / f"t{number}.yaml").write_text(text)
+    deep = tmp_path.joinpath(*"abcdefghij")
+    deep.mkdir(parents=True)
+    tables, problems = load_tables(str(tmp_path))
+    assert len(tables) == 5
+    assert len(problems) == 1
+    assert "more than 8 folders deep" in problems[0]
+    monkeypatch.setattr(folders, "MOST_TABLES", 3)
+    assert len(locate(str(tmp_path))[0]) == 3
+    monkeypatch.setattr(folders, "MOST_SEEN", 2)
+    found, left_out = locate(str(tmp_path))
+    assert len(found) <= 2
+    assert "after 2 files the search ends" in left_out[0]
+
+
+def test_tables_fill_an_engine_only_so_far(
+    write_table: WriteTable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = write_table(cpu_header(), entry("8q1s1k", None), name="one.yaml")
+    for name in ("three.yaml", "two.yaml"):
+        (tmp_path / name).write_text(one.read_text())
+    monkeypatch.setattr(runtime_tables, "MOST_BYTES", 2 * one.stat().st_size)
+    tables, problems = load_tables(str(tmp_path))
+    assert [loaded.path.name for loaded in tables] == ["one.yaml", "three.yaml"]
+    assert len(problems) == 1
+    assert problems[0].startswith(f"{tmp_path / 'two.yaml'}: the tables before it fill")
+
+
+def test_the_shipped_tables_are_found_in_a_checkout() -> None:
+    assert runtime_tables._bundled() == Path(__file__).parents[2] / "tuned_configs"
 
 
 def test_a_malformed_table_costs_only_itself(write_table: WriteTable, tmp_path: Path) -> None:

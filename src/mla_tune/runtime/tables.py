@@ -6,8 +6,10 @@ import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from mla_tune.document import MOST_BYTES
 from mla_tune.errors import InputError
 from mla_tune.printable import printable
+from mla_tune.runtime.folders import tables_in
 from mla_tune.table import Table
 
 BUNDLED = "bundled"
@@ -43,39 +45,31 @@ class LoadedTable:
         return f"{printable(str(self.path))} ({len(self.table.entries)} entries, {self.mode} mode)"
 
 
-def locate(setting: str) -> list[Path]:
-    """Resolve files, folders and the word ``bundled``, joined by ``os.pathsep``, to files.
+def locate(part: str) -> tuple[list[Path], list[str]]:
+    """Resolve a file, a folder (`tables_in`) or the word ``bundled`` to files; ``~`` is a home.
 
-    Folders are searched at every depth for ``*.yaml`` and ``*.yml``, hidden ones left out:
-    Kubernetes keeps the files of a mounted ConfigMap a second time under ``..data``.
+    Returns the files, and one line for each thing in a folder that was left out.
 
     Raises:
         InputError: a path that does not exist or cannot be read, or a folder without a table.
     """
-    return [path for part in setting.split(os.pathsep) if part for path in _files(part)]
-
-
-def _files(part: str) -> list[Path]:
-    path = _bundled() if part == BUNDLED else Path(part)
     try:
-        if path.is_file():
-            return [path]
+        path = _bundled() if part == BUNDLED else Path(part).expanduser()
         if path.is_dir():
-            found = sorted(file for file in path.rglob("*") if _is_table(file.relative_to(path)))
-            if found:
-                return found
+            found, problems = tables_in(path)
+            if found or problems:
+                return found, problems
             raise InputError(f"MLA_TUNE_TABLES names {part!r}, a folder without tables (*.yaml)")
+        if path.exists():
+            return [path], []
     except OSError as error:
         raise InputError(f"MLA_TUNE_TABLES names {part!r}: {error.strerror}") from None
+    except RuntimeError as error:  # of expanduser
+        raise InputError(f"MLA_TUNE_TABLES names {part!r}: {error}") from None
     raise InputError(
         f"MLA_TUNE_TABLES names {part!r}, which does not exist",
         valid=f"a table, a folder of tables, or {BUNDLED!r}; several joined by {os.pathsep!r}",
     )
-
-
-def _is_table(path: Path) -> bool:
-    hidden = any(name.startswith(".") for name in path.parts)
-    return path.suffix in {".yaml", ".yml"} and not hidden
 
 
 def _bundled() -> Path:
@@ -88,22 +82,41 @@ def _bundled() -> Path:
 def load_tables(setting: str) -> tuple[list[LoadedTable], list[str]]:
     """Load every table that ``setting`` names; a bad one costs itself, not the others.
 
-    Returns the tables, and one line for each thing that could not be used.
+    Args:
+        setting: files, folders and the word ``bundled``, joined by ``os.pathsep``.
+
+    Returns:
+        The tables, and one line for each thing that could not be used.
     """
     tables: list[LoadedTable] = []
     problems: list[str] = []
-    for part in setting.split(os.pathsep):
+    left = MOST_BYTES
+    for part in filter(None, setting.split(os.pathsep)):
         try:
-            paths = locate(part)
+            paths, left_out = locate(part)
         except InputError as error:
             problems.append(_one_line(error))
             continue
+        problems += left_out
         for path in paths:
+            size = _size(path)
+            if left < size <= MOST_BYTES:
+                problems.append(f"{path}: the tables before it fill {MOST_BYTES >> 20} MiB")
+                continue
             try:
                 tables.append(LoadedTable(path, Table.load(path)))
             except InputError as error:
                 problems.append(_one_line(error))
+            left -= size if size <= MOST_BYTES else 0
     return tables, problems
+
+
+def _size(path: Path) -> int:
+    """The bytes of a file; what is no file has none."""
+    try:
+        return path.stat().st_size if path.is_file() else 0
+    except OSError:
+        return 0
 
 
 def _one_line(error: InputError) -> str:
