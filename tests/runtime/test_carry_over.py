@@ -19,7 +19,7 @@ from mla_tune.runtime.carry_over import splits_carry_over
         ("FLASH_ATTN_MLA", 8, 16384, True),
         ("FLASH_ATTN_MLA", 0, 131072, False),
         # Nobody has said what its graphs freeze.
-        ("AITER_MLA", 8, 131072, False),
+        ("TOKENSPEED_MLA", 8, 131072, False),
     ],
 )
 def test_each_backend_says_when_its_splits_carry_over(

@@ -159,7 +159,7 @@ def test_one_that_would_grow_the_workspace_later_is_left_out(
 ) -> None:
     manager = with_workspace(monkeypatch)
     monkeypatch.setattr("mla_tune.runtime.triton_mla.reserve", lambda *_: 1)
-    monkeypatch.setattr("mla_tune.runtime.prefill.ReservesPrefill._reserve_prefill", lambda _: 0)
+    monkeypatch.setattr("mla_tune.runtime.at_load.reserve_prefill", lambda *_: 0)
     engine = start()
     own = engine.builder._prefill_backend.get_name()
     assert manager._current_workspaces == [None]

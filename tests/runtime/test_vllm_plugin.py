@@ -714,59 +714,6 @@ def _in_order(batch: Any, query_lens: tuple[int, ...]) -> Any:
     return batch
 
 
-# CUTLASS_MLA's splits
-
-
-@pytest.fixture
-def cutlass(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """vLLM's own CUTLASS_MLA module, whose import allocates on a GPU, with its kernel left out."""
-    import vllm.utils.platform_utils
-
-    name, ours = "vllm.v1.attention.backends.mla.cutlass_mla", "mla_tune.runtime.cutlass_mla"
-    empty = torch.empty
-    monkeypatch.setattr(vllm.utils.platform_utils, "num_compute_units", lambda _: 148)
-    monkeypatch.setattr(torch, "empty", lambda *size, **kind: empty(*size, dtype=kind["dtype"]))
-    for module in (name, ours):
-        monkeypatch.delitem(sys.modules, module, raising=False)
-    import vllm.v1.attention.backends.mla.cutlass_mla as cutlass_mla
-
-    monkeypatch.setattr(torch, "empty", empty)
-    yield cutlass_mla
-    for module in (name, ours):
-        sys.modules.pop(module, None)
-
-
-def test_cutlass_gets_its_splits_and_room_for_them(
-    plugin: Any, cutlass: Any, write_table: WriteTable, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    header = cpu_header("CUTLASS_MLA")
-    plugin(write_table(header, entry("64q1s128", Plan(num_kv_splits=16)), entry("q1s128", None)))
-    engine = start("CUTLASS_MLA", captures=(1, 64))
-    assert cutlass.g_sm100_workspace.get_buf().shape[0] == 64 * 16 * 128 * 513 * 4
-
-    launched: list[int] = []
-
-    def decode(self: Any, *, num_kv_splits: int) -> None:
-        del self
-        launched.append(num_kv_splits)
-
-    def forward_mqa(self: Any, *_: object) -> None:
-        self._sm100_cutlass_mla_decode(num_kv_splits=self._num_kv_splits)
-
-    monkeypatch.setattr(cutlass.CutlassMLAImpl, "_sm100_cutlass_mla_decode", decode)
-    monkeypatch.setattr(cutlass.CutlassMLAImpl, "forward_mqa", forward_mqa)
-    impl_cls = registry().CUTLASS_MLA.get_class().get_impl_cls()
-    impl = impl_cls.__new__(impl_cls)
-    impl._num_kv_splits = -1
-    for spec in ("64q1s128", "q1s128"):
-        metadata = engine.builder.build_for_cudagraph_capture(engine.batch(spec, longest=4096))
-        for _ in range(2):
-            impl.forward_mqa(None, None, metadata, None)
-    assert launched == [16, 16, -1, -1]
-    assert impl._num_kv_splits == -1
-    assert engine.deployment.counts.verified == 1
-
-
 # Recording
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mla_tune.backends import vllm_compat as compat
+from mla_tune.backends.cutlass_workspace import MOST_SPLITS, workspace_bytes
 from mla_tune.backends.interface import Backend, Session, Setup
 from mla_tune.environment import Environment, gpu_platform
 from mla_tune.errors import UnavailableError
@@ -158,7 +159,7 @@ class VllmBackend:
         if self.name == "FLASH_ATTN_MLA":
             return absorbed + max(min(tokens, 512) * per_split * 32, 2 * 2**30)
         if self.name == "CUTLASS_MLA":
-            return absorbed + setup.max_num_requests * 128 * 16 * 513 * 4
+            return absorbed + workspace_bytes(setup.max_num_requests, MOST_SPLITS)
         return absorbed
 
     def _prefill_bytes(self, setup: Setup, shape: BatchShape) -> int:

@@ -9,6 +9,7 @@ from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Protocol
 
 from mla_tune.backends import vllm_compat as compat
+from mla_tune.backends.cutlass_workspace import MOST_SPLITS, workspace_bytes
 from mla_tune.backends.triton_splits import SplitRule
 from mla_tune.shapes import BatchShape
 
@@ -166,7 +167,7 @@ class CutlassSplits:
     More than 16 is left out: vLLM's own limit, because of hangs.
     """
 
-    VALUES = (-1, 1, 2, 4, 8, 16)
+    VALUES = (-1, 1, 2, 4, 8, MOST_SPLITS)
 
     def __init__(self, impl: Any) -> None:
         self._impl = impl
@@ -210,7 +211,7 @@ class CutlassSplits:
 
         vLLM grows it on demand, which would leave captured graphs with a dangling pointer.
         """
-        needed = max_num_requests * 128 * max(self.VALUES) * 513 * 4
+        needed = workspace_bytes(max_num_requests, MOST_SPLITS)
         buffer = self._impl._workspace.get_buf()
         if buffer.shape[0] < needed:
             buffer.resize_(needed)

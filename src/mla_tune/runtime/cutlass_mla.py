@@ -3,56 +3,92 @@
 __all__ = ["TunedCutlassMLABackend"]
 
 import os
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import vllm.v1.attention.backends.mla.cutlass_mla as vllm_cutlass_mla
 
+from mla_tune.backends.cutlass_workspace import (
+    MOST_SPLITS,
+    most_auto_row_splits,
+    workspace_bytes,
+)
+from mla_tune.runtime.at_load import ReservesAtLoad
 from mla_tune.runtime.builder import TunedBuilder
 from mla_tune.runtime.choice import Choice
+from mla_tune.runtime.engine import most_requests
 from mla_tune.runtime.fidelity import seen_argument, verified
 from mla_tune.runtime.log import logger
 from mla_tune.runtime.replay import Fields
+from mla_tune.runtime.tables import LoadedTable
+from mla_tune.shapes import Workload
+from mla_tune.table import DEFAULT_WITHIN, Entry
 
 VllmBackend: Any = vllm_cutlass_mla.CutlassMLABackend
 VllmBuilder: Any = VllmBackend.get_builder_cls()
 VllmImpl: Any = VllmBackend.get_impl_cls()
 
-# The kernel pads to 128 heads and keeps 512 values and a log-sum-exp a head, in float32.
-BYTES_PER_ROW_AND_SPLIT = 128 * (512 + 1) * 4
-# Above 16 the kernel is reported to hang (vLLM's comment on FORCE_NUM_KV_SPLITS).
-MOST_SPLITS = 16
+# Requests that may come beside the decodes of an entry in a mixed batch and still find room.
+PREFILLS_BESIDE = 32
+# The most that is reserved. Choices that need more stay as vLLM makes them.
+MOST_BYTES = 2**30
+
+
+def room_wanted(wanted: Iterable[tuple[int, int]], *, rows: int, sm_count: int) -> int:
+    """Bytes of workspace that leave room for what tables ask for, and for vLLM's own choices.
+
+    Args:
+        wanted: (requests, splits) of the plans.
+        rows: the most requests of any step.
+        sm_count: streaming multiprocessors.
+    """
+    asked = (
+        workspace_bytes(min(rows, count + PREFILLS_BESIDE), splits)
+        for count, splits in wanted
+        if 1 <= splits <= MOST_SPLITS
+    )
+    # Where vLLM's own 128 MiB do not do for 512 requests and more, it enlarges them on the way.
+    vllms = workspace_bytes(most_auto_row_splits(rows, sm_count), 1)
+    return max(vllms, min(MOST_BYTES, max(asked, default=0)))
 
 
 class TunedCutlassMLAMetadataBuilder(TunedBuilder, VllmBuilder):  # type: ignore[misc]
     mla_tune_backend = "CUTLASS_MLA"
 
-    def _start(self) -> None:
-        super()._start()
-        lookups = self._find_deployment().lookups
-        if lookups is None:
-            return
-        wanted = lookups.splits_wanted()
-        planned = self._find_deployment().planned
-        wanted += [(batch, choice.num_kv_splits or 1) for (batch, _), choice in planned.items()]
-        needed = max(
-            (rows * splits * BYTES_PER_ROW_AND_SPLIT for rows, splits in wanted), default=0
-        )
-        buffer = vllm_cutlass_mla.g_sm100_workspace.get_buf()
-        if needed > buffer.shape[0]:
-            # Growing later would move the buffer that captured graphs point to. There is no
-            # official way to ask for a size.
-            logger.info("mla-tune: CUTLASS_MLA workspace %.2f GiB", needed / 2**30)
-            buffer.resize_(needed)
-
     def _after(self, metadata: Any, choice: Choice) -> Fields:
         splits = choice.num_kv_splits
-        if splits is None or splits > MOST_SPLITS or os.environ.get("FORCE_NUM_KV_SPLITS"):
+        if splits is None or not 1 <= splits <= MOST_SPLITS or not metadata.num_decodes:
             return ()
-        return (("mla_tune", (choice, self._deployment)),) if metadata.num_decodes else ()
+        if os.environ.get("FORCE_NUM_KV_SPLITS"):
+            return ()
+        rows = max(metadata.num_reqs, metadata.decode.block_table.shape[0])
+        if workspace_bytes(rows, splits) > vllm_cutlass_mla.g_sm100_workspace.get_buf().shape[0]:
+            # vLLM would enlarge the buffer that captured graphs point to.
+            if self._deployment is not None:
+                self._deployment.counts.capped += 1
+            return ()
+        return (("mla_tune", (choice, self._deployment)),)
 
 
-class TunedCutlassMLAImpl(VllmImpl):  # type: ignore[misc]
+class TunedCutlassMLAImpl(ReservesAtLoad, VllmImpl):  # type: ignore[misc]
+    mla_tune_backend = "CUTLASS_MLA"
+
     _num_kv_splits: int
+
+    def _reserve_at_load(self, vllm_config: Any, tables: Mapping[str, LoadedTable]) -> None:
+        super()._reserve_at_load(vllm_config, tables)
+        shared = vllm_cutlass_mla.g_sm100_workspace
+        entries = [entry for loaded in tables.values() for entry in loaded.table.entries]
+        wanted = [found for entry in entries if (found := _wanted(entry))]
+        if not wanted:
+            return
+        rows = most_requests(vllm_config)
+        needed = room_wanted(wanted, rows=rows, sm_count=shared._sm_count)
+        buffer = shared.get_buf()
+        if needed > buffer.shape[0]:
+            # There is no official way to ask for a size. Nothing points to the buffer yet.
+            logger.info("mla-tune: CUTLASS_MLA workspace %.2f GiB", needed / 2**30)
+            buffer.resize_(needed)
 
     def forward_mqa(
         self, q: Any, kv_c_and_k_pe_cache: Any, attn_metadata: Any, layer: Any, *args: Any
@@ -76,6 +112,14 @@ class TunedCutlassMLAImpl(VllmImpl):  # type: ignore[misc]
             self._num_kv_splits = engine_wide
         verified(choice, "num_kv_splits", choice.num_kv_splits, seen, deployment.counts)
         return result
+
+
+def _wanted(entry: Entry) -> tuple[int, int] | None:
+    """Requests and splits of an entry's plan, at the edge of what a lookup takes it for."""
+    if entry.plan is None or entry.plan.num_kv_splits is None:
+        return None
+    count = max(case.shape.num_requests for case in Workload.parse(entry.shape).cases)
+    return int(count * DEFAULT_WITHIN) + 1, entry.plan.num_kv_splits
 
 
 class TunedCutlassMLABackend(VllmBackend):  # type: ignore[misc]

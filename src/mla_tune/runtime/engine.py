@@ -1,6 +1,6 @@
 """What the running vLLM engine is. Imports vLLM; nothing here asks a device for data."""
 
-__all__ = ["captured_batches", "engine_facts", "refusal"]
+__all__ = ["captured_batches", "engine_facts", "most_requests", "refusal"]
 
 import importlib.metadata
 from typing import Any
@@ -83,3 +83,10 @@ def captured_batches(vllm_config: Any, decode_query_len: int) -> tuple[tuple[int
             # Rounded up: vLLM moves the sizes to multiples of the query length.
             batches[min(-(-int(size) // query_len), most), query_len] = None
     return tuple(batches)
+
+
+def most_requests(vllm_config: Any) -> int:
+    """The most requests of any step, with those that pad it to the size of a graph."""
+    most = int(vllm_config.scheduler_config.max_num_seqs)
+    sizes = vllm_config.compilation_config.cudagraph_capture_sizes or ()
+    return min((int(size) for size in sizes if int(size) >= most), default=most)

@@ -5,21 +5,19 @@ own, as in a measuring session. So whatever vLLM asks of it then (``align_indptr
 its name) or later, through the batch's metadata, is answered by the one that runs.
 """
 
-__all__ = ["PrefillByBatch", "ReservesPrefill"]
+__all__ = ["PrefillByBatch", "reserve_prefill"]
 
 import logging
 from collections.abc import Iterable
-from typing import Any, ClassVar
+from typing import Any
 
 from mla_tune.backends import vllm_compat as compat
 from mla_tune.backends import vllm_workspace as workspace
 from mla_tune.backends.vllm_prefill import NEED_WORKSPACE, make_prefill, prefill_name
 from mla_tune.errors import InputError
-from mla_tune.runtime import deployment
-from mla_tune.runtime.engine import engine_facts
 from mla_tune.runtime.log import once
 from mla_tune.runtime.single import named_prefill_backends
-from mla_tune.runtime.tables import LoadedTable
+from mla_tune.table import Entry
 
 # What vLLM may ask a prefill backend to write, in vllm/model_executor/layers/quantization.
 _QUANT_KEYS = "vllm.model_executor.layers.quantization.utils.quant_utils"
@@ -55,7 +53,7 @@ class PrefillByBatch:
 
     def _add(self, name: str, config: Any) -> None:
         try:
-            # vLLM has given all other memory to the KV cache by now: `ReservesPrefill` has
+            # vLLM has given all other memory to the KV cache by now: `reserve_prefill` has
             # taken before that what they need.
             with workspace.fixed_size():
                 other = _made(name, self._own, config)
@@ -72,42 +70,24 @@ class PrefillByBatch:
             self._builder._prefill_backend = self._others.get(name or "", self._own)
 
 
-class ReservesPrefill:
-    """Stands before one of vLLM's impls in a class's bases: takes workspace for prefill.
+def reserve_prefill(entries: Iterable[Entry], like: Any, vllm_config: Any) -> None:
+    """Let the prefill backends that ``entries`` name take their part of vLLM's shared workspace.
 
-    An impl is made while the model is loaded, so memory profiling sees what is taken here.
-    TRTLLM_RAGGED takes ``VLLM_FLASHINFER_WORKSPACE_BUFFER_SIZE`` (394 MiB) of vLLM's shared
-    workspace, which `PrefillByBatch` then finds there.
+    To be called while the model is loaded. TRTLLM_RAGGED takes
+    ``VLLM_FLASHINFER_WORKSPACE_BUFFER_SIZE`` (394 MiB), which `PrefillByBatch` then finds there.
+
+    Args:
+        entries: of the eager table.
+        like: an impl, see `make_prefill`.
+        vllm_config: the engine's.
     """
-
-    mla_tune_backend: ClassVar[str]
-
-    num_heads: int
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
+    if vllm_config.attention_config.mla_prefill_backend is not None:
+        return
+    for name in sorted(named_prefill_backends(entries) & set(NEED_WORKSPACE)):
         try:
-            self._reserve_prefill()
-        except Exception as error:
-            once(logging.WARNING, f"mla-tune: no workspace for prefill by batch: {error}")
-
-    def _reserve_prefill(self) -> None:
-        if not any(map(_need_workspace, deployment.LOADED)):
-            return
-        config = compat.symbol("vllm.config", "get_current_vllm_config")()
-        if config.attention_config.mla_prefill_backend is not None:
-            return
-        facts = engine_facts(self.mla_tune_backend, config, self.num_heads, self)
-        tables, _ = deployment.tables_for(facts, config)
-        for name in sorted(_need_workspace(tables["eager"]) if "eager" in tables else ()):
-            try:
-                _made(name, self, config)
-            except InputError as error:
-                once(logging.WARNING, f"mla-tune: prefill backend {name} is left out: {error}")
-
-
-def _need_workspace(loaded: LoadedTable) -> set[str]:
-    return named_prefill_backends(loaded.table.entries) & set(NEED_WORKSPACE)
+            _made(name, like, vllm_config)
+        except InputError as error:
+            once(logging.WARNING, f"mla-tune: prefill backend {name} is left out: {error}")
 
 
 def _made(name: str, like: Any, vllm_config: Any) -> Any:

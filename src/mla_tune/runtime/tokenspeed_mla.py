@@ -6,8 +6,8 @@ from typing import Any
 
 from vllm.v1.attention.backends.mla.tokenspeed_mla import TokenspeedMLABackend as VllmBackend
 
+from mla_tune.runtime.at_load import ReservesAtLoad
 from mla_tune.runtime.builder import TunedBuilder
-from mla_tune.runtime.prefill import ReservesPrefill
 
 VllmBuilder: Any = VllmBackend.get_builder_cls()
 VllmImpl: Any = VllmBackend.get_impl_cls()
@@ -17,7 +17,7 @@ class TunedTokenspeedMLAMetadataBuilder(TunedBuilder, VllmBuilder):  # type: ign
     mla_tune_backend = "TOKENSPEED_MLA"
 
 
-class TunedTokenspeedMLAImpl(ReservesPrefill, VllmImpl):  # type: ignore[misc]
+class TunedTokenspeedMLAImpl(ReservesAtLoad, VllmImpl):  # type: ignore[misc]
     mla_tune_backend = "TOKENSPEED_MLA"
 
 

@@ -15,13 +15,13 @@ import vllm.v1.attention.backends.mla.triton_mla as vllm_triton_mla
 
 from mla_tune.backends import vllm_workspace as workspace
 from mla_tune.backends.triton_splits import SplitRule
+from mla_tune.runtime.at_load import ReservesAtLoad
 from mla_tune.runtime.builder import TunedBuilder
 from mla_tune.runtime.choice import Choice
 from mla_tune.runtime.deployment import Deployment, deployment_for
 from mla_tune.runtime.engine import captured_batches
 from mla_tune.runtime.fidelity import seen_argument, verified
 from mla_tune.runtime.log import logger, once
-from mla_tune.runtime.prefill import ReservesPrefill
 from mla_tune.runtime.replay import Fields
 from mla_tune.runtime.splits import row_splits_needed
 
@@ -194,7 +194,7 @@ class TunedTritonMLAMetadataBuilder(TunedBuilder, VllmBuilder):  # type: ignore[
         return answer
 
 
-class TunedTritonMLAImpl(ReservesPrefill, VllmImpl):  # type: ignore[misc]
+class TunedTritonMLAImpl(ReservesAtLoad, VllmImpl):  # type: ignore[misc]
     mla_tune_backend = "TRITON_MLA"
 
     def reserve_workspace(self) -> None:
