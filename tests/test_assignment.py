@@ -9,6 +9,7 @@ from mla_tune.assignment import Planner, check_output, table_path
 from mla_tune.backends import get_backend
 from mla_tune.backends import vllm_compat as compat
 from mla_tune.errors import InputError, UnavailableError
+from mla_tune.shapes import MlaDimensions
 from mla_tune.shapes.file import load_shapes
 from mla_tune.table import Header, TableFile, merge
 
@@ -41,6 +42,18 @@ def test_a_setup_is_made_for_the_largest_of_its_shapes(planned):
     assert assignment.setup.max_num_requests == 8
     assert assignment.setup.max_num_query_tokens == 128
     assert [str(workload) for workload in assignment.workloads] == ["8q1s1k", "2q64s1k"]
+
+
+def test_tables_of_a_locked_clock_are_tables_of_their_own():
+    locked = replace(ENVIRONMENT, locked_sm_clock_mhz=1005)
+    names = [
+        table_path(Path(), Header.of(found, "TORCH_MLA", MlaDimensions(2), "auto", "eager", 4096))
+        for found in (ENVIRONMENT, locked)
+    ]
+    assert [path.stem.removeprefix("TORCH_MLA-Fake_Device-heads_2-") for path in names] == [
+        "kv_auto-eager",
+        "kv_auto-eager-clock_1005",
+    ]
 
 
 def test_what_a_backend_does_not_have_is_named_and_skipped(planned):

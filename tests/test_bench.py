@@ -2,14 +2,17 @@ import pytest
 import torch
 
 from fake_device import workload
+from fake_nvml import FakeNvml
 from faulty import FAULTS, Misbehaving
 from mla_tune import bench as bench_module
 from mla_tune.bench import SessionBench
 from mla_tune.environment import probe
-from mla_tune.errors import PlanFailure
+from mla_tune.errors import EnvironmentFailure, PlanFailure
 from mla_tune.knobs import Plan
+from mla_tune.load import OthersLoad
 from mla_tune.measure import CpuClock
 from mla_tune.shapes import BatchShape, Case, Workload
+from mla_tune.throttle import ThrottleWatch
 from torch_mla_cases import SETUP
 
 ONE, TWO = Plan(num_kv_splits=1), Plan(num_kv_splits=2)
@@ -149,6 +152,30 @@ def test_samples_of_a_device_that_stays_slow_are_kept_and_say_so(bench, no_pause
     samples = bench.race([ONE], 3, seed=0)[ONE]
     assert len(samples.rounds) == 3
     assert samples.tainted == "too hot"
+
+
+class Load:
+    def others(self):
+        return OthersLoad("GPU", 0.4, (123,))
+
+
+def test_what_other_processes_did_meanwhile_comes_with_the_samples(bench):
+    bench._load = Load()
+    taken = bench.race([ONE, TWO], 3, seed=0)
+    assert {samples.others for samples in taken.values()} == {OthersLoad("GPU", 0.4, (123,))}
+
+
+def test_a_clock_locked_meanwhile_is_no_plans_failure(bench, no_pause):
+    del no_pause
+    bench._watch = ThrottleWatch(FakeNvml([1005], reasons=2, max_mhz=1410).driver)
+    with pytest.raises(EnvironmentFailure, match="locked at 1005 MHz"):
+        bench.race([ONE], 3, seed=0)
+
+
+def test_at_a_clock_that_is_locked_for_good_nothing_is_measured_twice(bench):
+    bench._watch = ThrottleWatch(FakeNvml([1005], reasons=2, max_mhz=1410).driver, 1005)
+    samples = bench.race([ONE], 3, seed=0)[ONE]
+    assert (samples.throttled, samples.tainted) == (0, "")
 
 
 def test_loading_another_workload_forgets_the_one_before(bench, announced):

@@ -1,11 +1,13 @@
 import pwd
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from fake_device import ENVIRONMENT
 from mla_tune.errors import EnvironmentFailure, InputError
-from mla_tune.run import RunOptions, cut, found_environment
+from mla_tune.run import RunOptions, _tell_of_gpu, cut, found_environment
 from mla_tune.shapes.file import load_shapes
 
 GIVEN = RunOptions(
@@ -64,6 +66,17 @@ def test_max_tokens_that_leaves_nothing_says_how_many_it_takes(shapes):
 def test_tensor_parallel_sizes_of_the_command_line_divide_the_whole_model(shapes):
     cut_down = cut(shapes, given(tensor_parallel_size=(16, 32)), Skipped())
     assert [model.num_q_heads for model in cut_down.models] == [8, 4]
+
+
+def test_what_only_the_driver_knows_of_the_gpu_is_told_once():
+    told = Skipped()
+    _tell_of_gpu(ENVIRONMENT, told)
+    assert told == []
+    _tell_of_gpu(replace(ENVIRONMENT, locked_sm_clock_mhz=1005, unwatched="processes (x)"), told)
+    assert told == [
+        "the SM clock is locked at 1005 MHz: the tables are for that",
+        "not watched here: processes (x)",
+    ]
 
 
 def test_studies_lie_where_they_survive_a_reboot_unless_told_otherwise(tmp_path):

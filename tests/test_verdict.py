@@ -3,6 +3,7 @@ import pytest
 from fake_device import DEFAULT, splits, workload
 from mla_tune.decide import Contest
 from mla_tune.knobs import Plan
+from mla_tune.load import OthersLoad
 from mla_tune.measure import Samples
 from mla_tune.shapes import BatchShape, Case, Workload
 from mla_tune.verdict import published_entry
@@ -60,6 +61,12 @@ def test_failures_and_unclean_samples_are_noted():
     note = published_entry(workload(), found, DEFAULT, {splits(8): "raised: boom"}).note
     assert "num_kv_splits=8 failed (raised: boom)" in note
     assert "no clean samples: SM clock at 900 of 2000 MHz" in note
+
+
+def test_others_on_the_device_are_noted():
+    found = contest({DEFAULT: (100.0,), splits(1): (50.0,)}, others=OthersLoad("GPU", 0.4, (123,)))
+    note = published_entry(workload(), found, DEFAULT, {}).note
+    assert note == "another process (pid 123) used up to 40% of the GPU meanwhile"
 
 
 def test_a_backend_without_knobs_has_no_default_plan_to_name():

@@ -5,6 +5,7 @@ import sys
 import textwrap
 import threading
 import time
+from dataclasses import replace
 from functools import partial
 
 import psutil
@@ -112,6 +113,14 @@ def test_a_worker_killed_while_idle_costs_nothing(worker):
 def test_a_worker_that_ended_before_a_plans_turn_is_not_that_plans_fault(worker):
     end_idle(worker, signal.SIGABRT)
     assert worker.race([GOOD], 1, seed=0)[GOOD].rounds
+
+
+def test_a_new_worker_that_finds_the_clock_locked_elsewhere_ends_the_run(worker, monkeypatch):
+    locked = replace(worker.environment, locked_sm_clock_mhz=1005)
+    monkeypatch.setattr(worker, "environment", locked)
+    worker.close()
+    with pytest.raises(EnvironmentFailure, match=r"not locked; .* it was locked at 1005 MHz"):
+        worker.race([GOOD], 1, seed=0)
 
 
 def test_what_a_worker_prints_goes_to_its_log(worker):

@@ -224,6 +224,8 @@ def table_path(folder: Path, header: Header) -> Path:
     if dims != [512, 128, 64, 128]:
         parts.append("_".join(map(str, ("dims", *dims))))
     parts += [f"kv_{header.kv_cache_dtype}", header.engine.mode]
+    if header.device.locked_sm_clock_mhz is not None:
+        parts.append(f"clock_{header.device.locked_sm_clock_mhz}")
     if "vllm" in header.software and header.backend != "TORCH_MLA":
         parts.append(f"vllm_{header.software['vllm']}")
     return folder / (re.sub(r"[^A-Za-z0-9._-]+", "_", "-".join(parts)) + ".yaml")

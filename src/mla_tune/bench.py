@@ -16,9 +16,12 @@ from mla_tune.backends.interface import Session, Setup
 from mla_tune.correctness import OutputCheck
 from mla_tune.environment import Environment
 from mla_tune.errors import PlanFailure
+from mla_tune.gpu_driver import driver_of
 from mla_tune.knobs import Plan, PlanSpace
-from mla_tune.measure import Sampler, Samples, ThrottleWatch, stopwatch_for
+from mla_tune.load import load_watch_for
+from mla_tune.measure import Sampler, Samples, stopwatch_for
 from mla_tune.shapes import BatchShape, Workload
+from mla_tune.throttle import ThrottleWatch
 
 Announce = Callable[[Plan, str], None]
 
@@ -91,7 +94,10 @@ class SessionBench:
         self.close()
         self._session = get_backend(setup.backend).open(setup)
         self._stopwatch = stopwatch_for(self._session.device, setup.mode)
-        self._watch = ThrottleWatch(self._session.device)
+        device = self._session.device
+        driver = driver_of(device)
+        self._watch = ThrottleWatch(driver, self.environment.locked_sm_clock_mhz)
+        self._load = load_watch_for(device.type, driver)
 
     @property
     def _opened(self) -> Session:
@@ -123,8 +129,9 @@ class SessionBench:
                 break
             throttled += rounds
             time.sleep(THROTTLE_PAUSE_S)
+        others = self._load.others()
         return {
-            plan: Samples(tuple(latencies), throttled, reason or "")
+            plan: Samples(tuple(latencies), throttled, reason or "", others)
             for plan, latencies in taken.items()
         }
 

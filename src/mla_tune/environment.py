@@ -30,6 +30,8 @@ class Environment:
         memory_gib: device memory in all.
         software: versions by name (torch, triton, vllm, cuda or hip, driver), only what is there.
         kernels: digest of each compiled kernel library of vLLM, by file name.
+        locked_sm_clock_mhz: where the GPU's SM clock is locked; None: nowhere below its maximum.
+        unwatched: what the driver does not say of this GPU and why; None: it says all.
     """
 
     device_name: str
@@ -38,6 +40,8 @@ class Environment:
     memory_gib: float
     software: dict[str, str]
     kernels: dict[str, str]
+    locked_sm_clock_mhz: int | None = None
+    unwatched: str | None = None
 
     @property
     def is_hip(self) -> bool:

@@ -8,14 +8,15 @@ stays out of the figure. On a CPU a sample is the monotonic clock around enough 
 two milliseconds, with warm caches.
 """
 
-__all__ = ["Samples", "Stopwatch", "ThrottleWatch", "stopwatch_for"]
+__all__ = ["Sampler", "Samples", "Stopwatch", "stopwatch_for"]
 
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from mla_tune.backends.interface import Prepared
+from mla_tune.load import OthersLoad
 
 if TYPE_CHECKING:
     import torch
@@ -30,18 +31,21 @@ class Samples:
 
     ``rounds[i][j]`` is the latency in microseconds of case j in round i. ``throttled`` counts
     rounds that were thrown away because the device was slowed down while they ran; ``tainted``
-    says why some were kept all the same, when it would not recover.
+    says why some were kept all the same, when it would not recover. ``others`` is what other
+    processes did to the device meanwhile.
     """
 
     rounds: tuple[tuple[float, ...], ...]
     throttled: int = 0
     tainted: str = ""
+    others: OthersLoad | None = None
 
     def __add__(self, other: "Samples") -> "Samples":
         return Samples(
             self.rounds + other.rounds,
             self.throttled + other.throttled,
             self.tainted or other.tainted,
+            self.others.with_more(other.others) if self.others else other.others,
         )
 
 
@@ -184,54 +188,3 @@ class GraphReplay:
         graph.replay()
         torch.cuda.synchronize()
         return self._events.sampler(graph.replay, self.LAUNCH_US)
-
-
-class ThrottleWatch:
-    """Says whether the device ran at full speed since it was last asked.
-
-    Reads the driver's clock-event reasons and the SM clock through NVML. Power capping alone is
-    not throttling: it is how a busy GPU runs. Like nvbench, a clock below 75 % of the
-    maximum while busy counts.
-    """
-
-    LOWEST_CLOCK_SHARE = 0.75
-
-    def __init__(self, device: "torch.device") -> None:
-        import pynvml
-        import torch
-
-        self._nvml: Any = pynvml
-        self._handle: Any = None
-        self._slowdowns = (
-            pynvml.nvmlClocksThrottleReasonHwSlowdown
-            | pynvml.nvmlClocksThrottleReasonSwThermalSlowdown
-            | pynvml.nvmlClocksThrottleReasonHwThermalSlowdown
-            | pynvml.nvmlClocksThrottleReasonHwPowerBrakeSlowdown
-        )
-        if device.type != "cuda":
-            return
-        try:
-            pynvml.nvmlInit()
-            uuid = torch.cuda.get_device_properties(device).uuid
-            self._handle = pynvml.nvmlDeviceGetHandleByUUID(f"GPU-{uuid}")
-        except pynvml.NVMLError:
-            # Seen under gVisor and on vGPUs: no NVML, and so no watch.
-            self._handle = None
-
-    def slowed_down(self) -> str | None:
-        """Why samples just taken cannot be trusted, or None."""
-        if self._handle is None:
-            return None
-        nvml = self._nvml
-        try:
-            reasons = nvml.nvmlDeviceGetCurrentClocksThrottleReasons(self._handle)
-            clock_mhz = nvml.nvmlDeviceGetClockInfo(self._handle, nvml.NVML_CLOCK_SM)
-            max_mhz = nvml.nvmlDeviceGetMaxClockInfo(self._handle, nvml.NVML_CLOCK_SM)
-            temperature = nvml.nvmlDeviceGetTemperature(self._handle, nvml.NVML_TEMPERATURE_GPU)
-        except nvml.NVMLError:
-            return None
-        if reasons & self._slowdowns:
-            return f"throttled by the driver (reasons {reasons:#x}, {temperature} °C)"
-        if clock_mhz < self.LOWEST_CLOCK_SHARE * max_mhz:
-            return f"SM clock at {clock_mhz} of {max_mhz} MHz"
-        return None

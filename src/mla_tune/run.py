@@ -94,6 +94,7 @@ def run(options: RunOptions, reporter: Reporter) -> list[tuple[str, MlaTuneError
         _worker(options) as worker,
         _alone(worker, reporter.skipped, wait=options.wait),
     ):
+        _tell_of_gpu(worker.environment, reporter)
         bench: Bench = worker
         planner = _planner(worker, shapes, options, reporter)
         assignments = planner.assignments(options.backends)
@@ -123,6 +124,15 @@ def _worker(options: RunOptions) -> Iterator[WorkerBench]:
         yield worker
     finally:
         worker.close()
+
+
+def _tell_of_gpu(environment: Environment, reporter: Reporter) -> None:
+    """Say once what the tables' headers say: a clock that is locked, a driver that is silent."""
+    locked_mhz = environment.locked_sm_clock_mhz
+    if locked_mhz is not None:
+        reporter.skipped(f"the SM clock is locked at {locked_mhz} MHz: the tables are for that")
+    if environment.unwatched is not None:
+        reporter.skipped(f"not watched here: {environment.unwatched}")
 
 
 @contextmanager

@@ -108,6 +108,9 @@ def _note(
             failed.setdefault(reason, []).append(plan)
     for reason, plans in failed.items():
         parts.append(f"{', '.join(map(str, plans))} failed ({reason})")
+    others = sum(samples.values(), Samples(())).others
+    if others is not None:
+        parts.append(str(others))
     tainted = {s.tainted for s in samples.values() if s.tainted}
     if tainted:
         parts.append(f"no clean samples: {', '.join(sorted(tainted))}")

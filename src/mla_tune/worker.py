@@ -27,6 +27,7 @@ from mla_tune.knobs import Plan, PlanSpace
 from mla_tune.measure import Samples
 from mla_tune.running_clock import RunningClock, is_stopped
 from mla_tune.shapes import BatchShape, Workload
+from mla_tune.throttle import changed_clock
 from mla_tune.worker_process import IGNORED_SIGNALS, BenchFactory, serve
 
 # Sent by a person, a terminal that closes or a batch system; no plan ends its process with them.
@@ -187,7 +188,10 @@ class WorkerBench:
     def _ask(self, name: str, *arguments: Any) -> Any:
         """Send one request and wait for its answer, keeping to the limit of each step."""
         if self._connection is None:
-            self._started()
+            before, now = (e.locked_sm_clock_mhz for e in (self.environment, self._started()))
+            if before != now:
+                self._kill()
+                raise changed_clock(before, now)
             if self._setup is not None and name not in {"open", "free_bytes", "device_identity"}:
                 self._ask("open", self._setup)
                 if self._workload is not None:

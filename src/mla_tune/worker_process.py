@@ -12,6 +12,7 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable
+from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -26,8 +27,11 @@ from mla_tune.errors import (
     PlanFailure,
     WorkloadFailure,
 )
+from mla_tune.gpu_driver import GpuDriver
+from mla_tune.gpu_facts import with_gpu_facts
 from mla_tune.knobs import Plan
 from mla_tune.own_file import open_own
+from mla_tune.throttle import locked_clock_of
 
 BenchFactory = Callable[[Environment, Announce], Bench]
 """Makes the bench inside the worker; importable by name, since it crosses a process."""
@@ -48,7 +52,7 @@ def serve(
         device = resolved_device(device)
         if device == "cpu":
             _bound_memory()
-        environment = probe(device)
+        environment = _looked_at(device)
     except InputError as error:
         connection.send(("failed", error, False))
         return
@@ -83,6 +87,17 @@ def serve(
             text = f"{type(error).__name__}: {error}"
             failure = WorkloadFailure(f"cannot {name}: {text}", remedy=f"see {log}")
             connection.send(("failed", failure, False))
+
+
+def _looked_at(device: str) -> Environment:
+    """What this process finds itself on, the GPU's clocks included."""
+    environment = probe(device)
+    if device == "cpu":
+        return environment
+    import torch
+
+    gpu = torch.device(device)
+    return with_gpu_facts(environment, partial(GpuDriver.of, gpu), partial(locked_clock_of, gpu))
 
 
 def _die_with(parent_pid: int) -> None:

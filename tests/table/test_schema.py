@@ -36,6 +36,24 @@ def test_headers_differ_in_the_first_field_that_does():
     assert HEADER.first_difference(HEADER) is None
 
 
+def header_of(**facts):
+    environment = replace(ENVIRONMENT, **facts)
+    return Header.of(environment, "TORCH_MLA", MlaDimensions(2), "auto", "eager", 4096)
+
+
+def test_a_locked_clock_is_what_entries_are_true_for():
+    locked = header_of(locked_sm_clock_mhz=1005)
+    assert locked.device.locked_sm_clock_mhz == 1005
+    assert HEADER.first_difference(locked)[0] == "device"
+    assert locked.first_difference(header_of(locked_sm_clock_mhz=1005)) is None
+
+
+def test_what_the_driver_does_not_say_is_told_and_keeps_no_tables_apart():
+    silent = header_of(unwatched="clocks (NVML: Not Found)")
+    assert silent.model_dump()["device"]["unwatched"] == "clocks (NVML: Not Found)"
+    assert HEADER.first_difference(silent) is None
+
+
 def test_an_entry_reads_back_from_what_a_journal_stores():
     entry = Entry(
         shape="8q1s1k",

@@ -87,11 +87,18 @@ ModelDimensions = Annotated[dict[str, Dimension], AfterValidator(_all_dimensions
 
 
 class Device(_Record):
-    """The device a table was measured on. ``compute_capability`` is absent for a CPU."""
+    """The device a table was measured on.
+
+    ``compute_capability`` is absent for a CPU. ``locked_sm_clock_mhz`` is there where the GPU's SM
+    clock was locked below its maximum. ``unwatched`` says what the driver would not tell while the
+    table was begun, such as its clocks; entries are true without it.
+    """
 
     name: str
     compute_capability: Annotated[str, Field(pattern=r"^\d{1,3}\.\d{1,2}$")] | None = None
     sm_count: Annotated[int, Field(ge=1, le=65536)]
+    locked_sm_clock_mhz: Annotated[int, Field(ge=1, le=100_000)] | None = None
+    unwatched: str | None = None
 
 
 class Engine(_Record):
@@ -134,6 +141,8 @@ class Header(_Record):
                 name=environment.device_name,
                 compute_capability=environment.compute_capability,
                 sm_count=environment.sm_count,
+                locked_sm_clock_mhz=environment.locked_sm_clock_mhz,
+                unwatched=environment.unwatched,
             ),
             model={name: getattr(model, name) for name in MlaDimensions.__dataclass_fields__},
             kv_cache_dtype=kv_cache_dtype,
@@ -151,7 +160,8 @@ class Header(_Record):
 
     def first_difference(self, other: "Header") -> tuple[str, Any, Any] | None:
         """The first field in which two headers differ, with both values; None if they agree."""
-        mine, theirs = self.model_dump(), other.model_dump()
+        left_out = {"device": {"unwatched"}}
+        mine, theirs = self.model_dump(exclude=left_out), other.model_dump(exclude=left_out)
         for name in mine:
             if mine[name] != theirs[name]:
                 return name, mine[name], theirs[name]
