@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from fake_device import ENVIRONMENT, GIB
-from mla_tune.assignment import Planner, check_output, table_path
+from mla_tune.assignment import Planner, check_output, shipped_folder_notice, table_path
 from mla_tune.backends import get_backend
 from mla_tune.backends import vllm_compat as compat
 from mla_tune.errors import InputError, UnavailableError
@@ -144,6 +144,26 @@ def test_the_output_folder_is_made_and_old_tables_are_looked_at(tmp_path, planne
     with pytest.raises(InputError, match="is for software"):
         check_output(tmp_path / "out", assignments, replace=False)
     check_output(tmp_path / "out", assignments, replace=True)
+
+
+@pytest.mark.parametrize(
+    ("out", "is_own"),
+    [
+        ("tuned_configs", True),
+        ("tuned_configs/night", True),
+        ("src/mla_tune/tuned_configs", True),
+        ("build/tables", False),
+        ("../deployment/tuned_configs", False),
+    ],
+)
+def test_a_run_about_to_write_among_the_shipped_tables_says_so(tmp_path, monkeypatch, out, is_own):
+    clone = tmp_path / "clone"
+    (clone / "src" / "mla_tune").mkdir(parents=True)
+    (clone / "src" / "mla_tune" / "__init__.py").touch()
+    monkeypatch.chdir(clone)
+    notice = shipped_folder_notice(Path(out))
+    assert (notice is not None) is is_own
+    assert notice is None or "--out build/tables" in notice
 
 
 def test_headers_follow_the_environment(planned):

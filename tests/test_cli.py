@@ -165,6 +165,19 @@ def test_max_tokens_cuts_a_file_down(cli, write, tmp_path):
     assert "repeats: skipped" in out
 
 
+def test_a_recording_played_into_a_clone_of_this_project_says_so(cli, tmp_path, monkeypatch):
+    clone = tmp_path / "clone"
+    (clone / "src" / "mla_tune").mkdir(parents=True)
+    (clone / "src" / "mla_tune" / "__init__.py").touch()
+    monkeypatch.chdir(clone)
+    recording = Path(__file__).parent / "data" / "seeds" / "recording.jsonl"
+    study = ["--study-dir", tmp_path / "study"]
+    code, out, err = cli("--backend", "RECORDED", "--recording", recording, *study)
+    assert code == 0, err
+    assert "is this project's own folder" in out
+    assert "both or neither" in refused(cli, "--recording", recording, *study)
+
+
 def test_a_recording_is_played_back(cli, write, tmp_path):
     shapes = write(MODEL + "batch_specs: [2q1s300]\n")
     recording = tmp_path / "run.jsonl.gz"

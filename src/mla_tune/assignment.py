@@ -1,6 +1,13 @@
 """What a run has to do: one assignment a table, all checked before anything is measured."""
 
-__all__ = ["Assignment", "Planner", "check_output", "recorded_assignments", "table_path"]
+__all__ = [
+    "Assignment",
+    "Planner",
+    "check_output",
+    "recorded_assignments",
+    "shipped_folder_notice",
+    "table_path",
+]
 
 import re
 import tempfile
@@ -229,6 +236,24 @@ def table_path(folder: Path, header: Header) -> Path:
     if "vllm" in header.software and header.backend != "TORCH_MLA":
         parts.append(f"vllm_{header.software['vllm']}")
     return folder / (re.sub(r"[^A-Za-z0-9._-]+", "_", "-".join(parts)) + ".yaml")
+
+
+def shipped_folder_notice(folder: Path) -> str | None:
+    """What to say to someone whose tables are about to stand among those that this project ships.
+
+    The default ``--out`` is right in a deployment's repository, and wrong in a clone of this one.
+    """
+    folder = folder.resolve()
+    for root in (folder, *folder.parents):
+        own = (root / "tuned_configs", root / "src")
+        if (root / "src" / "mla_tune" / "__init__.py").is_file() and any(
+            folder.is_relative_to(path) for path in own
+        ):
+            return (
+                f"{folder} is this project's own folder: what a run writes there stands among the "
+                "tables that it ships; name another with --out, such as --out build/tables"
+            )
+    return None
 
 
 def check_output(folder: Path, assignments: Sequence[Assignment], *, replace: bool) -> None:

@@ -12,7 +12,13 @@ from pathlib import Path
 
 import platformdirs
 
-from mla_tune.assignment import Assignment, Planner, check_output, recorded_assignments
+from mla_tune.assignment import (
+    Assignment,
+    Planner,
+    check_output,
+    recorded_assignments,
+    shipped_folder_notice,
+)
 from mla_tune.bench import Bench
 from mla_tune.campaign import Campaign, Reporter
 from mla_tune.device_lock import Holder, device_lock, lock_folder
@@ -165,7 +171,7 @@ def _planner(
 
 def _run_recorded(options: RunOptions, reporter: Reporter) -> list[tuple[str, MlaTuneError]]:
     """Tune from a recording: no device, no backend, the same search and verdicts."""
-    if options.recording is None or set(options.backends) - {RECORDED}:
+    if options.recording is None or set(options.backends) != {RECORDED}:
         raise InputError(
             "a recording is played back by --backend RECORDED --recording FILE, both or neither"
         )
@@ -189,6 +195,8 @@ def _tuned(
     bench: Bench, assignments: list[Assignment], options: RunOptions, reporter: Reporter
 ) -> list[tuple[str, MlaTuneError]]:
     check_output(options.out, assignments, replace=options.replace)
+    if notice := shipped_folder_notice(options.out):
+        reporter.skipped(notice)
     gate = MIN_SPEEDUP if bench.environment.is_cuda else MIN_SPEEDUP_ON_CPU
     settings = Settings(
         min_speedup=options.min_speedup or gate, confirmation_s=options.confirm_seconds
