@@ -23,7 +23,7 @@ if not torch.cuda.is_available():
 
 from asked_tables import write_tables
 from mla_tune.backends.interface import Setup
-from mla_tune.backends.vllm_config import current_config
+from mla_tune.backends.vllm_config import current_config, use_cpu_platform
 from mla_tune.backends.vllm_inputs import LatentCache, blocks_needed, make_batch
 from mla_tune.backends.vllm_parts import PREFIX, Parts, build_parts
 from mla_tune.environment import probe
@@ -67,6 +67,9 @@ def main() -> None:
     arguments = parser.parse_args()
     here = ["TRITON_MLA", "FLASH_ATTN_MLA", "FLASHMLA"] if DEVICE != "cpu" else ["TRITON_MLA"]
     backends = arguments.backends or here
+    if DEVICE == "cpu":
+        # Before vLLM is imported: 0.33 asks its platform for pinned memory at import.
+        use_cpu_platform()
     environment = probe(DEVICE)
     print(f"{environment.device_name}, vLLM {environment.software['vllm']}: microseconds a step")
     own = {name: _builder(name) for name in backends}

@@ -8,6 +8,7 @@ import pytest
 import torch
 from tabled_engine import MODEL
 
+from cpu_builders import flash_attention_stand_ins
 from mla_tune.backends.interface import Setup
 from mla_tune.backends.vllm_config import current_config, use_cpu_platform
 from mla_tune.backends.vllm_parts import PREFIX, build_parts
@@ -132,15 +133,8 @@ def leave_out_flash_attention(patch: pytest.MonkeyPatch) -> list[int]:
     import vllm.v1.attention.backends.fa_utils as fa_utils
 
     caps: list[int] = []
-
-    def schedule(*, batch_size: int, num_splits: int, **_: object) -> torch.Tensor:
-        caps.append(num_splits)
-        return torch.full((1 + 4 * batch_size,), num_splits, dtype=torch.int32)
-
-    patch.setattr(fa_utils, "flash_attn_varlen_func", None, raising=False)
-    patch.setattr(fa_utils, "get_scheduler_metadata", schedule, raising=False)
-    patch.setattr(fa_utils, "get_flash_attn_version", lambda **_: 3)
-    patch.setattr(fa_utils, "flash_attn_supports_mla", lambda: True)
+    for name, stand_in in flash_attention_stand_ins(caps).items():
+        patch.setattr(fa_utils, name, stand_in, raising=False)
     for name in FLASH_ATTN_MODULES:
         patch.delitem(sys.modules, name, raising=False)
     return caps

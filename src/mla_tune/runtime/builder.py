@@ -198,7 +198,8 @@ class TunedBuilder:
         try:
             choice = self._choose(batch)
             self._before(choice)
-            if not (self._capturing or self._lookups_failed):
+            of_its_own = choice is VLLM_OWN or choice.threshold is not None
+            if of_its_own and not (self._capturing or self._lookups_failed):
                 self.reorder_batch_threshold = self._threshold(batch, choice)
             return choice
         except Exception as error:

@@ -57,7 +57,8 @@ class DecodeLengths:
         lens = batch.seq_lens_cpu_upper_bound
         if not with_context or lens is None:
             return False
-        return bool(lens.numpy()[: batch.num_reqs].min() > query_len)
+        # As a list: these are few, and each step through numpy costs more than reading them all.
+        return min(lens.tolist()[: batch.num_reqs]) > query_len
 
 
 def threshold_meant(plan: Plan | None, entry: Entry, vllm_own: int) -> int | None:

@@ -1,0 +1,62 @@
+"""vLLM's own metadata builders on a machine without a GPU.
+
+TRITON_MLA's need nothing but vLLM's CPU platform. FLASH_ATTN_MLA's ask for two functions of a CUDA
+extension, which have stand-ins here: its builder passes their results on and looks at shapes alone.
+"""
+
+__all__ = ["flash_attention_stand_ins", "make_builder"]
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from mla_tune.backends.interface import Setup
+from mla_tune.backends.vllm_config import current_config
+from mla_tune.backends.vllm_parts import PREFIX, Parts, build_parts
+from mla_tune.shapes import MlaDimensions
+
+
+def flash_attention_stand_ins(caps: list[int]) -> dict[str, Callable[..., Any] | None]:
+    """Attributes for vLLM's ``fa_utils``, to set before FLASH_ATTN_MLA's module is imported.
+
+    ``caps`` gets the split cap of each call of the scheduler.
+    """
+
+    def schedule(*, batch_size: int, num_splits: int, **_: object) -> torch.Tensor:
+        caps.append(num_splits)
+        return torch.full((1 + 4 * batch_size,), num_splits, dtype=torch.int32)
+
+    return {
+        "flash_attn_varlen_func": None,
+        "get_scheduler_metadata": schedule,
+        "get_flash_attn_version": lambda **_: 3,
+        "flash_attn_supports_mla": lambda: True,
+    }
+
+
+def make_builder(
+    name: str, model: MlaDimensions, max_model_len: int, max_num_seqs: int, captures: list[int]
+) -> tuple[Any, Parts]:
+    """The builder of backend ``name`` as vLLM's registry has it now, in an engine with graphs.
+
+    Args:
+        name: of the backend; the layer is TRITON_MLA's, whose parts a CPU can make.
+        model: dimensions, heads on one GPU.
+        max_model_len: in tokens.
+        max_num_seqs: the most requests of a batch.
+        captures: batch sizes of the decode graphs.
+    """
+    from vllm.config import CUDAGraphMode
+    from vllm.v1.attention.backends.registry import AttentionBackendEnum
+
+    setup = Setup("TRITON_MLA", model, max_model_len=max_model_len, max_num_requests=max_num_seqs)
+    parts = build_parts(setup, sparse=False)
+    compilation = parts.vllm_config.compilation_config
+    compilation.cudagraph_mode = CUDAGraphMode.FULL_AND_PIECEWISE
+    compilation.cudagraph_capture_sizes = captures
+    compilation.max_cudagraph_capture_size = max(captures)
+    spec = parts.layer.get_kv_cache_spec(parts.vllm_config)
+    builder_cls = AttentionBackendEnum[name].get_class().get_builder_cls()
+    with current_config(parts.vllm_config):
+        return builder_cls(spec, [PREFIX], parts.vllm_config, parts.device), parts
