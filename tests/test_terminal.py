@@ -169,3 +169,26 @@ def test_columns_stand_below_each_other_and_one_long_cell_moves_no_other_row():
     lines = shown(lambda console: show_table(console, HEADER, entries), width=40).splitlines()
     assert len(lines[3]) < 200
     assert long.prefill_backend in lines[5]
+
+
+def test_a_default_that_does_not_work_is_said_once_a_table():
+    wrong = ENTRY.model_copy(
+        update={
+            "plan": None,
+            "unproven": splits(2),
+            "default_us": None,
+            "speedup": None,
+            "note": "the default could not be measured: wrong result: relative error 0.66",
+        }
+    )
+
+    def run(console):
+        with TerminalReporter(console) as reporter:
+            reporter.assigned([ASSIGNMENT])
+            reporter.started(ASSIGNMENT, WORKLOAD)
+            for entry in (ENTRY, wrong, wrong):
+                reporter.decided(ASSIGNMENT, WORKLOAD, entry)
+
+    text = shown(run)
+    assert text.count("TORCH_MLA: what vLLM does untuned does not work here") == 1
+    assert text.count("relative error 0.66") == 1

@@ -43,6 +43,7 @@ class TerminalReporter:
         self._spent_s: deque[float] = deque(maxlen=200)
         self._began = 0.0
         self._decided: list[tuple[Assignment, Entry]] = []
+        self._without_default: set[Path] = set()
 
     def __enter__(self) -> "TerminalReporter":
         self._progress.start()
@@ -94,6 +95,11 @@ class TerminalReporter:
         gain = f", {_ratio(entry.speedup)} the default's speed" if entry.plan is not None else ""
         told = f"{self._current}: {plan}, {entry.latency_us:.1f} µs{gain}{self._time_left()}"
         _say(self._console, told)
+        if entry.default_us is None and assignment.path not in self._without_default:
+            # Users run that default today. Once a table: the cause is mostly the same for all.
+            self._without_default.add(assignment.path)
+            told = f"what vLLM does untuned does not work here: {entry.note}"
+            _say(self._console, f"{assignment.setup.backend}: {told}", style="bold red")
 
     def failed(self, assignment: Assignment, workload: Workload, error: MlaTuneError) -> None:
         del assignment, workload
