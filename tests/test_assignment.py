@@ -8,6 +8,7 @@ from fake_device import ENVIRONMENT, GIB
 from mla_tune.assignment import Planner, check_output, shipped_folder_notice, table_path
 from mla_tune.backends import get_backend
 from mla_tune.backends import vllm_compat as compat
+from mla_tune.backends.vllm_backends import VllmBackend
 from mla_tune.errors import InputError, UnavailableError
 from mla_tune.shapes import MlaDimensions
 from mla_tune.shapes.file import load_shapes
@@ -180,3 +181,61 @@ def test_a_broken_table_is_found_before_anything_is_measured(planned, replaced):
     assignment.path.write_text("entries: [")
     with pytest.raises(InputError, match="not valid YAML"):
         check_output(assignment.path.parent, [assignment], replace=replaced)
+
+
+@pytest.fixture
+def on_a_gpu(write, tmp_path, monkeypatch):
+    """The assignments of vLLM's backends on a GPU, for a shapes file."""
+    monkeypatch.setattr(VllmBackend, "unavailable", lambda *_: None)
+    monkeypatch.setattr(compat, "release", lambda: (0, 33, 0))
+
+    def plan(text, *backends, capability="9.0"):
+        skipped = []
+        shapes = load_shapes(write("batch_specs: [8q1s1k, 600q1s1k]\n" + text))
+        gpu = replace(ENVIRONMENT, compute_capability=capability, software={"vllm": "0.33.0"})
+        planner = Planner(gpu, "cuda", 64 * GIB, shapes, tmp_path / "out", skipped.append)
+        return planner.assignments(backends), skipped
+
+    return plan
+
+
+def test_a_header_says_vllms_own_settings_as_well(on_a_gpu):
+    (assignment,), _ = on_a_gpu("", "FLASHMLA")
+    engine = assignment.header.engine
+    assert (engine.block_size, engine.max_cudagraph_capture_size) == (64, 512)
+    assert assignment.header.quantization == "none"
+    assert assignment.path.name == "FLASHMLA-Fake_Device-heads_128-kv_auto-eager-vllm_0.33.0.yaml"
+
+
+def test_settings_of_the_engine_reach_session_header_and_name(on_a_gpu):
+    text = (
+        "engine: {block_size: 64, max_cudagraph_capture_size: 640}\nquantization: fp8_per_block\n"
+    )
+    (assignment,), _ = on_a_gpu(text, "TRITON_MLA")
+    setup, header = assignment.setup, assignment.header
+    assert (setup.block_size, setup.max_cudagraph_capture_size) == (64, 640)
+    assert (header.engine.block_size, header.engine.max_cudagraph_capture_size) == (64, 640)
+    assert setup.quantization == header.quantization == "fp8_per_block"
+    assert "-eager-fp8_per_block-block_64-capture_640-vllm" in assignment.path.name
+
+
+def test_graphs_are_tuned_up_to_the_largest_capture(on_a_gpu):
+    text = "engine: {modes: graph, max_cudagraph_capture_size: 1024}\n"
+    (assignment,), skipped = on_a_gpu(text, "FLASH_ATTN_MLA")
+    assert [str(w) for w in assignment.workloads] == ["8q1s1k", "600q1s1k"]
+    assert skipped == []
+    (assignment,), skipped = on_a_gpu("engine: {modes: graph}\n", "TRITON_MLA")
+    assert "captured up to 512 tokens" in skipped[0]
+    (assignment,), skipped = on_a_gpu("engine: {modes: graph}\n", "TRITON_MLA", capability="10.0")
+    assert skipped == []
+
+
+def test_a_block_size_that_a_backend_does_not_take_is_named_and_skipped(on_a_gpu):
+    (assignment,), skipped = on_a_gpu("engine: {block_size: 128}\n", "FLASHMLA", "TRITON_MLA")
+    assert assignment.setup.backend == "TRITON_MLA"
+    assert skipped == ["FLASHMLA: skipped: block size 128, it takes 64"]
+
+
+def test_weights_that_a_backend_cannot_have_are_named(planned):
+    with pytest.raises(InputError, match="nothing to tune for TORCH_MLA"):
+        planned("batch_specs: [q1]\nquantization: fp8_per_tensor\n", "TORCH_MLA")

@@ -128,15 +128,17 @@ class ScriptedSession:
     """Eight rows of bfloat16; plans decide how many are computed in fp8, and how far they are off.
 
     ``off`` gives each plan's relative error; its fp8 rows stand 8 % beside its other rows' values,
-    as a query rounded to fp8 puts them.
+    as a query rounded to fp8 puts them, and so do, on the other side, the rows that it computes
+    from an fp8 ``kv_b_proj``.
     """
 
-    def __init__(self, fp8_tokens, off):
+    def __init__(self, fp8_tokens, off, projected_from=None):
         generator = torch.Generator().manual_seed(0)
         self.plain = torch.randn(8, 64, generator=generator).double()
         self.aside = 0.08 * torch.randn(8, 64, generator=generator).double()
         self.noise = torch.randn(8, 64, generator=generator).double()
         self._fp8_tokens, self._off = fp8_tokens, off
+        self._projected_from = projected_from or dict.fromkeys(off, 8)
         self._query = torch.ones(8, 1, 1, dtype=torch.bfloat16)
 
     def queries(self, _shape):
@@ -148,14 +150,20 @@ class ScriptedSession:
     def fp8_tokens(self, _shape, plan):
         return self._fp8_tokens[plan]
 
-    def _values(self, fp8_tokens):
-        return self.plain + self.aside * (torch.arange(8) < fp8_tokens).unsqueeze(1)
+    def projected_from(self, _shape, plan):
+        return self._projected_from[plan]
 
-    def reference(self, _shape, fp8_tokens=0):
-        return Reference(torch.arange(8), self._values(fp8_tokens))
+    def _values(self, fp8_tokens, projected_from):
+        rows = torch.arange(8)
+        aside = (rows < fp8_tokens).double() - (rows >= projected_from).double()
+        return self.plain + self.aside * aside.unsqueeze(1)
+
+    def reference(self, _shape, fp8_tokens=0, projected_from=8):
+        return Reference(torch.arange(8), self._values(fp8_tokens, projected_from))
 
     def prepare(self, _shape, plan):
-        return ScriptedPlan(self._values(self._fp8_tokens[plan]) + self._off[plan] * self.noise)
+        right = self._values(self._fp8_tokens[plan], self._projected_from[plan])
+        return ScriptedPlan(right + self._off[plan] * self.noise)
 
 
 class ScriptedPlan:
@@ -189,6 +197,21 @@ def test_a_plan_on_another_path_is_not_blamed_for_the_rounding_of_the_default():
     check, plans = scripted([8, 0, 4], [0.005, 0.005, 0.005])
     for plan in plans:
         check.verify(plan)
+
+
+def test_a_threshold_is_not_blamed_for_the_rounding_of_fp8_weights():
+    plans = [Plan(reorder_batch_threshold=n + 1) for n in range(3)]
+    off = dict.fromkeys(plans, 0.005)
+    # The default decodes all, the second prefills all; the third is wrong where it prefills.
+    projected_from = dict(zip(plans, (8, 0, 4), strict=True))
+    session = ScriptedSession(dict.fromkeys(plans, 0), off, projected_from)
+    check = OutputCheck(session, [BatchShape.parse("8q1s16")], plans[0])
+    check.verify(plans[0])
+    check.verify(plans[1])
+    check.verify(plans[2])
+    off[plans[2]] = 0.05
+    with pytest.raises(PlanFailure, match=r"against float64; allowed 0\.02"):
+        check.verify(plans[2])
 
 
 def test_a_plan_much_farther_off_than_the_default_is_wrong_within_the_tolerance_too():

@@ -14,6 +14,14 @@ def path(tmp_path):
     return tmp_path / "quarantine.yaml"
 
 
+def test_an_engine_s_own_settings_have_their_own_entries(path):
+    hybrid = replace(WARD, settings={"block_size": 64, "quantization": "fp8_per_block"})
+    quarantine = Quarantine(path)
+    quarantine.add(hybrid, "8q1s1k", splits(2), "died")
+    assert Quarantine(path).reason(hybrid, "8q1s1k", splits(2)) == "died"
+    assert Quarantine(path).reason(WARD, "8q1s1k", splits(2)) is None
+
+
 def test_a_plan_is_not_tried_again_in_this_run_nor_in_the_next(path):
     quarantine = Quarantine(path)
     assert quarantine.reason(WARD, "8q1s1k", splits(2)) is None
@@ -32,6 +40,7 @@ def test_a_plan_is_not_tried_again_in_this_run_nor_in_the_next(path):
         (replace(WARD, model={"num_q_heads": 4}), "8q1s1k", splits(2)),
         (replace(WARD, mode="graph"), "8q1s1k", splits(2)),
         (replace(WARD, software_digest="newer"), "8q1s1k", splits(2)),
+        (replace(WARD, settings={"block_size": 64}), "8q1s1k", splits(2)),
     ],
 )
 def test_anything_else_is_free_and_so_is_newer_software(path, ward, shape, plan):

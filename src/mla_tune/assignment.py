@@ -19,6 +19,7 @@ from pydantic import ValidationError
 
 from mla_tune.backends import NAMES, canonical_name, get_backend
 from mla_tune.backends.interface import Setup
+from mla_tune.domains import DOMAINS, default_capture_size
 from mla_tune.environment import Environment
 from mla_tune.errors import InputError, UnavailableError
 from mla_tune.recording import Recording
@@ -128,6 +129,14 @@ class Planner:
             if wanted not in known:
                 self.skipped(f"{name}: {wanted} skipped: it has {', '.join(known)}")
                 return None
+        if shapes.quantization not in backend.quantizations:
+            self.skipped(f"{name}: skipped: it has no weights quantized as {shapes.quantization}")
+            return None
+        domain, block_size = DOMAINS[name], shapes.block_size
+        if block_size is not None and domain.is_vllm and not domain.takes_block_size(block_size):
+            valid = domain.block_sizes_told()
+            self.skipped(f"{name}: skipped: block size {block_size}, it takes {valid}")
+            return None
         cases = self._supported(name, mode)
         if not cases:
             return None
@@ -141,6 +150,9 @@ class Planner:
             max_num_query_tokens=max(case.shape.num_query_tokens for case in cases),
             index_topk=shapes.index_topk,
             device=self.device,
+            quantization=shapes.quantization,
+            block_size=shapes.block_size if domain.is_vllm else None,
+            max_cudagraph_capture_size=self._capture_size() if domain.is_vllm else None,
         )
         workloads = Workload.graph(cases) if mode == "graph" else Workload.eager(cases)
         for workload in workloads:
@@ -148,12 +160,20 @@ class Planner:
         header = _header(self.environment, setup)
         return Assignment(setup, tuple(workloads), header, table_path(self.out, header))
 
+    def _capture_size(self) -> int | None:
+        """The largest captured batch: the shapes file's, else vLLM's own on this GPU."""
+        environment = self.environment
+        asked, vllm = self.shapes.max_cudagraph_capture_size, environment.software.get("vllm")
+        if asked is not None or vllm is None or environment.compute_capability is None:
+            return asked
+        return default_capture_size(environment.compute_capability, vllm)
+
     def _supported(self, name: str, mode: str) -> list[Case]:
-        backend = get_backend(name)
+        backend, capture_size = get_backend(name), self._capture_size()
         cases = []
         reasons: dict[str, list[BatchShape]] = {}
         for case in self.shapes.cases:
-            if reason := backend.supports(mode, case.shape):
+            if reason := backend.supports(mode, case.shape, capture_size):
                 reasons.setdefault(reason, []).append(case.shape)
             else:
                 cases.append(case)
@@ -216,6 +236,9 @@ def _header(environment: Environment, setup: Setup) -> Header:
         environment,
         *(setup.backend, setup.model, setup.kv_cache_dtype, setup.mode, setup.max_model_len),
         index_topk=setup.index_topk if sparse else None,
+        quantization=setup.quantization,
+        block_size=setup.block_size,
+        max_cudagraph_capture_size=setup.max_cudagraph_capture_size,
     )
 
 
@@ -230,12 +253,18 @@ def table_path(folder: Path, header: Header) -> Path:
     parts = [header.backend, header.device.name, f"heads_{model['num_q_heads']}"]
     if dims != [512, 128, 64, 128]:
         parts.append("_".join(map(str, ("dims", *dims))))
-    parts += [f"kv_{header.kv_cache_dtype}", header.engine.mode]
+    parts += [f"kv_{header.kv_cache_dtype}", header.engine.mode, *_unusual(header)]
     if header.device.locked_sm_clock_mhz is not None:
         parts.append(f"clock_{header.device.locked_sm_clock_mhz}")
     if "vllm" in header.software and header.backend != "TORCH_MLA":
         parts.append(f"vllm_{header.software['vllm']}")
     return folder / (re.sub(r"[^A-Za-z0-9._-]+", "_", "-".join(parts)) + ".yaml")
+
+
+def _unusual(header: Header) -> list[str]:
+    """What tells a table from that of an engine with vLLM's own settings."""
+    words = {"quantization": "", "block_size": "block_", "max_cudagraph_capture_size": "capture_"}
+    return [f"{words[name]}{value}" for name, value in header.own_settings.items()]
 
 
 def shipped_folder_notice(folder: Path) -> str | None:

@@ -80,6 +80,7 @@ class Campaign:
             mode=header.engine.mode,
             software=environment.software,
             software_digest=environment.software_digest,
+            settings=header.own_settings,
         )
         tuner = Tuner(self.bench, journal, quarantine, ward, self.settings, self.reporter)
         publishing = _Publishing(self, assignment)

@@ -47,7 +47,7 @@ class OutputCheck:
         self._session = session
         self._shapes = shapes
         self._default = default
-        self._expected: dict[tuple[BatchShape, int], Reference] = {}
+        self._expected: dict[tuple[BatchShape, int, int], Reference] = {}
         self._default_output: dict[BatchShape, torch.Tensor] = {}
 
     def verify(self, plan: Plan) -> None:
@@ -60,13 +60,12 @@ class OutputCheck:
 
     def _output(self, shape: BatchShape, plan: Plan) -> "torch.Tensor":
         """Run once with magnified queries, output and scratch memory full of NaN."""
-        queries, fp8_tokens = self._session.queries(shape), self._session.fp8_tokens(shape, plan)
+        queries, precision = self._session.queries(shape), self._precision(shape, plan)
         prepared = self._session.prepare(shape, plan)
         queries.mul_(MAGNITUDE)
         try:
-            if (shape, fp8_tokens) not in self._expected:
-                found = self._session.reference(shape, fp8_tokens)
-                self._expected[shape, fp8_tokens] = found
+            if (shape, *precision) not in self._expected:
+                self._expected[shape, *precision] = self._session.reference(shape, *precision)
             self._session.poison_scratch()
             prepared.output.fill_(float("nan"))
             with prepared.applied() as run:
@@ -75,12 +74,17 @@ class OutputCheck:
         finally:
             queries.div_(MAGNITUDE)
 
+    def _precision(self, shape: BatchShape, plan: Plan) -> tuple[int, int]:
+        """Up to which token the kernel multiplies in fp8, and from which on ``kv_b_proj`` does."""
+        session = self._session
+        return session.fp8_tokens(shape, plan), session.projected_from(shape, plan)
+
     def _problem(self, shape: BatchShape, plan: Plan, output: "torch.Tensor") -> str | None:
         unwritten = int((~output.isfinite()).sum())
         if unwritten:
             return f"{unwritten} of {output.numel()} output elements are not finite"
-        fp8_tokens = self._session.fp8_tokens(shape, plan)
-        expected = self._expected[shape, fp8_tokens]
+        fp8_tokens, _ = precision = self._precision(shape, plan)
+        expected = self._expected[shape, *precision]
         for part, tolerance in self._by_precision(shape, expected.rows, fp8_tokens):
             rows = expected.rows[part]
             problem = _difference(output[rows], expected.values[part], tolerance, "float64", rows)
@@ -105,12 +109,13 @@ class OutputCheck:
         import torch
 
         default = self._default_output[shape]
-        mine = self._session.fp8_tokens(shape, plan)
-        theirs = self._session.fp8_tokens(shape, self._default)
+        precision = self._precision(shape, plan)
         rows = torch.arange(len(output), device=output.device)
-        alike = (rows < min(mine, theirs)) | (rows >= max(mine, theirs))
-        expected = self._expected[shape, mine]
-        for part, tolerance in self._by_precision(shape, rows, mine):
+        alike = torch.ones_like(rows, dtype=torch.bool)
+        for mine, theirs in zip(precision, self._precision(shape, self._default), strict=True):
+            alike &= (rows < min(mine, theirs)) | (rows >= max(mine, theirs))
+        expected = self._expected[shape, *precision]
+        for part, tolerance in self._by_precision(shape, rows, precision[0]):
             # Also the rows that no reference samples; both sides may err, hence twice.
             compared = rows[part & alike]
             problem = None

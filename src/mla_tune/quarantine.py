@@ -3,6 +3,7 @@
 __all__ = ["Quarantine", "Ward"]
 
 import copy
+import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,10 @@ FIELDS = ("backend", "device", "model", "kv_cache_dtype", "mode", "shape", "plan
 
 @dataclass(frozen=True)
 class Ward:
-    """What a quarantine entry is true for, besides shape and plan."""
+    """What a quarantine entry is true for, besides shape and plan.
+
+    ``settings`` are those of the engine that vLLM would not choose; entries without have none.
+    """
 
     backend: str
     device: str
@@ -30,6 +34,7 @@ class Ward:
     mode: str
     software: dict[str, str]
     software_digest: str
+    settings: dict[str, str | int] = dataclasses.field(default_factory=dict)
 
 
 class Quarantine:
@@ -47,7 +52,8 @@ class Quarantine:
         """Why ``plan`` is not to be tried, or None. Another software fingerprint frees it."""
         wanted = _key(ward, shape, plan)
         for entry in self._entries:
-            if all(entry.get(field) == value for field, value in wanted.items()):
+            known = {"settings": {}} | entry
+            if all(known.get(field) == value for field, value in wanted.items()):
                 return str(entry["reason"])
         return None
 
@@ -63,7 +69,8 @@ class Quarantine:
                 # Another run that shares the folder may have added to the file since.
                 self._entries = _entries_of(self.path)
                 if self.reason(ward, shape, plan) is None:
-                    self._entries.append({field: entry[field] for field in FIELDS})
+                    kept = (*FIELDS, "settings") if ward.settings else FIELDS
+                    self._entries.append({field: entry[field] for field in kept})
                     write_atomically(self.path, _text(self._entries))
         except OSError as error:
             raise EnvironmentFailure(f"{self.path} cannot be written: {error}") from None
@@ -99,4 +106,5 @@ def _key(ward: Ward, shape: str, plan: Plan) -> dict[str, Any]:
         "shape": shape,
         "plan": plan.as_dict(),
         "software_digest": ward.software_digest,
+        "settings": ward.settings,
     }

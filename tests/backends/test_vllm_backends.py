@@ -2,6 +2,7 @@
 """The facts about vLLM's backends, without vLLM."""
 
 import dataclasses
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,8 @@ from mla_tune.backends import ALIASES, NAMES, get_backend
 from mla_tune.backends import vllm_compat as compat
 from mla_tune.backends.interface import Setup
 from mla_tune.backends.vllm_backends import BACKENDS, VllmBackend
+from mla_tune.backends.vllm_prefill import NAMES as PREFILLS
+from mla_tune.domains import DOMAINS
 from mla_tune.environment import Environment
 from mla_tune.errors import UnavailableError
 from mla_tune.shapes import BatchShape, MlaDimensions
@@ -200,3 +203,16 @@ class TestEstimate:
         extend = get_backend("FLASHMLA").estimate_bytes(setup, BatchShape.parse("q512s64k"))
         # 64k tokens, 128 heads, 256 up-projected and 192 assembled values of 2 bytes: 7 GB.
         assert extend > 65536 * 128 * 448 * 2
+
+
+def test_the_prefill_backends_of_the_installed_vllm_may_stand_in_a_table():
+    source = compat.backend_source("triton_mla")
+    if source is None or not (source.parent / "prefill").is_dir():
+        pytest.skip("needs a vLLM with prefill backends")
+    named = set()
+    for file in (source.parent / "prefill").glob("*.py"):
+        named |= set(re.findall(r'def get_name\(\)[^"]*"([A-Z_]+)"', file.read_text()))
+    assert {"FLASH_ATTN", "TRTLLM_RAGGED"} <= named
+    short = {member: name for name, (member, _) in PREFILLS.items()}
+    known = {short.get(member, member.lower()) for member in named}
+    assert known <= set(DOMAINS["FLASHMLA"].prefill_backends)

@@ -71,9 +71,9 @@ class TestEveryBackend:
         assert report(name, mode, specs)["replayed"]
 
     def test_block_size_is_what_the_facts_say(self, name, mode, specs):
-        from mla_tune.backends import get_backend
+        from mla_tune.domains import DOMAINS
 
-        assert report(name, mode, specs)["engine"]["block_size"] == get_backend(name).block_size
+        assert report(name, mode, specs)["engine"]["block_size"] == DOMAINS[name].block_size
 
     def test_knobs_are_what_the_facts_say(self, name, mode, specs):
         from mla_tune.backends import get_backend

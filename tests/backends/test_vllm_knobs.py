@@ -8,6 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mla_tune.backends.vllm_knobs import Engine, route
+from mla_tune.backends.vllm_parts import refuse_out_of_bounds
+from mla_tune.errors import UnavailableError
 from mla_tune.knobs import Plan
 from mla_tune.shapes import BatchShape, RequestGroup
 
@@ -179,3 +181,12 @@ class TestSparse:
             Plan(reorder_batch_threshold=128),
             Plan(reorder_batch_threshold=1),
         )
+
+
+def test_what_no_table_may_say_is_refused_before_it_is_measured():
+    refuse_out_of_bounds("FLASHMLA", engine())
+    refuse_out_of_bounds("CUTLASS_MLA", engine(has_threshold=False, prefill_backends=()))
+    with pytest.raises(UnavailableError, match="has prefill_backend 'quantum'"):
+        refuse_out_of_bounds("FLASHMLA", engine(prefill_backends=("fa3", "quantum")))
+    with pytest.raises(UnavailableError, match="has reorder_batch_threshold 100000"):
+        refuse_out_of_bounds("FLASHMLA", engine(threshold=100_000))

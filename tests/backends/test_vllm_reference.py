@@ -5,9 +5,11 @@ from functools import partial
 import pytest
 import torch
 
+from mla_tune.backends import vllm_reference
 from mla_tune.backends.vllm_reference import (
     Projections,
     attend,
+    attend_up_projected,
     reference_rows,
     rounded_to_fp8,
 )
@@ -26,6 +28,27 @@ def test_moving_the_projections_changes_nothing():
     scores = torch.einsum("hd,thd->ht", query.double(), keys) * 0.3
     expected = torch.einsum("ht,thv->hv", scores.softmax(-1), up[..., nope:]).flatten()
     assert torch.allclose(attend(query, latents, projections, 0.3), expected, atol=1e-12)
+
+
+def test_keys_and_values_of_a_projection_are_attended_to_as_they_are(monkeypatch):
+    monkeypatch.setattr(vllm_reference, "TOKENS_AT_ONCE", 4)
+    heads, nope, rope, rank, width, tokens = 3, 8, 4, 16, 6, 11
+    weight = torch.randn(heads * (nope + width), rank)
+    query = torch.randn(heads, nope + rope)
+    latents = torch.randn(tokens, rank + rope).double()
+
+    def project(compressed):
+        up = (compressed @ weight.double().T).view(-1, heads, nope + width)
+        return up.split((nope, width), dim=-1)
+
+    exact = attend(query, latents, Projections.of(weight, heads, nope), 0.3)
+    assert torch.allclose(
+        attend_up_projected(query, latents, project, rank, 0.3), exact, atol=1e-12
+    )
+    off = attend_up_projected(
+        query, latents, lambda part: [half * 1.1 for half in project(part)], rank, 0.3
+    )
+    assert not torch.allclose(off, exact, atol=1e-3)
 
 
 def test_small_batches_are_checked_whole():

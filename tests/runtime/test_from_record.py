@@ -201,3 +201,22 @@ def test_a_length_that_is_none_is_refused(tmp_path: Path, name: str, value: Any)
     row |= {"longest_kv_len": 1024, "count": 1, name: value}
     with pytest.raises(InputError, match=rf"steps\.0\.{name}"):
         shapes_from_record(written(tmp_path / "served.json", steps=[row]))
+
+
+def test_what_is_tuned_is_what_was_served(tmp_path: Path) -> None:
+    row = ("graph", "miss", 8, 1, 1024, 1024, 7)
+    settings = {"quantization": "fp8_per_block", "block_size": 64}
+    path = written(tmp_path / "served.json", row, **settings, max_cudagraph_capture_size=256)
+    (tmp_path / "shapes.yaml").write_text(shapes_from_record(path))
+    found = load_shapes(tmp_path / "shapes.yaml")
+    assert found.quantization == "fp8_per_block"
+    assert (found.block_size, found.max_cudagraph_capture_size) == (64, 256)
+
+
+def test_weights_that_cannot_be_tuned_for_are_named(tmp_path: Path) -> None:
+    row = ("graph", "miss", 8, 1, 1024, 1024, 7)
+    path = written(tmp_path / "served.json", row, quantization="AWQMarlinLinearMethod")
+    text = shapes_from_record(path)
+    assert "# Its weights are AWQMarlinLinearMethod, which cannot be tuned for" in text
+    (tmp_path / "shapes.yaml").write_text(text)
+    assert load_shapes(tmp_path / "shapes.yaml").quantization == "none"

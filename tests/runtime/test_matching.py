@@ -7,7 +7,7 @@ from tabled_engine import entry
 
 from mla_tune.knobs import Plan
 from mla_tune.runtime.matching import EngineFacts, choose, differences
-from mla_tune.runtime.tables import LoadedTable
+from mla_tune.runtime.tables import LoadedTable, load_tables
 from mla_tune.table import Header, Table
 
 DIMENSIONS = {
@@ -24,11 +24,17 @@ H200 = EngineFacts(
     sm_count=132,
     model=tuple(DIMENSIONS.items()),
     kv_cache_dtype="auto",
+    quantization="none",
+    block_size=16,
     vllm="0.26.0",
     max_model_len=131072,
+    max_cudagraph_capture_size=512,
     packages=(("triton", "3.6.0"), ("flashinfer", "0.6.14")),
 )
 SOFTWARE = {"vllm": "0.26.0", "triton": "3.6.0", "flashinfer": "0.6.14"}
+
+
+ENGINE = {"mode": "graph", "max_model_len": 131072}
 
 
 def header(**changes: Any) -> Header:
@@ -37,7 +43,7 @@ def header(**changes: Any) -> Header:
         "device": {"name": "NVIDIA H200", "compute_capability": "9.0", "sm_count": 132},
         "model": DIMENSIONS,
         "kv_cache_dtype": "auto",
-        "engine": {"mode": "graph", "max_model_len": 131072},
+        "engine": ENGINE,
         "software": SOFTWARE,
     }
     return Header.model_validate(fields | changes)
@@ -74,7 +80,8 @@ def test_a_table_is_true_for_the_engine_it_was_measured_in() -> None:
         ({"model": DIMENSIONS | {"num_q_heads": 128}}, "num_q_heads"),
         ({"model": DIMENSIONS | {"v_head_dim": 256}}, "v_head_dim"),
         ({"kv_cache_dtype": "fp8"}, "KV cache dtype"),
-        ({"backend": "FLASHMLA"}, "backend"),
+        ({"quantization": "fp8_per_block"}, "quantization"),
+        ({"engine": ENGINE | {"block_size": 64}}, "block size"),
     ],
 )
 def test_one_differing_field_refuses_a_table(changes: dict[str, Any], field: str) -> None:
@@ -83,6 +90,62 @@ def test_one_differing_field_refuses_a_table(changes: dict[str, Any], field: str
     assert chosen == {}
     assert reason is not None
     assert field in reason
+
+
+def test_a_block_size_that_is_not_settled_is_not_compared() -> None:
+    early = replace(H200, block_size=None)
+    assert differences(table(engine=ENGINE | {"block_size": 64}), early) == []
+
+
+def test_a_table_of_another_backend_is_not_for_this_one() -> None:
+    found = differences(table(backend="FLASHMLA"), H200)
+    assert [name for name, _, _ in found] == ["backend", "block size"]
+
+
+@pytest.mark.parametrize(
+    "engine",
+    [
+        {"quantization": "fp8_per_tensor"},
+        {"quantization": "CompressedTensorsLinearMethod CompressedTensorsW8A8Fp8"},
+        {"quantization": "fp8_per_block_and_none"},
+        {"block_size": 128},
+        {"kv_cache_dtype": "auto_and_fp8"},
+    ],
+)
+def test_a_version_1_table_is_for_what_it_left_out(engine: dict[str, Any]) -> None:
+    first = table(schema_version=1)
+    assert differences(first, H200) == []
+    assert len(differences(first, replace(H200, **engine))) == 1
+
+
+@pytest.mark.parametrize(
+    ("backend", "mode", "size", "found"),
+    [
+        ("FLASH_ATTN_MLA", "eager", 512, []),
+        ("FLASH_ATTN_MLA", "eager", 256, [("max_cudagraph_capture_size", 512, 256)]),
+        ("FLASH_ATTN_MLA", "eager", 0, [("max_cudagraph_capture_size", 512, 0)]),
+        ("FLASH_ATTN_MLA", "graph", 256, []),
+        ("TRITON_MLA", "eager", 256, []),
+    ],
+)
+def test_the_largest_capture_counts_where_it_decides_the_default(
+    backend: str, mode: str, size: int, found: list[Any]
+) -> None:
+    facts = replace(H200, backend=backend, max_cudagraph_capture_size=size)
+    one = table(backend=backend, engine=ENGINE | {"mode": mode})
+    assert differences(one, facts) == found
+
+
+def test_the_shipped_tables_are_for_engines_that_change_nothing() -> None:
+    tables, _ = load_tables("bundled")
+    for heads in (16, 128):
+        model = tuple((DIMENSIONS | {"num_q_heads": heads}).items())
+        for backend, block_size in (("TRITON_MLA", 16), ("FLASH_ATTN_MLA", 16), ("FLASHMLA", 64)):
+            facts = replace(H200, backend=backend, model=model, block_size=block_size)
+            mine = [one for one in tables if one.table.header.backend == backend]
+            chosen, reason = choose(mine, facts)
+            assert reason is None
+            assert set(chosen) == {"graph", "eager"}
 
 
 @pytest.mark.parametrize(
@@ -126,10 +189,10 @@ def test_a_development_build_matches_only_itself(measured: str, engine: str) -> 
 
 def test_flashinfer_counts_where_its_kernel_is_used() -> None:
     other = SOFTWARE | {"flashinfer": "0.7.0", "triton": "3.7.0"}
-    b200 = replace(H200, backend="FLASHINFER_MLA")
+    b200 = replace(H200, backend="FLASHINFER_MLA", block_size=32)
     found = differences(table(backend="FLASHINFER_MLA", software=other), b200)
     assert found == [("flashinfer release", "0.7", "0.6")]
-    flashmla = replace(H200, backend="FLASHMLA")
+    flashmla = replace(H200, backend="FLASHMLA", block_size=64)
     assert differences(table(backend="FLASHMLA", software=other), flashmla) == []
     for name in ("flashinfer", "trtllm"):
         prefill = table(Plan(prefill_backend=name), backend="FLASHMLA", software=other)

@@ -10,7 +10,8 @@ COSTLY = ("pydantic", "yaml", "torch", "optuna", "vllm", "logging", "numpy", "cl
 
 ROOMS = {
     *("runtime", "table", "shapes", "knobs", "environment", "errors", "document"),
-    *("versions", "domains", "own_file", "regular_file", "yaml_events"),
+    *("versions", "domains", "quantization", "own_file", "regular_file", "yaml_events"),
+    *("printable", "backends"),
 }
 
 

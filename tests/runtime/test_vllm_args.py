@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 from tabled_engine import WriteTable, cpu_header, entry
 
+from mla_tune.domains import DOMAINS
 from mla_tune.errors import InputError
 from mla_tune.knobs import Plan
 from mla_tune.runtime.vllm_args import _translated, vllm_args
@@ -112,8 +113,19 @@ def test_what_is_printed_for_pasting_is_nothing_but_flags_and_comments(
     ]
 
 
-def test_values_are_quoted_for_the_shell() -> None:
+def test_values_are_quoted_for_the_shell(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(DOMAINS, "TRITON_MLA; touch x #", DOMAINS["TRITON_MLA"])
     header = cpu_header().model_copy(update={"backend": "TRITON_MLA; touch x #"})
     args = _translated(Path("t.yaml"), Table(header, ()), "0.26.0")
     command = [line for line in str(args).splitlines() if not line.startswith("#")]
     assert shlex.split(" ".join(command)) == ["--attention-backend", "TRITON_MLA; touch x #"]
+
+
+def test_the_engine_s_own_settings_are_part_of_what_a_table_asks_for(
+    write_table: WriteTable,
+) -> None:
+    engine = {"mode": "eager", "max_model_len": 4096, "block_size": 64}
+    header = cpu_header(engine=engine, quantization="fp8_per_block")
+    (args,) = vllm_args([write_table(header, entry("8q1s4k", None))])
+    assert args.flags == ("--attention-backend TRITON_MLA", "--block-size 64")
+    assert "quantized as fp8_per_block" in args.left_over[0]

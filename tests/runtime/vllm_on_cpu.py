@@ -1,7 +1,7 @@
 """A real MLA layer and builder of the installed vLLM, on the CPU, found through its registry."""
 
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
@@ -12,6 +12,7 @@ from cpu_builders import flash_attention_stand_ins
 from mla_tune.backends.interface import Setup
 from mla_tune.backends.vllm_config import current_config, use_cpu_platform
 from mla_tune.backends.vllm_parts import PREFIX, build_parts
+from mla_tune.domains import DOMAINS
 from mla_tune.shapes import BatchShape
 
 use_cpu_platform()
@@ -119,6 +120,8 @@ def start(
         setattr(compilation, name, value)
     parts.vllm_config.parallel_config.tensor_parallel_size = tensor_parallel
     spec = parts.layer.get_kv_cache_spec(parts.vllm_config)
+    # The layer is TRITON_MLA's; vLLM gives each backend blocks that its kernels take.
+    spec = replace(spec, block_size=DOMAINS[backend].block_size)
     builder_cls = AttentionBackendEnum[backend].get_class().get_builder_cls()
     with current_config(parts.vllm_config):
         builder = builder_cls(spec, [PREFIX], parts.vllm_config, torch.device("cpu"))

@@ -26,6 +26,30 @@ def test_a_model_and_batch_specs_are_all_a_small_file_needs(write):
     assert file.notices == ()
 
 
+def test_the_engines_settings_are_vllms_own_unless_given(write):
+    file = load_shapes(write("batch_specs: [q1]\n"))
+    assert file.quantization == "none"
+    assert (file.block_size, file.max_cudagraph_capture_size) == (None, None)
+    text = "engine: {block_size: 64, max_cudagraph_capture_size: 256}\nquantization: fp8\n"
+    file = load_shapes(write(text + "batch_specs: [q1]\n"))
+    assert file.quantization == "fp8_per_tensor"
+    assert (file.block_size, file.max_cudagraph_capture_size) == (64, 256)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("quantization: fp8_per_blok\n", ":1: quantization: unknown quantization 'fp8_per_blok'"),
+        ("quantization: 8\n", ":1: quantization"),
+        ("engine: {block_size: 0}\n", ":1: engine.block_size"),
+        ("engine: {block_size: 64k}\n", ":1: engine.block_size"),
+        ("engine: {max_cudagraph_capture_size: -1}\n", ":1: engine.max_cudagraph_capture_size"),
+    ],
+)
+def test_settings_that_no_engine_has_are_refused_by_line(write, text, says):
+    assert says in refusal(write(text + "batch_specs: [q1]\n"))
+
+
 def test_a_model_may_be_spelt_out(write):
     text = (
         "model: {name: mine, num_q_heads: 2, kv_lora_rank: 32, qk_nope_head_dim: 16, "

@@ -13,7 +13,7 @@ HEADER = Header.of(ENVIRONMENT, "TORCH_MLA", MlaDimensions(2), "auto", "eager", 
 
 def test_a_header_names_all_that_its_entries_are_true_for():
     assert HEADER.model_dump(exclude_none=True) == {
-        "schema_version": 1,
+        "schema_version": 2,
         "backend": "TORCH_MLA",
         "device": {"name": "Fake Device", "sm_count": 2},
         "model": {
@@ -24,6 +24,7 @@ def test_a_header_names_all_that_its_entries_are_true_for():
             "v_head_dim": 128,
         },
         "kv_cache_dtype": "auto",
+        "quantization": "none",
         "engine": {"mode": "eager", "max_model_len": 4096},
         "software": {"torch": "2.13.0"},
     }

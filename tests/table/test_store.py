@@ -236,15 +236,15 @@ def test_what_is_no_table_is_refused(tmp_path, case):
 @pytest.mark.parametrize(
     ("row", "says"),
     [
-        ("{shape: q1s1024, plan: default, latency_us: 1}", ":9: entries.0.shape"),
-        ("{shape: q1s1k, plan: {splits: 1}, latency_us: 1}", ":9: entries.0.plan: unknown knob"),
-        ("{shape: q1s1k, plan: default}", ":9: entries.0.latency_us"),
-        ("{shape: q1s1k, plan: default, latency_us: 1, bogus: 1}", ":9: entries.0.bogus"),
-        ("just words", ":9: entries.0"),
+        ("{shape: q1s1024, plan: default, latency_us: 1}", ":10: entries.0.shape"),
+        ("{shape: q1s1k, plan: {splits: 1}, latency_us: 1}", ":10: entries.0.plan: unknown knob"),
+        ("{shape: q1s1k, plan: default}", ":10: entries.0.latency_us"),
+        ("{shape: q1s1k, plan: default, latency_us: 1, bogus: 1}", ":10: entries.0.bogus"),
+        ("just words", ":10: entries.0"),
         (
             "{shape: q1s1k, plan: default, latency_us: 1}\n"
             "  - {shape: q1s1k, plan: default, latency_us: 2}",
-            ":10: shape q1s1k has two entries",
+            ":11: shape q1s1k has two entries",
         ),
     ],
 )
@@ -268,7 +268,7 @@ def test_a_wrong_entry_is_refused_by_line(row, says):
 def test_a_plan_out_of_bounds_is_refused_by_line(row, says):
     with pytest.raises(InputError) as caught:
         read(merged("", []) + f"  - {{shape: q1s1k, {row}, latency_us: 1, default_us: 1}}\n")
-    assert f":9: {says}: TORCH_MLA cannot have " in caught.value.what
+    assert f":10: {says}: TORCH_MLA cannot have " in caught.value.what
     assert caught.value.valid
 
 
@@ -282,8 +282,8 @@ def test_a_plan_out_of_bounds_is_refused_by_line(row, says):
         ("kv_lora_rank: 512", "kv_lora_rank: -512", ":4: model.kv_lora_rank"),
         ("sm_count: 2", "sm_count: 0", ":3: device.sm_count"),
         ("sm_count: 2", "sm_count: 2, compute_capability: ninety", ":3: device.compute_capability"),
-        ("max_model_len: 4096", "max_model_len: 0", ":6: engine.max_model_len"),
-        ("max_model_len: 4096", f"max_model_len: {2**40}", ":6: engine.max_model_len"),
+        ("max_model_len: 4096", "max_model_len: 0", ":7: engine.max_model_len"),
+        ("max_model_len: 4096", f"max_model_len: {2**40}", ":7: engine.max_model_len"),
     ],
 )
 def test_a_header_of_no_engine_is_refused_by_line(before, after, says):

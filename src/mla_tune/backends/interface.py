@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from mla_tune.environment import Environment
 from mla_tune.knobs import Plan, PlanSpace
+from mla_tune.quantization import UNQUANTIZED
 from mla_tune.shapes import BatchShape, MlaDimensions
 
 if TYPE_CHECKING:
@@ -29,6 +30,10 @@ class Setup:
         max_num_query_tokens: the most new tokens of any shape to come.
         index_topk: how many tokens a sparse backend attends to.
         device: ``cpu``, ``cuda`` or ``cuda:N``.
+        quantization: of the weights, one of `mla_tune.quantization.QUANTIZATIONS`.
+        block_size: tokens in a block of the KV cache; None is the backend's own.
+        max_cudagraph_capture_size: the largest batch, in tokens, that the engine captures; None
+            is vLLM's own. FLASH_ATTN_MLA caps its splits up to it, also outside of graphs.
     """
 
     backend: str
@@ -40,6 +45,10 @@ class Setup:
     max_num_query_tokens: int = 8192
     index_topk: int = 2048
     device: str = "cpu"
+    # Recordings of before table schema 2 leave these out.
+    quantization: str = UNQUANTIZED
+    block_size: int | None = None
+    max_cudagraph_capture_size: int | None = None
 
 
 class Prepared(Protocol):
@@ -109,11 +118,21 @@ class Session(Protocol):
         """
         ...
 
-    def reference(self, shape: BatchShape, fp8_tokens: int = 0) -> Reference:
+    def projected_from(self, shape: BatchShape, plan: Plan) -> int:
+        """The first query token whose keys and values ``plan`` gets from a quantized ``kv_b_proj``.
+
+        The number of query tokens where there is none, always so where weights are 16 bits.
+        """
+        ...
+
+    def reference(
+        self, shape: BatchShape, fp8_tokens: int = 0, projected_from: int | None = None
+    ) -> Reference:
         """The float64 result for the inputs of a loaded shape.
 
         The queries of the first ``fp8_tokens`` tokens are rounded as the layer rounds them for a
-        kernel that takes them in fp8.
+        kernel that takes them in fp8. Tokens from ``projected_from`` on attend to the keys and
+        values that the layer's own projection makes: its rounding is no plan's doing.
         """
         ...
 
@@ -137,6 +156,11 @@ class Backend(Protocol):
     @property
     def kv_cache_dtypes(self) -> tuple[str, ...]: ...
 
+    @property
+    def quantizations(self) -> tuple[str, ...]:
+        """Of the weights, as `Setup.quantization` names them."""
+        ...
+
     def unavailable(self, environment: Environment) -> str | None:
         """Why this backend cannot run in ``environment``, or None when it can.
 
@@ -144,10 +168,11 @@ class Backend(Protocol):
         """
         ...
 
-    def supports(self, mode: str, shape: BatchShape) -> str | None:
+    def supports(self, mode: str, shape: BatchShape, capture_size: int | None = None) -> str | None:
         """Why ``shape`` cannot be tuned in ``mode``, or None when it can.
 
-        In graph mode only batches that vLLM would capture count.
+        In graph mode only batches that vLLM would capture count: up to ``capture_size`` tokens,
+        or what it captures by itself.
         """
         ...
 

@@ -17,6 +17,7 @@ from mla_tune.backends.torch_workspace import WORKSPACE_BYTES
 from mla_tune.environment import Environment
 from mla_tune.errors import PlanFailure
 from mla_tune.knobs import KnobDomain, Plan, PlanSpace, effective_plans
+from mla_tune.quantization import UNQUANTIZED
 from mla_tune.shapes import BatchShape
 
 if TYPE_CHECKING:
@@ -42,15 +43,16 @@ class TorchMla:
     knobs = ("reorder_batch_threshold", "num_kv_splits", "prefill_backend")
     modes = ("eager",)
     kv_cache_dtypes = ("auto", "bfloat16")
+    quantizations = (UNQUANTIZED,)
 
     def unavailable(self, environment: Environment) -> str | None:
         """It runs wherever torch does, and torch is what looked at ``environment``."""
         del environment
         return None
 
-    def supports(self, mode: str, shape: BatchShape) -> str | None:
+    def supports(self, mode: str, shape: BatchShape, capture_size: int | None = None) -> str | None:
         """Why ``shape`` cannot be tuned in ``mode``; any can, eagerly."""
-        del shape
+        del shape, capture_size
         return None if mode == "eager" else "TORCH_MLA is not captured into CUDA graphs"
 
     def estimate_bytes(self, setup: Setup, shape: BatchShape) -> int:
@@ -182,10 +184,17 @@ class TorchMlaSession:
         del shape, plan
         return 0
 
-    def reference(self, shape: BatchShape, fp8_tokens: int = 0) -> Reference:
+    def projected_from(self, shape: BatchShape, plan: Plan) -> int:
+        """None: the weights are in the activations' dtype."""
+        del plan
+        return shape.num_query_tokens
+
+    def reference(
+        self, shape: BatchShape, fp8_tokens: int = 0, projected_from: int | None = None
+    ) -> Reference:
         from mla_tune.backends.torch_attention import reference
 
-        del fp8_tokens
+        del fp8_tokens, projected_from
         batch = self._batches[shape]
         rows = _reference_rows(batch.requests).to(self.device)
         values = reference(

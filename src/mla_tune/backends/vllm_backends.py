@@ -10,8 +10,10 @@ from pathlib import Path
 from mla_tune.backends import vllm_compat as compat
 from mla_tune.backends.cutlass_workspace import MOST_SPLITS, workspace_bytes
 from mla_tune.backends.interface import Backend, Session, Setup
+from mla_tune.domains import DOMAINS, Domain
 from mla_tune.environment import Environment, gpu_platform
 from mla_tune.errors import UnavailableError
+from mla_tune.quantization import QUANTIZATIONS
 from mla_tune.shapes import BatchShape
 
 DENSE_DTYPES = ("auto", "bfloat16", "fp8", "fp8_e4m3")
@@ -29,9 +31,7 @@ class VllmBackend:
     Attributes:
         module: its file below ``vllm/v1/attention/backends/mla/``, without the suffix.
         majors: compute capabilities (major) that its kernels exist for; empty for all.
-        block_size: tokens in a block of the KV cache, as vLLM chooses for it.
         sparse: whether it attends to the top-k tokens that an indexer picked.
-        splits: whether it has a split knob.
         extension: a file (with wildcards, below the package ``vllm``) or the name of a package
             that its kernels are in; empty for none.
     """
@@ -39,11 +39,18 @@ class VllmBackend:
     name: str
     module: str
     majors: tuple[int, ...]
-    block_size: int
     kv_cache_dtypes: tuple[str, ...] = DENSE_DTYPES
     sparse: bool = False
-    splits: bool = False
     extension: str = ""
+
+    @property
+    def domain(self) -> Domain:
+        return DOMAINS[self.name]
+
+    @property
+    def quantizations(self) -> tuple[str, ...]:
+        """Of ``kv_b_proj``; a session says what the release and the GPU cannot."""
+        return QUANTIZATIONS
 
     @property
     def modes(self) -> tuple[str, ...]:
@@ -56,7 +63,7 @@ class VllmBackend:
         has_threshold = compat.decodes_uniform(self.name)
         return (
             *(("reorder_batch_threshold",) if has_threshold else ()),
-            *(("num_kv_splits",) if self.splits else ()),
+            *(("num_kv_splits",) if self.domain.splits else ()),
             "prefill_backend",
         )
 
@@ -97,7 +104,7 @@ class VllmBackend:
             return f"this build of vLLM lacks its extension {self.extension}"
         return None
 
-    def supports(self, mode: str, shape: BatchShape) -> str | None:
+    def supports(self, mode: str, shape: BatchShape, capture_size: int | None = None) -> str | None:
         """Why ``shape`` cannot be tuned in ``mode``, or None when it can.
 
         Any batch runs eagerly; captured are decode batches of one query length, and tuned for
@@ -117,7 +124,9 @@ class VllmBackend:
         longest = LONGEST_CAPTURED_QUERY if compat.decodes_uniform(self.name) else 1
         if shape.max_query_len > longest:
             return f"CUDA graphs of {self.name} are captured up to query length {longest}"
-        limit = compat.graph_capture_limit(self.majors[0] if len(self.majors) == 1 else 0)
+        limit = capture_size
+        if limit is None:
+            limit = compat.graph_capture_limit(self.majors[0] if len(self.majors) == 1 else 0)
         if shape.num_query_tokens > limit:
             return f"CUDA graphs are captured up to {limit} tokens"
         return None
@@ -132,17 +141,18 @@ class VllmBackend:
     def _cache_bytes(self, setup: Setup, shape: BatchShape) -> int:
         """Latents, block table, queries, outputs, and indices of a sparse backend."""
         model, tokens = setup.model, shape.num_query_tokens
-        blocks = 1 + sum(g.count * -(-g.kv_len // self.block_size) for g in shape.groups)
+        block_size = setup.block_size or self.domain.block_sizes[0]
+        blocks = 1 + sum(g.count * -(-g.kv_len // block_size) for g in shape.groups)
         width = {"fp8_ds_mla": 656}.get(setup.kv_cache_dtype, model.latent_dim)
         if not setup.kv_cache_dtype.startswith("fp8"):
             width *= 2
-        table = shape.num_requests * -(-setup.max_model_len // self.block_size) * 4
+        table = shape.num_requests * -(-setup.max_model_len // block_size) * 4
         per_token = 2 * model.num_q_heads * (model.qk_head_dim + model.v_head_dim)
         # Drawn in float32 first, and the correctness check holds the output in float64 twice.
         per_token += model.num_q_heads * (4 * model.qk_head_dim + 16 * model.v_head_dim)
         indices = 8 * setup.index_topk * tokens if self.sparse else 0
         # The cache is filled from random values that are drawn in pieces, in float32.
-        cache = blocks * self.block_size * width + 2**28
+        cache = blocks * block_size * width + 2**28
         return cache + table + tokens * per_token + indices
 
     def _decode_bytes(self, setup: Setup, shape: BatchShape) -> int:
@@ -212,24 +222,21 @@ _FLASH_ATTN_3 = "vllm_flash_attn/_vllm_fa3_C*.so"
 BACKENDS: dict[str, Backend] = {
     backend.name: backend
     for backend in (
-        VllmBackend("TRITON_MLA", "triton_mla", (), 16, splits=True),
+        VllmBackend("TRITON_MLA", "triton_mla", ()),
         VllmBackend(
             "FLASH_ATTN_MLA",
             "flashattn_mla",
             (9,),
-            16,
             kv_cache_dtypes=("auto", "bfloat16"),
-            splits=True,
             extension=_FLASH_ATTN_3,
         ),
-        VllmBackend("FLASHMLA", "flashmla", (9,), 64, extension=_FLASHMLA),
-        VllmBackend("CUTLASS_MLA", "cutlass_mla", (10,), 128, splits=True),
-        VllmBackend("FLASHINFER_MLA", "flashinfer_mla", (10,), 32, extension="flashinfer"),
+        VllmBackend("FLASHMLA", "flashmla", (9,), extension=_FLASHMLA),
+        VllmBackend("CUTLASS_MLA", "cutlass_mla", (10,)),
+        VllmBackend("FLASHINFER_MLA", "flashinfer_mla", (10,), extension="flashinfer"),
         VllmBackend(
             "TOKENSPEED_MLA",
             "tokenspeed_mla",
             (10,),
-            32,
             kv_cache_dtypes=("fp8", "fp8_e4m3"),
             extension="tokenspeed_mla",
         ),
@@ -237,7 +244,6 @@ BACKENDS: dict[str, Backend] = {
             "FLASHMLA_SPARSE",
             "flashmla_sparse",
             (9, 10),
-            64,
             kv_cache_dtypes=("auto", "bfloat16", "fp8_ds_mla"),
             sparse=True,
             extension=_FLASHMLA,
@@ -246,7 +252,6 @@ BACKENDS: dict[str, Backend] = {
             "FLASH_ATTN_MLA_SPARSE",
             "flashattn_mla_sparse",
             (9,),
-            64,
             kv_cache_dtypes=("auto", "bfloat16"),
             sparse=True,
             extension=_FLASH_ATTN_3,
@@ -255,7 +260,6 @@ BACKENDS: dict[str, Backend] = {
             "FLASHINFER_MLA_SPARSE",
             "flashinfer_mla_sparse",
             (10,),
-            32,
             sparse=True,
             extension="flashinfer",
         ),

@@ -41,6 +41,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from mla_tune.domains import default_capture_size
 from mla_tune.errors import InputError, UnavailableError
 from mla_tune.versions import is_development_build, release_numbers
 
@@ -168,7 +169,7 @@ def decodes_uniform(name: str) -> bool:
 
 def graph_capture_limit(capability_major: int) -> int:
     """Largest batch, in tokens, that vLLM captures by default with 256 sequences or more."""
-    return 1024 if capability_major == 10 and release() >= (0, 32) else 512
+    return default_capture_size(f"{capability_major}.0", _dotted(release()))
 
 
 def attention_layer(backend_cls: Any, arguments: Mapping[str, Any], indexer: Any | None) -> Any:

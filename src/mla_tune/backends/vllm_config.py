@@ -80,7 +80,7 @@ def make_config(setup: Setup, block_size: int, dtype: str, *, sparse: bool) -> A
             ),
             attention_config=_attention_config(setup.backend),
         )
-    _capture_as_production(vllm_config)
+    _capture_as_production(vllm_config, setup.max_cudagraph_capture_size)
     return vllm_config
 
 
@@ -117,8 +117,8 @@ def _attention_config(backend: str) -> Any:
     return compat.symbol("vllm.config", "AttentionConfig")(backend=registry[backend])
 
 
-def _capture_as_production(vllm_config: Any) -> None:
-    """Capture batches up to the size that an engine of at least 256 sequences captures.
+def _capture_as_production(vllm_config: Any, asked: int | None) -> None:
+    """Capture batches up to ``asked`` tokens, or as an engine of at least 256 sequences does.
 
     vLLM derives it from ``max_num_seqs``, which is small here because workspaces are sized by it.
     """
@@ -127,7 +127,7 @@ def _capture_as_production(vllm_config: Any) -> None:
         platform = compat.symbol("vllm.platforms", "current_platform")
         capability = platform.get_device_capability()
         major = 0 if capability is None else capability.major
-        compilation.max_cudagraph_capture_size = compat.graph_capture_limit(major)
+        compilation.max_cudagraph_capture_size = asked or compat.graph_capture_limit(major)
 
 
 @contextmanager

@@ -6,7 +6,6 @@ import gc
 import inspect
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from mla_tune.backends import vllm_compat as compat
@@ -14,18 +13,14 @@ from mla_tune.backends import vllm_workspace as workspace
 from mla_tune.backends.interface import Reference, Setup
 from mla_tune.backends.vllm_applied import checked_run, detach, scratch_values
 from mla_tune.backends.vllm_config import current_config
+from mla_tune.backends.vllm_expected import expected_output
 from mla_tune.backends.vllm_inputs import Batch, LatentCache, blocks_needed, make_batch
 from mla_tune.backends.vllm_knobs import Engine, Route
 from mla_tune.backends.vllm_parts import Parts
 from mla_tune.backends.vllm_prefill import PLANS_EACH_STEP
-from mla_tune.backends.vllm_reference import (
-    Projections,
-    attend,
-    reference_rows,
-    rounded_to_fp8,
-)
 from mla_tune.errors import PlanFailure
 from mla_tune.knobs import KNOBS, Plan, PlanSpace
+from mla_tune.quantization import UNQUANTIZED
 from mla_tune.shapes import BatchShape
 
 if TYPE_CHECKING:
@@ -137,26 +132,22 @@ class VllmSession:
             return shape.num_query_tokens
         return route.num_decode_tokens
 
-    def reference(self, shape: BatchShape, fp8_tokens: int = 0) -> Reference:
-        import torch
+    def projected_from(self, shape: BatchShape, plan: Plan) -> int:
+        route = self.engine.route(shape, plan)
+        if self.setup.quantization == UNQUANTIZED or not self.engine.prefills_densely(route):
+            return shape.num_query_tokens
+        return route.num_decode_tokens
 
-        batch, model, cache = self._batches[shape], self.setup.model, self.cache
-        projections = Projections.of(self.parts.weight, model.num_q_heads, model.qk_nope_head_dim)
-        rows = reference_rows(batch.requests)
-        rounded = partial(
-            rounded_to_fp8, dtype=self.parts.dtype, q_scale=float(self.parts.layer._q_scale)
+    def reference(
+        self, shape: BatchShape, fp8_tokens: int = 0, projected_from: int | None = None
+    ) -> Reference:
+        first = shape.num_query_tokens if projected_from is None else projected_from
+        batch = self._batches[shape]
+        return expected_output(
+            *(self.setup, self.parts, batch, self.cache),
+            fp8_tokens=fp8_tokens,
+            projected_from=first,
         )
-        values = [
-            attend(
-                batch.query[row],
-                cache.latents(batch.visible(row, cache.block_size)),
-                projections,
-                model.softmax_scale,
-                rounded if row < fp8_tokens else None,
-            )
-            for row in rows
-        ]
-        return Reference(torch.tensor(rows, device=self.device), torch.stack(values))
 
     def close(self) -> None:
         self._prepared.clear()

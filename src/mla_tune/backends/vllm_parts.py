@@ -21,7 +21,11 @@ from mla_tune.backends.vllm_config import (
 from mla_tune.backends.vllm_knobs import Engine
 from mla_tune.backends.vllm_prefill import default_prefill, prefill_instances
 from mla_tune.backends.vllm_splits import CutlassSplits, FlashAttnCap, SplitKnob, TritonSplits
+from mla_tune.backends.vllm_weights import absorbed_weight, kv_b_projection
+from mla_tune.domains import DOMAINS
 from mla_tune.errors import MlaTuneError, UnavailableError
+from mla_tune.knobs import Plan
+from mla_tune.quantization import UNQUANTIZED
 from mla_tune.shapes import MlaDimensions
 
 if TYPE_CHECKING:
@@ -89,21 +93,29 @@ def _build(setup: Setup, *, sparse: bool) -> Parts:
         torch.cuda.set_device(device)
     dtype = activation_dtype(device)
     backend_cls = compat.backend_class(setup.backend)
-    default_block_size = compat.symbol("vllm.config", "CacheConfig").DEFAULT_BLOCK_SIZE
-    block_size = int(backend_cls.get_preferred_block_size(default_block_size))
+    block_size = _block_size(setup, backend_cls)
     vllm_config = make_config(setup, block_size, str(dtype).removeprefix("torch."), sparse=sparse)
     with current_config(vllm_config), _defaults(dtype, device):
         start_single_rank(device)
         if device.type == "cuda":
             workspace.start_workspace(device)
         indexer = _indexer(setup, device) if sparse else None
-        kv_b_proj, weight = _kv_b_proj(setup.model, dtype, device)
+        kv_b_proj, weight = kv_b_projection(setup, dtype, device)
         layer = _layer(setup.model, backend_cls, vllm_config, kv_b_proj, indexer)
         layer.process_weights_after_loading(dtype)
+        if setup.quantization != UNQUANTIZED:
+            weight = absorbed_weight(layer, kv_b_proj, weight)
         spec = layer.get_kv_cache_spec(vllm_config)
+        if spec.block_size != block_size:
+            # vLLM's CPU platform overrides what it is told.
+            raise UnavailableError(
+                f"{setup.backend}: vLLM made blocks of {spec.block_size} tokens here, where "
+                f"{block_size} were asked for"
+            )
         builder = backend_cls.get_builder_cls()(spec, [PREFIX], vllm_config, device)
         instances = prefill_instances(builder, layer, vllm_config)
     engine = _engine(setup, layer, builder, instances)
+    refuse_out_of_bounds(setup.backend, engine)
     return Parts(
         device=device,
         dtype=dtype,
@@ -130,6 +142,26 @@ def activation_dtype(device: "torch.device") -> "torch.dtype":
     return torch.float16 if device.type == "cpu" else torch.bfloat16
 
 
+def _block_size(setup: Setup, backend_cls: Any) -> int:
+    """The setup's block size, or what vLLM chooses, after checking that a table would say so."""
+    own = DOMAINS[setup.backend].block_size
+    default = compat.symbol("vllm.config", "CacheConfig").DEFAULT_BLOCK_SIZE
+    preferred = int(backend_cls.get_preferred_block_size(default))
+    if setup.block_size is None and preferred != own:
+        raise UnavailableError(
+            f"{setup.backend}: this vLLM chooses blocks of {preferred} tokens, and a table without "
+            f"a block size means {own}",
+            remedy=f"write 'engine: {{block_size: {preferred}}}' into the shapes file",
+        )
+    block_size = setup.block_size or preferred
+    if not backend_cls.supports_block_size(block_size):
+        raise UnavailableError(
+            f"{setup.backend} of this vLLM does not take blocks of {block_size} tokens",
+            valid=DOMAINS[setup.backend].block_sizes_told(),
+        )
+    return block_size
+
+
 @contextmanager
 def _defaults(dtype: "torch.dtype", device: "torch.device") -> Iterator[None]:
     """Make ``dtype`` and ``device`` torch's defaults, as vLLM does while it builds a model."""
@@ -151,32 +183,6 @@ def _indexer(setup: Setup, device: "torch.device") -> SimpleNamespace:
     rows = max(setup.max_num_query_tokens, setup.max_num_requests)
     buffer = torch.full((rows, setup.index_topk), -1, dtype=torch.int32, device=device)
     return SimpleNamespace(topk_indices_buffer=buffer, topk_tokens=setup.index_topk)
-
-
-def _kv_b_proj(
-    model: MlaDimensions, dtype: "torch.dtype", device: "torch.device"
-) -> tuple[Any, "torch.Tensor"]:
-    """The up-projection, with weights that keep keys and values of order one."""
-    import torch
-
-    linear = compat.symbol("vllm.model_executor.layers.linear", "ColumnParallelLinear")
-    projection = linear(
-        model.kv_lora_rank,
-        model.num_q_heads * (model.qk_nope_head_dim + model.v_head_dim),
-        bias=False,
-        params_dtype=dtype,
-        quant_config=None,
-        prefix="model.layers.0.self_attn.kv_b_proj",
-    ).to(device)
-    generator = torch.Generator(device=device).manual_seed(0)
-    size = tuple(projection.weight.shape)
-    weight = torch.randn(size, generator=generator, device=device, dtype=torch.float32)
-    weight = (weight * model.kv_lora_rank**-0.5).to(dtype)
-    with torch.no_grad():
-        projection.weight.copy_(weight)
-    # On the CPU this also chooses the matrix product; on CUDA it does nothing to plain weights.
-    projection.quant_method.process_weights_after_loading(projection)
-    return projection, weight
 
 
 def _layer(
@@ -218,6 +224,24 @@ def _engine(setup: Setup, layer: Any, builder: Any, instances: dict[str, Any]) -
         sparse_prefill=compat.sparse_prefill_path(layer) if sparse else "mha",
         sparse_split=sparse and _kernel_splits_batch(setup),
     )
+
+
+def refuse_out_of_bounds(backend: str, engine: Engine) -> None:
+    """Make sure that what the default and its rivals are called can stand in a table.
+
+    Raises:
+        UnavailableError: a release brings a name or a threshold that no table may have.
+    """
+    threshold = engine.threshold if engine.has_threshold else None
+    for name in engine.prefill_backends or (None,):
+        plan = Plan(reorder_batch_threshold=threshold, prefill_backend=name)
+        for knob, valid in DOMAINS[backend].outside(plan, None):
+            raise UnavailableError(
+                f"{backend} of this vLLM has {knob} {getattr(plan, knob)!r}, which is not known "
+                "here",
+                valid=valid,
+                remedy="report the release",
+            )
 
 
 def _kernel_splits_batch(setup: Setup) -> bool:

@@ -1,6 +1,6 @@
 """Multi-head latent attention in float64, from the latents as the cache stores them."""
 
-__all__ = ["Projections", "attend", "reference_rows", "rounded_to_fp8"]
+__all__ = ["Projections", "attend", "attend_up_projected", "reference_rows", "rounded_to_fp8"]
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -10,8 +10,10 @@ if TYPE_CHECKING:
     import torch
 
 MAX_ROWS = 64
+TOKENS_AT_ONCE = 1024
 
 Rounding = Callable[["torch.Tensor"], "torch.Tensor"]
+UpProjection = Callable[["torch.Tensor"], tuple["torch.Tensor", "torch.Tensor"]]
 
 
 @dataclass(frozen=True)
@@ -78,6 +80,48 @@ def attend(
     scores = seen @ latents.T
     shares = torch.softmax(scores * scale, dim=-1)
     return torch.einsum("hl,hvl->hv", shares @ compressed, projections.w_uv.double()).flatten()
+
+
+def attend_up_projected(
+    query: "torch.Tensor",
+    latents: "torch.Tensor",
+    project: UpProjection,
+    kv_lora_rank: int,
+    scale: float,
+) -> "torch.Tensor":
+    """One query token over the keys and values that ``project`` makes of the latents it may see.
+
+    For a projection that rounds in a way of its own (fp8 weights take fp8 activations): no plan
+    decides on that, and moved onto query and result, as in `attend`, it would come out otherwise.
+
+    Args:
+        query: ``[num_q_heads, qk_nope_head_dim + qk_rope_head_dim]``.
+        latents: ``[num_tokens, kv_lora_rank + qk_rope_head_dim]``, float64.
+        project: ``[n, kv_lora_rank]`` to keys ``[n, num_q_heads, qk_nope_head_dim]`` and values
+            ``[n, num_q_heads, v_head_dim]``, float64.
+        kv_lora_rank: where the latents' rotary part begins.
+        scale: of the softmax.
+
+    Returns:
+        ``[num_q_heads * v_head_dim]``, float64.
+    """
+    import torch
+
+    token = query.double()
+    # Twice over the context in parts: keys of 128 heads are 256 KiB a token in float64.
+    parts = latents.split(TOKENS_AT_ONCE)
+    scores = []
+    for part in parts:
+        keys, _ = project(part[:, :kv_lora_rank])
+        nope_dim = keys.shape[-1]
+        own = torch.einsum("hp,thp->ht", token[:, :nope_dim], keys)
+        scores.append(own + token[:, nope_dim:] @ part[:, kv_lora_rank:].T)
+    shares = torch.softmax(torch.cat(scores, dim=1) * scale, dim=-1).split(TOKENS_AT_ONCE, dim=1)
+    sums = [
+        torch.einsum("ht,thv->hv", share, project(part[:, :kv_lora_rank])[1])
+        for share, part in zip(shares, parts, strict=True)
+    ]
+    return torch.stack(sums).sum(dim=0).flatten()
 
 
 def reference_rows(requests: Sequence[tuple[int, int]]) -> list[int]:

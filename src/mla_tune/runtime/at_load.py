@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 from mla_tune.backends import vllm_compat as compat
 from mla_tune.runtime import deployment
 from mla_tune.runtime.engine import engine_facts
+from mla_tune.runtime.layers import ServedLayers
 from mla_tune.runtime.log import once
 from mla_tune.runtime.prefill import reserve_prefill
 from mla_tune.runtime.tables import LoadedTable
@@ -23,13 +24,13 @@ class ReservesAtLoad:
 
     mla_tune_backend: ClassVar[str]
 
-    num_heads: int
-
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         try:
             config = compat.symbol("vllm.config", "get_current_vllm_config")()
-            facts = engine_facts(self.mla_tune_backend, config, self.num_heads, self)
+            # vLLM chooses the block size once all layers are there; reserving depends on none.
+            layers = ServedLayers.of_impl(self, block_size=None)
+            facts = engine_facts(self.mla_tune_backend, config, layers)
             tables, _ = deployment.tables_for(facts, config)
             if tables:
                 self._reserve_at_load(config, tables)

@@ -3,6 +3,7 @@
 __all__ = ["TunedBuilder"]
 
 import copy
+import functools
 import logging
 from typing import Any, ClassVar
 
@@ -10,6 +11,7 @@ from mla_tune.runtime.choice import VLLM_OWN, Choice
 from mla_tune.runtime.deployment import Deployment, deployment_for
 from mla_tune.runtime.engine import captured_batches
 from mla_tune.runtime.fidelity import verified
+from mla_tune.runtime.layers import ServedLayers
 from mla_tune.runtime.log import logger, once
 from mla_tune.runtime.prefill import PrefillByBatch
 from mla_tune.runtime.replay import STEPS_BETWEEN_LOOKS, Fields, Replay
@@ -30,6 +32,7 @@ class TunedBuilder:
     # What vLLM's builder brings.
     vllm_config: Any
     kv_cache_spec: Any
+    layer_names: list[str]
     num_heads: int
     mla_dims: Any
     query_len_support: Any
@@ -45,10 +48,14 @@ class TunedBuilder:
     _captured_with: Replay | None = None
     _lookups_failed = False
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    def __init__(
+        self, kv_cache_spec: Any, layer_names: list[str], *args: Any, **kwargs: Any
+    ) -> None:
         self._replays: dict[tuple[int, int], Replay] = {}
         self._most_decode_rows: int | None = None
-        super().__init__(*args, **kwargs)
+        # The base of all builders keeps them, but MLA's do not call it.
+        self.layer_names = layer_names
+        super().__init__(kv_cache_spec, layer_names, *args, **kwargs)  # type: ignore[call-arg]
         self._thresholds = Thresholds(self.reorder_batch_threshold)
         self._single_prefill: str | None = None
         try:
@@ -64,8 +71,7 @@ class TunedBuilder:
             self._deployment = deployment_for(
                 self.mla_tune_backend,
                 self.vllm_config,
-                self.num_heads,
-                self.mla_dims,
+                functools.partial(ServedLayers.of_builder, self),
                 self._captures,
             )
             self._choices = StepChoices(self._deployment)

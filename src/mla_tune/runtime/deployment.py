@@ -15,6 +15,7 @@ from mla_tune.runtime.carry_over import splits_carry_over
 from mla_tune.runtime.choice import Choice
 from mla_tune.runtime.counts import Counts
 from mla_tune.runtime.engine import engine_facts, refusal
+from mla_tune.runtime.layers import ServedLayers
 from mla_tune.runtime.log import logger, once
 from mla_tune.runtime.lookups import Lookups
 from mla_tune.runtime.matching import EngineFacts, choose
@@ -82,18 +83,17 @@ def tables_for(facts: EngineFacts, vllm_config: Any) -> tuple[dict[str, LoadedTa
 def deployment_for(
     backend: str,
     vllm_config: Any,
-    num_heads: int,
-    dims: Any,
+    layers: Callable[[], ServedLayers],
     captures: Callable[[], tuple[tuple[int, int], ...]],
 ) -> Deployment:
     """The deployment of ``backend`` in this engine, made and announced once a process.
 
     Nothing of a table is applied before this returns: the first call settles with the other ranks
-    of the engine whether anything is. ``captures`` gives the (requests, query length) of the
-    decode graphs to come; for the others see `engine_facts`.
+    of the engine whether anything is. ``layers`` gives those that the backend serves, and
+    ``captures`` the (requests, query length) of the decode graphs to come.
     """
     try:
-        facts = engine_facts(backend, vllm_config, num_heads, dims)
+        facts = engine_facts(backend, vllm_config, layers())
         key = (facts, captures())
         if key not in _deployments:
             _deployments[key] = _made(facts, vllm_config, key[1])

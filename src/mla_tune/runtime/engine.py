@@ -6,36 +6,40 @@ import importlib.metadata
 from typing import Any
 
 from mla_tune.environment import KERNEL_PACKAGES, installed_versions, probe
+from mla_tune.runtime.layers import ServedLayers
 from mla_tune.runtime.matching import EngineFacts
 
-# Names of 16-bit caches: what the activations are, unless said otherwise.
-_SAME_AS_ACTIVATIONS = ("bfloat16", "float16", "half")
 
-
-def engine_facts(backend: str, vllm_config: Any, num_heads: int, dims: Any) -> EngineFacts:
+def engine_facts(backend: str, vllm_config: Any, layers: ServedLayers) -> EngineFacts:
     """Describe the engine of ``vllm_config`` on this process's device.
 
     Args:
         backend: the attention backend's name.
         vllm_config: vLLM's configuration of the engine.
-        num_heads: query heads on this GPU.
-        dims: anything with the attributes kv_lora_rank, qk_nope_head_dim, qk_rope_head_dim and
-            v_head_dim: a builder's ``mla_dims``, or an impl.
+        layers: those that the backend serves.
     """
     name, capability, sm_count = _device()
-    cache_dtype = str(vllm_config.cache_config.cache_dtype)
-    names = ("kv_lora_rank", "qk_nope_head_dim", "qk_rope_head_dim", "v_head_dim")
     return EngineFacts(
         backend=backend,
         device_name=name,
         compute_capability=capability,
         sm_count=sm_count,
-        model=(("num_q_heads", int(num_heads)), *((n, int(getattr(dims, n))) for n in names)),
-        kv_cache_dtype="auto" if cache_dtype in _SAME_AS_ACTIVATIONS else cache_dtype,
+        model=layers.model,
+        kv_cache_dtype=layers.kv_cache_dtype,
+        quantization=layers.quantization,
+        block_size=layers.block_size,
         vllm=importlib.metadata.version("vllm"),
         max_model_len=int(vllm_config.model_config.max_model_len),
+        max_cudagraph_capture_size=_largest_capture(vllm_config.compilation_config),
         packages=tuple(installed_versions(*KERNEL_PACKAGES).items()),
     )
+
+
+def _largest_capture(compilation: Any) -> int:
+    mode = compilation.cudagraph_mode
+    if mode is None or not mode.has_full_cudagraphs():
+        return 0
+    return int(compilation.max_cudagraph_capture_size or 0)
 
 
 def _device() -> tuple[str, str | None, int]:

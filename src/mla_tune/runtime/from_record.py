@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 
 from mla_tune.errors import InputError
+from mla_tune.quantization import QUANTIZATIONS
 from mla_tune.runtime.record import Record, record_files
 from mla_tune.runtime.served import Kind
 from mla_tune.runtime.tables import LoadedTable
@@ -28,7 +29,10 @@ LONGEST_DECODE = 16
 Answers = Callable[[Kind, BatchShape], bool]
 
 # What all files of one record have to agree on.
-_ENGINE = ("backend", "model", "kv_cache_dtype", "device", "vllm", "max_model_len")
+_ENGINE = (
+    *("backend", "model", "kv_cache_dtype", "quantization", "device", "vllm"),
+    *("max_model_len", "block_size", "max_cudagraph_capture_size"),
+)
 
 
 @dataclass
@@ -101,6 +105,14 @@ def _read(path: Path) -> _Traffic:
     if not traffic.steps:
         raise InputError(f"the record {path} holds no steps", remedy="serve some traffic first")
     return traffic
+
+
+def _given(engine: dict[str, Any], *names: str) -> dict[str, Any]:
+    """Those of the engine's settings that the record has and that can be tuned for."""
+    found = {name: engine[name] for name in names if engine[name]}
+    if found.get("quantization") not in QUANTIZATIONS:
+        found.pop("quantization", None)
+    return found
 
 
 def _refuse_another(path: Path, first: dict[str, Any], engine: dict[str, Any]) -> None:
@@ -189,7 +201,9 @@ def _text(path: Path, traffic: _Traffic, is_answered: Answers) -> str:
         "engine": {
             "modes": sorted({kind.mode for kind in traffic.steps}, reverse=True),
             "max_model_len": engine["max_model_len"],
+            **_given(engine, "block_size", "max_cudagraph_capture_size"),
         },
+        **_given(engine, "quantization"),
         "backends": [engine["backend"]],
     }
     served = traffic.steps.total() + traffic.others
@@ -214,6 +228,9 @@ def _text(path: Path, traffic: _Traffic, is_answered: Answers) -> str:
 
 
 def _remarks(traffic: _Traffic) -> Iterator[str]:
+    weights = traffic.engine["quantization"]
+    if weights is not None and weights not in QUANTIZATIONS:
+        yield f"# Its weights are {weights}, which cannot be tuned for: no table will match it."
     if traffic.others:
         yield f"# {traffic.others} of these were of rare kinds, which no shape below counts."
     if traffic.has_padded_means:

@@ -20,9 +20,14 @@ class EngineFacts:
         device_name, compute_capability, sm_count: as the driver gives them; the capability is
             None on a CPU.
         model: num_q_heads on this GPU and the four MLA dimensions.
-        kv_cache_dtype: vLLM's name; 16-bit names that only repeat the activations' are ``auto``.
+        kv_cache_dtype: vLLM's name, of the layers that the backend serves; 16-bit names that only
+            repeat the activations' are ``auto``.
+        quantization: of those layers' ``kv_b_proj``, as `mla_tune.quantization` names it.
+        block_size: tokens in a block of their KV cache; None while that is not settled, and then
+            it is not compared.
         vllm: the installed release.
         max_model_len: the longest sequence the engine admits.
+        max_cudagraph_capture_size: the largest batch, in tokens, under a full graph; 0 without.
         packages: versions of the installed packages, beside vLLM, that kernels come with.
     """
 
@@ -32,9 +37,12 @@ class EngineFacts:
     sm_count: int
     model: tuple[tuple[str, int], ...]
     kv_cache_dtype: str
+    quantization: str
+    block_size: int | None
     vllm: str
     max_model_len: int
-    packages: tuple[tuple[str, str], ...] = ()
+    max_cudagraph_capture_size: int
+    packages: tuple[tuple[str, str], ...]
 
 
 def differences(table: Table, facts: EngineFacts) -> list[tuple[str, Any, Any]]:
@@ -42,6 +50,9 @@ def differences(table: Table, facts: EngineFacts) -> list[tuple[str, Any, Any]]:
     header = table.header
     packages = _packages(table)
     installed = dict(facts.packages)
+    # FLASH_ATTN_MLA's own cap holds for eager steps up to that size, and for none beyond.
+    caps_splits = header.backend == "FLASH_ATTN_MLA" and header.engine.mode == "eager"
+    caps_splits = caps_splits and facts.compute_capability is not None
     theirs = _comparable(
         backend=header.backend,
         device_name=header.device.name,
@@ -49,6 +60,9 @@ def differences(table: Table, facts: EngineFacts) -> list[tuple[str, Any, Any]]:
         sm_count=header.device.sm_count,
         model=tuple(header.model.items()),
         kv_cache_dtype=header.kv_cache_dtype,
+        quantization=header.quantization,
+        block_size=None if facts.block_size is None else header.full_engine.block_size,
+        capture_size=header.full_engine.max_cudagraph_capture_size if caps_splits else None,
         vllm=header.software.get("vllm", "none"),
         packages={name: header.software.get(name, "none") for name in packages},
     )
@@ -59,6 +73,9 @@ def differences(table: Table, facts: EngineFacts) -> list[tuple[str, Any, Any]]:
         sm_count=facts.sm_count,
         model=facts.model,
         kv_cache_dtype=facts.kv_cache_dtype,
+        quantization=facts.quantization,
+        block_size=facts.block_size,
+        capture_size=facts.max_cudagraph_capture_size if caps_splits else None,
         vllm=facts.vllm,
         packages={name: installed.get(name, "none") for name in packages},
     )
@@ -77,6 +94,9 @@ def _comparable(
     sm_count: int,
     model: Iterable[tuple[str, int]],
     kv_cache_dtype: str,
+    quantization: str,
+    block_size: int | None,
+    capture_size: int | None,
     vllm: str,
     packages: dict[str, str],
 ) -> dict[str, Any]:
@@ -92,6 +112,9 @@ def _comparable(
     values.update(model)
     values.update({f"{name} release": minor_release(packages[name]) for name in packages})
     values["KV cache dtype"] = _plain_dtype(kv_cache_dtype)
+    values["quantization"] = quantization
+    values["block size"] = block_size
+    values["max_cudagraph_capture_size"] = capture_size
     return values
 
 

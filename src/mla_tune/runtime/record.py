@@ -78,6 +78,10 @@ class Record(_Part):
     model: _Model
     kv_cache_dtype: Annotated[str, Field(pattern=r"^[a-z0-9_]{1,32}$")]
     max_model_len: Length
+    # Absent in records of before table schema 2.
+    quantization: Name | None = None
+    block_size: Length | None = None
+    max_cudagraph_capture_size: Annotated[int, Field(ge=0, le=2**20)] | None = None
     device: Name
     vllm: Name
     steps: list[_Step]

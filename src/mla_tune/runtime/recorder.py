@@ -219,6 +219,9 @@ class Recorder:
             "model": dict(facts.model),
             "kv_cache_dtype": facts.kv_cache_dtype,
             "max_model_len": facts.max_model_len,
+            "quantization": facts.quantization,
+            "block_size": facts.block_size,
+            "max_cudagraph_capture_size": facts.max_cudagraph_capture_size,
             "device": facts.device_name,
             "vllm": facts.vllm,
         }

@@ -30,7 +30,10 @@ def set_up(
     of one kind of layer by name: in an engine whose layers differ, the first of one pipeline stage
     need not be like the first of another.
     """
-    layer = f"{facts.backend} with a KV cache of type {facts.kv_cache_dtype}"
+    layer = (
+        f"{facts.backend} with a KV cache of type {facts.kv_cache_dtype} in blocks of "
+        f"{facts.block_size} and weights of quantization {facts.quantization}"
+    )
     uses = [f"{mode} table {_digest(_contents(table))}" for mode, table in sorted(chosen.items())]
     if planned:
         uses.append(f"plans of {len(planned)} graphs {_digest(_plans(planned))}")

@@ -21,6 +21,7 @@ from mla_tune.runtime.choice import Choice
 from mla_tune.runtime.deployment import Deployment, deployment_for
 from mla_tune.runtime.engine import captured_batches
 from mla_tune.runtime.fidelity import seen_argument, verified
+from mla_tune.runtime.layers import ServedLayers
 from mla_tune.runtime.log import logger, once
 from mla_tune.runtime.replay import Fields
 from mla_tune.runtime.splits import row_splits_needed
@@ -205,7 +206,9 @@ class TunedTritonMLAImpl(ReservesAtLoad, VllmImpl):  # type: ignore[misc]
         decode_query_len = max_decode_query_len(config)
         try:
             captures = functools.partial(captured_batches, config, decode_query_len)
-            found = deployment_for("TRITON_MLA", config, self.num_heads, self, captures)
+            block_size = config.cache_config.block_size
+            layers = functools.partial(ServedLayers.of_impl, self, block_size=block_size)
+            found = deployment_for("TRITON_MLA", config, layers, captures)
             rows = config.scheduler_config.max_num_seqs * decode_query_len
             done = reserve(found, rows, self.num_heads, self.kv_lora_rank) is not None
         except Exception:

@@ -80,11 +80,24 @@ def _translated(path: Path, table: Table, vllm_version: str | None) -> VllmArgs:
         left_over.append(f"measured on vLLM {measured}: tune again for {version}")
     flags = [f"--attention-backend {shlex.quote(header.backend)}"]
     environment: list[str] = []
+    _translate_settings(table, flags, left_over)
     _translate_splits(table, flags, environment, left_over)
     _translate_prefill(table, release, flags, left_over)
     if any(_values(entry, "reorder_batch_threshold") - {None} for entry in table.entries):
         left_over.append("reorder_batch_threshold: no release has a flag for it")
     return VllmArgs(title, tuple(environment), tuple(flags), tuple(left_over))
+
+
+def _translate_settings(table: Table, flags: list[str], left_over: list[str]) -> None:
+    """What the engine has to be told to be the one that the table was measured for."""
+    settings = dict(table.header.own_settings)
+    weights = settings.pop("quantization", None)
+    if weights is not None:
+        left_over.append(
+            f"measured with weights of kv_b_proj quantized as {weights}: the checkpoint has to "
+            "bring them"
+        )
+    flags += [f"--{name.replace('_', '-')} {value}" for name, value in settings.items()]
 
 
 def _translate_splits(

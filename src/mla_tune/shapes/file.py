@@ -11,6 +11,7 @@ from pydantic import BaseModel, ValidationError
 
 from mla_tune.document import Document, Kind
 from mla_tune.errors import InputError, nearest_hint
+from mla_tune.quantization import UNQUANTIZED
 from mla_tune.shapes.batch import MOST_REQUESTS, BatchShape, Case, RequestGroup, format_size
 from mla_tune.shapes.model import PRESETS, MlaDimensions
 from mla_tune.shapes.sections import (
@@ -35,7 +36,8 @@ class ShapesFile:
     """A shapes file, read and checked.
 
     ``models`` holds the dimensions of ``whole_model`` once per tensor-parallel size; ``notices``
-    names what the file says that does not apply here, one line each.
+    names what the file says that does not apply here, one line each. A ``block_size`` or
+    ``max_cudagraph_capture_size`` of None is vLLM's own.
     """
 
     path: Path
@@ -47,6 +49,9 @@ class ShapesFile:
     max_model_len: int
     index_topk: int
     backends: tuple[str, ...]
+    quantization: str = UNQUANTIZED
+    block_size: int | None = None
+    max_cudagraph_capture_size: int | None = None
     notices: tuple[str, ...] = field(default=())
 
 
@@ -84,6 +89,9 @@ def load_shapes(path: Path) -> ShapesFile:
         max_model_len=max_model_len,
         index_topk=section.index_topk,
         backends=tuple(dict.fromkeys(_listed_backends(section))),
+        quantization=section.quantization,
+        block_size=section.engine.block_size,
+        max_cudagraph_capture_size=section.engine.max_cudagraph_capture_size,
         notices=(*notices, *model_notices),
     )
 

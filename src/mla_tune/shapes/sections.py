@@ -18,9 +18,10 @@ __all__ = [
 
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-from mla_tune.errors import InputError
+from mla_tune.errors import InputError, nearest_hint
+from mla_tune.quantization import PER_TENSOR, QUANTIZATIONS, UNQUANTIZED
 from mla_tune.shapes.batch import MOST_REQUESTS, parse_size
 
 MODES = ("eager", "graph")
@@ -93,6 +94,16 @@ def _as_list(value: Any) -> Any:
     return value if isinstance(value, list) else [value]
 
 
+def _known_quantization(name: str) -> str:
+    # What vLLM calls fp8 without a weight_block_size.
+    name = {"fp8": PER_TENSOR}.get(name, name)
+    if name not in QUANTIZATIONS:
+        hint = nearest_hint(name, QUANTIZATIONS)
+        told = f"unknown quantization {name[:40]!r}; valid: {', '.join(QUANTIZATIONS)}"
+        raise ValueError(f"{told}; {hint}" if hint else told)
+    return name
+
+
 Size = Annotated[int, BeforeValidator(_size_in_message)]
 Count = Annotated[int, Field(strict=True, gt=0, le=MOST_REQUESTS)]
 # Above that of any layer, and small enough to try every divisor.
@@ -159,6 +170,8 @@ class EngineSection(_Strict):
 
     modes: Annotated[list[str], BeforeValidator(_as_list), Field(min_length=1)] = ["eager"]
     max_model_len: Size = 131072
+    block_size: Annotated[int, Field(strict=True, gt=0, le=2**20)] | None = None
+    max_cudagraph_capture_size: Annotated[int, Field(strict=True, gt=0, le=2**20)] | None = None
 
     @model_validator(mode="after")
     def _known_modes(self) -> "EngineSection":
@@ -174,6 +187,7 @@ class ShapesSection(_Strict):
     model: str | ModelSection = "deepseek-v3"
     tensor_parallel_sizes: Annotated[list[Count], BeforeValidator(_as_list)] = [1]
     kv_cache_dtype: Annotated[list[str], BeforeValidator(_as_list)] = ["auto"]
+    quantization: Annotated[str, AfterValidator(_known_quantization)] = UNQUANTIZED
     engine: EngineSection = EngineSection()
     index_topk: Count = 2048
     batch_specs: list[str | WeightedSpec] = []

@@ -17,6 +17,7 @@ from mla_tune.table.layout import Layout
 from mla_tune.table.schema import Entry, Header
 from mla_tune.table.store import TABLE, TableFile, check_mergeable
 from mla_tune.table.text import entry_text, header_text
+from mla_tune.table.upgrade import upgraded
 
 PACE = 20.0
 """A write may take one part in so many of a run. It costs in proportion to the entries in the
@@ -44,6 +45,7 @@ class Publication:
         self._due = clock()
         self._file: TableFile | None = None
         self._stamp: tuple[int, ...] | None = None
+        self._written: str | None = None
 
     @property
     def is_due(self) -> bool:
@@ -79,15 +81,17 @@ class Publication:
     def _write(self, entries: list[Entry]) -> None:
         stamp = _stamp(self.path)
         if stamp is None:
-            self._file = None
+            self._file = self._written = None
         elif stamp != self._stamp:
             file = TableFile.load(self.path)
+            self._written = file.document.text
             check_mergeable(self.path, file.header, self.header)
-            self._file, self._stamp = file, stamp
+            self._file, self._stamp = upgraded(file, self.header), stamp
         merged = _merged(self.path, self._file, self.header, entries)
-        if self._file is None or merged.document.text != self._file.document.text:
+        if merged.document.text != self._written:
             write_atomically(self.path, merged.document.text)
             self._stamp = _stamp(self.path)
+            self._written = merged.document.text
         self._file = merged
 
 

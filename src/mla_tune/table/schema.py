@@ -2,6 +2,10 @@
 
 Schema versions:
     1  first shipped; header, entries with plan, ties, latency, speed-up and per-length cases.
+    2  the header names the weights' quantization, and engine the KV cache's block size and
+       max_cudagraph_capture_size. What version 1 left out was: weights that are not quantized,
+       the block size that vLLM chooses for the backend, and the capture size that it takes with
+       256 sequences or more. A table is read so wherever it leaves one of these out.
 """
 
 __all__ = ["SCHEMA_VERSION", "CaseResult", "Device", "Engine", "Entry", "Header", "Speedup"]
@@ -19,13 +23,14 @@ from pydantic import (
     model_validator,
 )
 
-from mla_tune.domains import DOMAINS
+from mla_tune.domains import DOMAINS, default_capture_size
 from mla_tune.environment import Environment
 from mla_tune.errors import InputError
 from mla_tune.knobs import Plan
+from mla_tune.quantization import UNQUANTIZED
 from mla_tune.shapes import MlaDimensions, Workload
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 
 class _Record(BaseModel):
@@ -104,12 +109,18 @@ class Device(_Record):
 class Engine(_Record):
     """How production runs the backend; see `mla_tune.backends.interface.Setup`.
 
-    ``index_topk`` is there for sparse backends only.
+    ``index_topk`` is there for sparse backends only, ``block_size`` for vLLM's and
+    ``max_cudagraph_capture_size`` for vLLM's on a GPU.
     """
 
     mode: Literal["eager", "graph"]
     max_model_len: TokenCount
+    block_size: Annotated[int, Field(ge=1, le=2**20)] | None = None
+    max_cudagraph_capture_size: Annotated[int, Field(ge=0, le=2**20)] | None = None
     index_topk: TokenCount | None = None
+
+
+_CHOSEN_BY_VLLM = ("block_size", "max_cudagraph_capture_size")
 
 
 class Header(_Record):
@@ -120,6 +131,7 @@ class Header(_Record):
     device: Device
     model: ModelDimensions
     kv_cache_dtype: str
+    quantization: str = UNQUANTIZED
     engine: Engine
     software: dict[str, str]
 
@@ -133,9 +145,20 @@ class Header(_Record):
         mode: str,
         max_model_len: int,
         index_topk: int | None = None,
+        *,
+        quantization: str = UNQUANTIZED,
+        block_size: int | None = None,
+        max_cudagraph_capture_size: int | None = None,
     ) -> "Header":
-        """The header of what is measured in ``environment``."""
-        return cls(
+        """The header of what is measured in ``environment``.
+
+        A block size or capture size of None is vLLM's own.
+        """
+        given = {
+            "block_size": block_size,
+            "max_cudagraph_capture_size": max_cudagraph_capture_size,
+        }
+        header = cls(
             backend=backend,
             device=Device(
                 name=environment.device_name,
@@ -146,11 +169,36 @@ class Header(_Record):
             ),
             model={name: getattr(model, name) for name in MlaDimensions.__dataclass_fields__},
             kv_cache_dtype=kv_cache_dtype,
+            quantization=quantization,
             engine=Engine.model_validate(
-                {"mode": mode, "max_model_len": max_model_len, "index_topk": index_topk}
+                {"mode": mode, "max_model_len": max_model_len, "index_topk": index_topk} | given
             ),
             software=environment.software,
         )
+        return header.model_copy(update={"engine": header.full_engine})
+
+    @property
+    def own_settings(self) -> dict[str, str | int]:
+        """The settings of the engine that vLLM would not have chosen by itself, by name."""
+        left_out = dict.fromkeys(_CHOSEN_BY_VLLM)
+        bare = self.model_copy(update={"engine": self.engine.model_copy(update=left_out)})
+        here, usual = self.full_engine.model_dump(), bare.full_engine.model_dump()
+        changed = {name: here[name] for name in _CHOSEN_BY_VLLM if here[name] != usual[name]}
+        if self.quantization == UNQUANTIZED:
+            return changed
+        return {"quantization": self.quantization, **changed}
+
+    @property
+    def full_engine(self) -> Engine:
+        """``engine`` with what it leaves out filled in, as vLLM chooses it."""
+        chosen: dict[str, int | None] = {}
+        if self.engine.block_size is None:
+            chosen["block_size"] = DOMAINS[self.backend].block_size
+        capability, vllm = self.device.compute_capability, self.software.get("vllm")
+        captures = self.engine.max_cudagraph_capture_size is None and DOMAINS[self.backend].is_vllm
+        if captures and capability is not None and vllm is not None:
+            chosen["max_cudagraph_capture_size"] = default_capture_size(capability, vllm)
+        return self.engine.model_copy(update=chosen)
 
     def outside(self, plan: Plan) -> Iterator[tuple[str, str]]:
         """Each knob of ``plan`` that is out of the backend's bounds, and what is valid for it."""
@@ -160,12 +208,16 @@ class Header(_Record):
 
     def first_difference(self, other: "Header") -> tuple[str, Any, Any] | None:
         """The first field in which two headers differ, with both values; None if they agree."""
-        left_out = {"device": {"unwatched"}}
-        mine, theirs = self.model_dump(exclude=left_out), other.model_dump(exclude=left_out)
+        mine, theirs = self._facts(), other._facts()
         for name in mine:
             if mine[name] != theirs[name]:
                 return name, mine[name], theirs[name]
         return None
+
+    def _facts(self) -> dict[str, Any]:
+        """What the entries are true for, however the header is written."""
+        full = self.model_copy(update={"engine": self.full_engine})
+        return full.model_dump(exclude={"schema_version": True, "device": {"unwatched"}})
 
 
 class Speedup(_Record):

@@ -1,6 +1,6 @@
 """How a table is spelled: one line a field, figures rounded to what a measurement can carry."""
 
-__all__ = ["entry_text", "header_text", "one_line"]
+__all__ = ["entry_text", "header_lines", "header_text", "one_line"]
 
 from typing import Any
 
@@ -11,9 +11,13 @@ from mla_tune.table.schema import Entry, Header
 
 def header_text(header: Header) -> str:
     """A table without entries."""
+    return "\n".join([*header_lines(header).values(), "entries:", ""])
+
+
+def header_lines(header: Header) -> dict[str, str]:
+    """The line of each key of a header."""
     fields = header.model_dump(exclude_none=True)
-    lines = [f"{name}: {one_line(value)}" for name, value in fields.items()]
-    return "\n".join([*lines, "entries:", ""])
+    return {name: f"{name}: {one_line(value)}" for name, value in fields.items()}
 
 
 def entry_text(entry: Entry) -> str:
