@@ -4,6 +4,7 @@ __all__ = ["main"]
 
 import contextlib
 import math
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -59,7 +60,7 @@ class _Path(click.Path):
         super().__init__(path_type=Path)
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
-        path = Path(super().convert(value, param, ctx))
+        path = Path(os.fsdecode(super().convert(value, param, ctx)))
         if path.parts[:1] != ("~",):
             return path
         try:
