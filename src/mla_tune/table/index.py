@@ -4,11 +4,13 @@ __all__ = ["Index", "ratio"]
 
 import math
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 from mla_tune.shapes import BatchShape, RequestGroup, Workload
 
 MISS = (math.inf, -1)
+NONE = 2**63
+"""Beyond every position and every length."""
 
 
 def ratio(one: int, other: int) -> float:
@@ -59,51 +61,71 @@ class _Families:
 
     def __init__(self, lines: dict[int, dict[int, "_Line"]]) -> None:
         self._query_lens = sorted(lines)
-        self._counts = [sorted(lines[query_len]) for query_len in self._query_lens]
-        self._lines = [
-            [lines[query_len][count] for count in counts]
-            for query_len, counts in zip(self._query_lens, self._counts, strict=True)
-        ]
+        self._rows = [_Row(lines[query_len]) for query_len in self._query_lens]
 
     def nearest(self, asked: RequestGroup) -> tuple[float, int]:
-        best, first = math.inf, -1
-        count, kv_len = asked.count, asked.kv_len
-        for row, off_query in _outward(self._query_lens, asked.query_len):
-            if off_query > best:
+        best, query_lens = math.inf, self._query_lens
+        above = bisect_left(query_lens, asked.query_len)
+        for place in range(above, len(query_lens)):
+            off = query_lens[place] / asked.query_len
+            if off >= best:
                 break
-            lines = self._lines[row]
-            for column, off_count in _outward(self._counts[row], count):
-                if off_count > best:
-                    break
-                line = lines[column]
-                off = off_count if off_count > off_query else off_query
-                # As far as the best at least: only an earlier entry could still replace it.
-                if off == best and line.first > first:
-                    continue
-                factor = max(off, line.off_by(kv_len))
-                if factor < best:
-                    best, first = factor, line.first_within(kv_len, factor)
-                elif factor == best and line.first < first:
-                    first = min(first, line.first_within(kv_len, factor))
+            best = self._rows[place].least(asked, off, best)
+        for place in range(above - 1, -1, -1):
+            off = asked.query_len / query_lens[place]
+            if off >= best:
+                break
+            best = self._rows[place].least(asked, off, best)
+        if best == math.inf:
+            return MISS
+        # Entries of other lengths and sizes may be just as far.
+        first = NONE
+        for place in range(*_within(query_lens, asked.query_len, best)):
+            first = self._rows[place].first(asked, best, first)
         return best, first
 
 
-def _outward(values: list[int], asked: int) -> Iterator[tuple[int, float]]:
-    """The places of sorted ``values`` with their ratios to ``asked``, the nearest first."""
-    above = bisect_left(values, asked)
-    below, end = above - 1, len(values)
-    while above < end and below >= 0:
-        up, down = values[above] / asked, asked / values[below]
-        if up <= down:
-            yield above, up
-            above += 1
-        else:
-            yield below, down
-            below -= 1
-    for place in range(above, end):
-        yield place, values[place] / asked
-    for place in range(below, -1, -1):
-        yield place, asked / values[place]
+class _Row:
+    """Entries of one query length, by batch size."""
+
+    def __init__(self, lines: dict[int, "_Line"]) -> None:
+        self._counts = sorted(lines)
+        self._lines = [lines[count] for count in self._counts]
+        self._low = min(line.low for line in self._lines)
+        self._high = max(line.high for line in self._lines)
+
+    def least(self, asked: RequestGroup, off_query: float, best: float) -> float:
+        """The factor to the nearest entry, or ``best`` where none is nearer."""
+        counts, count, kv_len = self._counts, asked.count, asked.kv_len
+        floor = max(off_query, self._off_by(kv_len))
+        above = bisect_left(counts, count)
+        for place in range(above, len(counts)):
+            off = counts[place] / count
+            if off >= best or floor >= best:
+                break
+            off = max(floor, off, self._lines[place].off_by(kv_len))
+            best = off if off < best else best
+        for place in range(above - 1, -1, -1):
+            off = count / counts[place]
+            if off >= best or floor >= best:
+                break
+            off = max(floor, off, self._lines[place].off_by(kv_len))
+            best = off if off < best else best
+        return best
+
+    def first(self, asked: RequestGroup, factor: float, first: int) -> int:
+        """The first position within ``factor``, if it is before ``first``."""
+        if self._off_by(asked.kv_len) > factor:
+            return first
+        for place in range(*_within(self._counts, asked.count, factor)):
+            line = self._lines[place]
+            if line.first < first:
+                first = min(first, line.first_within(asked.kv_len, factor))
+        return first
+
+    def _off_by(self, kv_len: int) -> float:
+        """The least that any entry of the row is off."""
+        return ratio(kv_len, min(max(kv_len, self._low), self._high))
 
 
 class _Line:
@@ -111,6 +133,7 @@ class _Line:
 
     def __init__(self) -> None:
         self.first = -1
+        self.low, self.high = NONE, 0
         self._points: dict[int, int] = {}
         self._spans: list[tuple[int, int, int]] = []
         self._kv_lens: list[int] = []
@@ -120,6 +143,7 @@ class _Line:
         """Note an entry; positions ascend."""
         if self.first < 0:
             self.first = position
+        self.low, self.high = min(self.low, kv_lens[0]), max(self.high, kv_lens[-1])
         if kv_lens[0] == kv_lens[-1]:
             self._points.setdefault(kv_lens[0], position)
         else:
@@ -143,23 +167,25 @@ class _Line:
         return off
 
     def first_within(self, kv_len: int, factor: float) -> int:
-        """The first position whose KV length is within ``factor``, which one is."""
-        kv_lens = self._kv_lens
-        start, end = bisect_left(kv_lens, kv_len / factor), bisect_right(kv_lens, kv_len * factor)
-        # The ratio decides; a bound that is multiplied out may round past one length.
-        if start and kv_len / kv_lens[start - 1] <= factor:
-            start -= 1
-        elif start < end and kv_len / kv_lens[start] > factor:
-            start += 1
-        if end < len(kv_lens) and kv_lens[end] / kv_len <= factor:
-            end += 1
-        elif end > start and kv_lens[end - 1] / kv_len > factor:
-            end -= 1
-        if not self._spans and start < end:
-            return min(self._positions[start:end])
-        found = [
-            position
-            for low, high, position in self._spans
-            if ratio(kv_len, min(max(kv_len, low), high)) <= factor
-        ]
-        return min((*self._positions[start:end], *found))
+        """The first position whose KV length is within ``factor``."""
+        start, end = _within(self._kv_lens, kv_len, factor)
+        first = min(self._positions[start:end], default=NONE)
+        for low, high, position in self._spans:
+            if ratio(kv_len, min(max(kv_len, low), high)) <= factor:
+                first = min(first, position)
+        return first
+
+
+def _within(values: list[int], asked: int, factor: float) -> tuple[int, int]:
+    """From and to where sorted ``values`` are within ``factor`` of ``asked``."""
+    start, end = bisect_left(values, asked / factor), bisect_right(values, asked * factor)
+    # The ratio decides; a bound that is multiplied out may round past one value.
+    if start and asked / values[start - 1] <= factor:
+        start -= 1
+    elif start < end and asked / values[start] > factor:
+        start += 1
+    if end < len(values) and values[end] / asked <= factor:
+        end += 1
+    elif end > start and values[end - 1] / asked > factor:
+        end -= 1
+    return start, end
