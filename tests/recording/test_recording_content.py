@@ -121,6 +121,20 @@ def test_a_plan_that_ran_since_has_not_failed(tmp_path: Path) -> None:
     assert (len(track.failures), len(track.rounds)) == (0, 1)
 
 
-def test_more_samples_than_fit_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mla_tune.recording.content.MOST_SAMPLES", 5)
-    assert "more than 5 samples" in refusal(tmp_path / "recording", LINES)
+@pytest.mark.parametrize("kind", ["race", "workload", "plan"])
+def test_more_than_fits_the_memory_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    monkeypatch.setattr("mla_tune.recording.content.MOST_BYTES", 1 << 20)
+    plan = LINES[4]["plan"]
+    many = {
+        "race": [{"race": [{"plan": plan, "rounds": [[1.0]] * 200_000}]}],
+        "workload": [{**LINES[2], "workload": f"{batch}q1s1k"} for batch in range(2, 900)],
+        "plan": [{**LINES[2], "plans": [{"num_kv_splits": n} for n in range(1, 9000)]}],
+    }
+    assert "too much to hold" in refusal(tmp_path / "recording", [*LINES[:4], *many[kind]])
+
+
+def test_rounds_of_a_plan_that_the_workload_has_not_are_refused(tmp_path: Path) -> None:
+    other = {"race": [{"plan": {"num_kv_splits": 77}, "rounds": [[1.0]]}]}
+    assert "is no plan of the workload" in refusal(tmp_path / "recording", [*LINES[:4], other])

@@ -5,13 +5,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 from tabled_engine import WriteTable, cpu_header, entry
 from test_matching import DIMENSIONS, H200
 
 from mla_tune.errors import InputError
 from mla_tune.knobs import Plan
 from mla_tune.runtime.from_record import MOST_SHAPES, shapes_from_record
-from mla_tune.runtime.record import record_files
+from mla_tune.runtime.record import Record, record_files
 from mla_tune.runtime.recorder import Recorder
 from mla_tune.shapes.file import load_shapes
 
@@ -103,6 +104,14 @@ def test_a_replayed_step_counts_at_its_mean_and_at_its_longest(tmp_path: Path) -
     assert weights(shapes_from_record(path), tmp_path) == {"8q1s2k": 5.0, "8q1s32k": 5.0}
 
 
+def test_a_graph_that_is_not_full_says_how_many_requests_it_had(tmp_path: Path) -> None:
+    row = {"mode": "graph", "outcome": "hit", "batch": 8, "query_len": 1, "kv_len": 4096}
+    row |= {"longest_kv_len": 4096, "count": 4, "requests": 22}
+    text = shapes_from_record(written(tmp_path / "served.json", steps=[row]))
+    assert "- {spec: 8q1s4k, weight: 4}  # 5.5 requests a step" in text
+    assert weights(text, tmp_path) == {"8q1s4k": 4.0}
+
+
 def test_lengths_that_round_alike_are_one_case(tmp_path: Path) -> None:
     path = written(tmp_path / "served.json", ("graph", "hit", 8, 1, 4096, 5792, 3))
     assert weights(shapes_from_record(path), tmp_path) == {"8q1s4k": 3.0}
@@ -171,6 +180,15 @@ def test_a_file_that_would_fill_the_memory_is_refused(
     path.write_bytes(b"[" * (1 << 11))
     with pytest.raises(InputError, match="2048 bytes"):
         shapes_from_record(path)
+
+
+def test_of_many_wrong_steps_the_first_is_named_alone(tmp_path: Path) -> None:
+    """Findings about each of a million would fill the memory."""
+    path = written(tmp_path / "served.json", steps=[{}] * 1000)
+    data = json.loads(path.read_text())
+    with pytest.raises(ValidationError) as caught:
+        Record.model_validate(data)
+    assert caught.value.error_count() < 10
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ A section or a workload that stands there already goes on where it was. Formats:
 
 __all__ = ["FORMAT", "Recording", "Track"]
 
+import functools
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -39,8 +40,11 @@ from mla_tune.shapes.sections import KV_CACHE_DTYPES, MODES
 
 FORMAT = 2
 
-MOST_SAMPLES = 16_000_000
-"""A thousand samples for each of 16,000 shapes; 128 MB."""
+MOST_BYTES = 320 << 20
+"""What a recording may take in memory: a thousand samples of each of 16,000 shapes fit."""
+
+# Roughly what is held for one of each.
+_SAMPLE_BYTES, _PLAN_BYTES, _TRACK_BYTES, _LINE_BYTES = 8, 200, 2000, 300
 
 _MOST_NAME = 64
 _MOST_NUMBER = 10**9
@@ -126,11 +130,13 @@ class _Reader:
 
     def __init__(self) -> None:
         self.number = 0
+        self._head = b""
         self.environment: Environment | None = None
         self.tracks: dict[tuple[Setup, str], Track] = {}
         self._setup: Setup | None = None
         self._track: Track | None = None
-        self._samples = 0
+        self._plans: frozenset[Plan] = frozenset()
+        self._bytes = 0
 
     def take(self, text: bytes) -> None:
         """Take in one line.
@@ -140,9 +146,14 @@ class _Reader:
                 of a recording, or one that contradicts an earlier line.
         """
         self.number += 1
+        self._hold(_LINE_BYTES)
+        if text == self._head:  # another run that went on
+            self._setup = self._track = None
+            return
         line = json.loads(text)
         if "recording" in line:
             self._begin(line)
+            self._head = text
         elif "section" in line:
             self._setup, self._track = _setup(line["section"]), None
         elif "workload" in line:
@@ -150,11 +161,12 @@ class _Reader:
         elif self._track is None:
             raise ValueError("no workload stands before it")
         elif "failure" in line:
-            plan, failure = _plan(line["plan"]), line["failure"]
-            self._track.failures[plan] = _failure(failure["kind"], failure["what"])
+            failure = _failure(line["failure"]["kind"], line["failure"]["what"])
+            self._hold(len(failure[1]))
+            self._track.failures[self._known(line["plan"])] = failure
         else:
             for result in line.get("race", [line]):
-                self._add(self._track, _plan(result["plan"]), result["rounds"])
+                self._add(self._track, self._known(result["plan"]), result["rounds"])
 
     def _begin(self, line: Mapping[str, Any]) -> None:
         if type(line["recording"]) is not int or not 1 <= line["recording"] <= FORMAT:
@@ -176,8 +188,10 @@ class _Reader:
         weights = [_weight(weight) for weight in line["weights"]]
         workload = Workload(tuple(starmap(Case, zip(shapes, weights, strict=True))))
         plans = tuple(map(_plan, line["plans"]))
-        if not plans or len(set(plans)) < len(plans):
+        self._plans = frozenset(plans)
+        if not plans or len(self._plans) < len(plans):
             raise ValueError("no plans, or one that stands twice")
+        self._hold(_TRACK_BYTES + _PLAN_BYTES * len(plans))
         key = (self._setup, str(workload))
         earlier = self.tracks.get(key, Track(self._setup, workload, plans))
         track = Track(self._setup, workload, plans, earlier.rounds, earlier.failures)
@@ -186,14 +200,28 @@ class _Reader:
 
     def _add(self, track: Track, plan: Plan, rounds: Any) -> None:
         num_cases = len(track.workload.cases)
-        self._samples += len(rounds) * num_cases
-        if self._samples > MOST_SAMPLES:
-            raise ValueError(f"more than {MOST_SAMPLES} samples")
+        self._hold(_SAMPLE_BYTES * len(rounds) * num_cases)
         kept = track.rounds.setdefault(plan, Rounds(num_cases))
         assert isinstance(kept, Rounds)
         kept.extend(rounds)
         # What has run since is no failure: it had a second try.
         track.failures.pop(plan, None)
+
+    def _known(self, knobs: Any) -> Plan:
+        plan = _plan(knobs)
+        if plan not in self._plans:
+            raise ValueError(f"{plan} is no plan of the workload")
+        return plan
+
+    def _hold(self, num_bytes: int) -> None:
+        self._bytes += num_bytes
+        if self._bytes > MOST_BYTES:
+            raise ValueError(f"too much to hold in {MOST_BYTES >> 20} MiB")
+
+
+@functools.cache
+def _adapter(kind: type[_Facts]) -> TypeAdapter[_Facts]:
+    return TypeAdapter(kind)
 
 
 def _facts(kind: type[_Facts], given: Any) -> _Facts:
@@ -203,7 +231,7 @@ def _facts(kind: type[_Facts], given: Any) -> _Facts:
         ValueError: a field that is missing, unknown, of another type, or out of all bounds.
     """
     # In strict mode a dataclass is only read from JSON.
-    facts = TypeAdapter(kind).validate_json(json.dumps(given), strict=True)
+    facts = _adapter(kind).validate_json(json.dumps(given), strict=True)
     unknown = set(given) - set(asdict(facts))
     if unknown:
         raise ValueError(f"unknown: {sorted(map(str, unknown))!r:.80}")

@@ -4,10 +4,12 @@ __all__ = ["Rounds"]
 
 from array import array
 from collections.abc import Iterable, Sequence
+from itertools import chain
 from typing import overload
 
 # What a sample can be: below a picosecond or above ten days is damage.
 _LEAST_US, _MOST_US = 1e-6, 1e12
+_NUMBERS = (float, int)  # and no bool, which is an int
 
 
 class Rounds(Sequence[tuple[float, ...]]):
@@ -26,15 +28,16 @@ class Rounds(Sequence[tuple[float, ...]]):
         Raises:
             ValueError: a round with another number of cases, or a latency that is none.
         """
+        rounds = list(rounds)
         for cases in rounds:
             if not isinstance(cases, list | tuple) or len(cases) != self._num_cases:
                 raise ValueError(f"a round of {cases!r:.80}, but {self._num_cases} KV lengths")
-            for latency_us in cases:
-                # Compared before it is converted: an int may be beyond every float.
-                is_number = isinstance(latency_us, float | int) and not isinstance(latency_us, bool)
-                if not is_number or not _LEAST_US <= latency_us <= _MOST_US:
-                    raise ValueError(f"a latency of {latency_us!r:.80} microseconds")
-            self._latencies_us.extend(cases)
+        latencies_us = list(chain.from_iterable(rounds))
+        for latency_us in latencies_us:
+            # Not converted first: an int may be beyond every float.
+            if type(latency_us) not in _NUMBERS or not _LEAST_US <= latency_us <= _MOST_US:
+                raise ValueError(f"a latency of {latency_us!r:.80} microseconds")
+        self._latencies_us.extend(latencies_us)
 
     def __len__(self) -> int:
         return len(self._latencies_us) // self._num_cases

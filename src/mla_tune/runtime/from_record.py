@@ -41,6 +41,7 @@ class _Traffic:
 
     engine: dict[str, Any]
     steps: Counter[Kind] = field(default_factory=Counter)
+    requests: Counter[Kind] = field(default_factory=Counter)
     others: int = 0
     has_padded_means: bool = False
 
@@ -98,7 +99,10 @@ def _read(path: Path) -> _Traffic:
             traffic = _Traffic(engine)
         _refuse_another(path, traffic.engine, engine)
         for step in record.steps:
-            traffic.steps[Kind(*(getattr(step, name) for name in Kind._fields))] += step.count
+            kind = Kind(*(getattr(step, name) for name in Kind._fields))
+            traffic.steps[kind] += step.count
+            # Format 1 did not tell requests from rows.
+            traffic.requests[kind] += step.requests or step.batch * step.count
         traffic.others += sum(others.count for others in record.others)
         traffic.has_padded_means |= record.format == 1
     assert traffic is not None
@@ -159,9 +163,10 @@ _PARTS = {
 
 @dataclass
 class _Weights:
-    """How often a shape was served, in all and by part."""
+    """How often a shape was served, in all and by part, and with how many requests."""
 
     total: float = 0.0
+    requests: float = 0.0
     missed: float = 0.0
     ragged: float = 0.0
 
@@ -178,6 +183,7 @@ def _weighed(traffic: _Traffic, is_answered: Answers) -> dict[BatchShape, _Weigh
         for shape, share in _shapes(kind, traffic.engine):
             weights = weighed.setdefault(shape, _Weights())
             weights.total += count * share
+            weights.requests += traffic.requests[kind] * share
             if kind.outcome == "skewed":
                 weights.ragged += count * share
             elif not is_answered(kind, shape):
@@ -218,10 +224,7 @@ def _text(path: Path, traffic: _Traffic, is_answered: Answers) -> str:
         shapes = [shape for shape in kept if weighed[shape].part == part]
         if shapes:
             lines.append(f"  # {title}")
-            lines += [
-                f"  - {{spec: {shape}, weight: {_weight(weighed[shape].total)}}}"
-                for shape in shapes
-            ]
+            lines += [_line(shape, weighed[shape]) for shape in shapes]
     if len(ordered) > len(kept):
         lines.append(f"  # {len(ordered) - len(kept)} rarer shapes are left out")
     return "\n".join(lines) + "\n"
@@ -240,6 +243,13 @@ def _remarks(traffic: _Traffic) -> Iterator[str]:
 def _shown(name: str) -> str:
     """A file's name as it is, unless that would end the comment it stands in."""
     return name if name.isprintable() else ascii(name)
+
+
+def _line(shape: BatchShape, weights: _Weights) -> str:
+    line = f"  - {{spec: {shape}, weight: {_weight(weights.total)}}}"
+    filled = weights.requests / weights.total
+    # An eager batch is a bucket, whose requests are up to an eighth more.
+    return f"{line}  # {filled:.1f} requests a step" if filled < shape.num_requests else line
 
 
 def _weight(steps: float) -> str:

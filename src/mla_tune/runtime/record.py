@@ -13,7 +13,7 @@ import json
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, FailFast, Field, ValidationError
 
 from mla_tune.errors import InputError
 from mla_tune.regular_file import read_text
@@ -84,8 +84,9 @@ class Record(_Part):
     max_cudagraph_capture_size: Annotated[int, Field(ge=0, le=2**20)] | None = None
     device: Name
     vllm: Name
-    steps: list[_Step]
-    others: list[_Others] = []
+    # Not all of a million wrong steps need be told of.
+    steps: Annotated[list[_Step], FailFast()]
+    others: Annotated[list[_Others], FailFast()] = []
 
     @classmethod
     def load(cls, file: Path) -> "Record":
