@@ -17,7 +17,6 @@ A section or a workload that stands there already goes on where it was. Formats:
 
 __all__ = ["FORMAT", "Recording", "Track"]
 
-import functools
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -53,6 +52,7 @@ _MOST_WEIGHT = 2**63
 FAILURES = ("raised", "timed out", "died", "out of memory", "wrong result", "not applied")
 
 _Facts = TypeVar("_Facts", Environment, Setup)
+_ENVIRONMENT, _SETUP = TypeAdapter(Environment), TypeAdapter(Setup)
 
 
 @dataclass
@@ -175,7 +175,7 @@ class _Reader:
                 valid=f"1 to {FORMAT}",
                 remedy="upgrade mla-tune",
             )
-        environment = _facts(Environment, line["environment"])
+        environment = _facts(_ENVIRONMENT, line["environment"])
         int(environment.capability[0])
         if self.environment is not None and self.environment != environment:
             raise ValueError("another environment than at the start")
@@ -219,19 +219,14 @@ class _Reader:
             raise ValueError(f"too much to hold in {MOST_BYTES >> 20} MiB")
 
 
-@functools.cache
-def _adapter(kind: type[_Facts]) -> TypeAdapter[_Facts]:
-    return TypeAdapter(kind)
-
-
-def _facts(kind: type[_Facts], given: Any) -> _Facts:
+def _facts(kind: TypeAdapter[_Facts], given: Any) -> _Facts:
     """A dataclass of facts from plain data, all of it plausible.
 
     Raises:
         ValueError: a field that is missing, unknown, of another type, or out of all bounds.
     """
     # In strict mode a dataclass is only read from JSON.
-    facts = _adapter(kind).validate_json(json.dumps(given), strict=True)
+    facts = kind.validate_json(json.dumps(given), strict=True)
     unknown = set(given) - set(asdict(facts))
     if unknown:
         raise ValueError(f"unknown: {sorted(map(str, unknown))!r:.80}")
@@ -253,7 +248,7 @@ def _leaves(value: Any) -> Iterator[Any]:
 
 
 def _setup(section: Any) -> Setup:
-    setup = _facts(Setup, section)
+    setup = _facts(_SETUP, section)
     for value, valid in ((setup.mode, MODES), (setup.kv_cache_dtype, KV_CACHE_DTYPES)):
         if value not in valid:
             raise ValueError(f"{value!r} is none of {', '.join(valid)}")
