@@ -5,7 +5,13 @@ from pathlib import Path
 import pytest
 
 from fake_device import ENVIRONMENT, GIB
-from mla_tune.assignment import Planner, check_output, shipped_folder_notice, table_path
+from mla_tune.assignment import (
+    Planner,
+    check_output,
+    check_table,
+    shipped_folder_notice,
+    table_path,
+)
 from mla_tune.backends import get_backend
 from mla_tune.backends import vllm_compat as compat
 from mla_tune.backends.vllm_backends import VllmBackend
@@ -138,13 +144,12 @@ def test_the_shipped_tables_are_named_as_a_tune_would_name_them():
 
 def test_the_output_folder_is_made_and_old_tables_are_looked_at(tmp_path, planned):
     assignments, _ = planned("batch_specs: [q1]\n", "TORCH_MLA")
-    check_output(tmp_path / "out", assignments, replace=False)
+    check_output(tmp_path / "out")
     (assignment,) = assignments
     other = assignment.header.model_copy(update={"software": {"torch": "1"}})
     merge(assignment.path, other, [])
     with pytest.raises(InputError, match="is for software"):
-        check_output(tmp_path / "out", assignments, replace=False)
-    check_output(tmp_path / "out", assignments, replace=True)
+        check_table(assignment)
 
 
 @pytest.mark.parametrize(
@@ -174,13 +179,12 @@ def test_headers_follow_the_environment(planned):
     assert replace(ENVIRONMENT, sm_count=4).sm_count != device.sm_count
 
 
-@pytest.mark.parametrize("replaced", [False, True])
-def test_a_broken_table_is_found_before_anything_is_measured(planned, replaced):
+def test_a_broken_table_is_found_before_anything_is_measured(planned):
     (assignment,), _ = planned("batch_specs: [q1]\n", "TORCH_MLA")
     assignment.path.parent.mkdir(exist_ok=True)
     assignment.path.write_text("entries: [")
     with pytest.raises(InputError, match="not valid YAML"):
-        check_output(assignment.path.parent, [assignment], replace=replaced)
+        check_table(assignment)
 
 
 @pytest.fixture

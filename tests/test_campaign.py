@@ -12,7 +12,7 @@ from fake_device import DEFAULT, ENVIRONMENT, FakeBench, splits, workload
 from mla_tune.assignment import Assignment
 from mla_tune.backends.interface import Setup
 from mla_tune.campaign import Campaign
-from mla_tune.errors import EnvironmentFailure, UnavailableError, WorkloadFailure
+from mla_tune.errors import EnvironmentFailure, InputError, UnavailableError, WorkloadFailure
 from mla_tune.journal_file import JournalFile
 from mla_tune.shapes import MlaDimensions
 from mla_tune.study import Journal, Policy
@@ -31,6 +31,7 @@ class SilentReporter(SilentObserver):
         self.decisions = []
         self.notices = []
         self.errors = []
+        self.abandoned = []
 
     def assigned(self, assignments):
         pass
@@ -48,6 +49,9 @@ class SilentReporter(SilentObserver):
     def failed(self, assignment, workload, error):
         del assignment
         self.errors.append((str(workload), error))
+
+    def given_up(self, assignment, workloads, error):
+        self.abandoned.append((assignment.path.stem, len(workloads), error))
 
     def unpublished(self, assignment, entries, error):
         del assignment
@@ -138,8 +142,101 @@ class CannotOpenTwoHeads(FakeBench):
 def test_a_session_that_cannot_be_built_leaves_the_other_tables_to_be_tuned(tmp_path):
     assignments = [assignment(tmp_path, heads) for heads in (2, 4)]
     campaign = run(tmp_path, CannotOpenTwoHeads(LATENCIES), assignments)
-    assert len(campaign.failures) == 2
+    assert len(campaign.failures) == 1
     assert len(TableFile.load(tmp_path / "heads=4.yaml").entries) == 2
+
+
+class NeverOpens(FakeBench):
+    opened = 0
+
+    def open(self, setup):
+        del setup
+        self.opened += 1
+        raise WorkloadFailure("the worker ended twice when asked to open")
+
+
+def test_a_session_that_cannot_be_built_is_tried_once_and_said_once(tmp_path):
+    many = [workload(f"8q1s{number}k") for number in range(1, 59)]
+    measured = NeverOpens(LATENCIES)
+    campaign = run(tmp_path, measured, [assignment(tmp_path, 2, many)])
+    assert measured.opened == 1
+    assert [(what, error.exit_code) for what, error in campaign.failures] == [
+        ("heads=2: 58 batch shapes", 1)
+    ]
+    assert [said[:2] for said in campaign.reporter.abandoned] == [("heads=2", 58)]
+    assert campaign.reporter.errors == []
+
+
+def test_a_cause_that_fails_three_workloads_in_a_row_ends_its_table_only(tmp_path):
+    many = [workload(f"8q1s{number}k") for number in range(1, 9)]
+    measured = FakeBench(LATENCIES, check_faults=dict.fromkeys(LATENCIES, "wrong result"))
+    measured.before = lambda what: measured.check_faults.clear() if "q2" in what else None
+    four = assignment(tmp_path, 4, [workload("8q2s1k")])
+    campaign = run(tmp_path, measured, [assignment(tmp_path, 2, many), four])
+    assert [name for name, _ in campaign.failures] == [
+        *("heads=2: 8q1s1k", "heads=2: 8q1s2k", "heads=2: 8q1s3k", "heads=2: 5 batch shapes"),
+    ]
+    assert {key for key, _ in measured.checked} == {"8q1s1k", "8q1s2k", "8q1s3k", "8q2s1k"}
+    assert len(TableFile.load(four.path).entries) == 1
+
+
+BROKEN = ["not a table", "\0\0", "schema_version: 1\nentries: [", "{}", "&a [*a]"]
+
+
+@pytest.mark.parametrize("text", BROKEN)
+def test_a_table_that_cannot_be_read_costs_itself_and_the_others_are_tuned(tmp_path, text):
+    two, four = (assignment(tmp_path, heads) for heads in (2, 4))
+    two.path.write_text(text)
+    campaign = run(tmp_path, bench(), [two, four])
+    assert [(what, error.exit_code) for what, error in campaign.failures] == [
+        ("heads=2: 2 batch shapes", 2)
+    ]
+    assert str(two.path) in campaign.failures[0][1].what
+    assert len(TableFile.load(four.path).entries) == 2
+    assert two.path.read_text() == text
+
+
+def test_where_no_table_can_be_added_to_nothing_is_measured(tmp_path):
+    two = assignment(tmp_path)
+    two.path.write_text("not a table")
+    measured = bench()
+    with pytest.raises(InputError, match=r"heads=2\.yaml"):
+        run(tmp_path, measured, [two])
+    assert measured.raced == []
+
+
+def test_replace_puts_a_table_that_cannot_be_read_aside(tmp_path):
+    (tmp_path / "heads=2.yaml").write_text("not a table")
+    run(tmp_path, bench(), replace=True)
+    assert len(TableFile.load(tmp_path / "heads=2.yaml").entries) == 2
+    assert (tmp_path / "heads=2.yaml.replaced").read_text() == "not a table"
+
+
+def test_a_study_that_another_run_holds_costs_its_own_table(tmp_path):
+    name = f"heads=2.{ENVIRONMENT.software_digest}.journal"
+    held = Journal(tmp_path / "study" / name)
+    try:
+        two, four = (assignment(tmp_path, heads) for heads in (2, 4))
+        campaign = run(tmp_path, bench(), [two, four])
+    finally:
+        held.close()
+    (failure,) = campaign.failures
+    assert "in use by another run" in failure[1].what
+    assert len(TableFile.load(four.path).entries) == 2
+
+
+def test_a_damaged_journal_is_named_and_the_run_goes_on(tmp_path):
+    run(tmp_path, bench())
+    (journal,) = (tmp_path / "study").glob("*.journal")
+    lines = journal.read_bytes().split(b"\n")
+    journal.write_bytes(b"\n".join([*lines[:2], b"\0\0", *lines[3:]]))
+    again = bench()
+    campaign = run(tmp_path, again)
+    (notice,) = campaign.reporter.notices
+    assert str(journal) in notice
+    assert "line 3" in notice
+    assert campaign.failures == []
+    assert again.raced == []  # the verdicts were in other lines
 
 
 def full_disk_for_tables(monkeypatch, only_for=lambda _text: True):

@@ -121,6 +121,27 @@ def test_a_verdict_of_the_rules_of_an_earlier_version_is_confirmed_again(make_tu
     assert screening(bench) == []
 
 
+def test_a_verdict_that_is_no_entry_any_more_is_found_again_from_the_same_trials(make_tuner):
+    tuner = make_tuner(FakeBench(BETTER))
+    found = tuner.tune(workload())
+    ledger = tuner.journal.ledger("8q1s1k", tuple(BETTER), Policy())
+    ledger.decide(ledger.verdict | {"entry": {"shape": "8q1s1k", "speed": 2.0}})
+    tuner.journal.close()
+    bench = FakeBench(BETTER)
+    assert make_tuner(bench).tune(workload()) == found
+    assert screening(bench) == []
+
+
+def test_a_suspended_confirmation_has_not_spent_its_time(make_tuner):
+    """The clock is the bench's, which stands still meanwhile; see `RunningClock`."""
+    tuner = make_tuner(FakeBench(BETTER, noise=0.02), confirmation_s=30.0)
+    tuner.clock = lambda: 0.0
+    with pytest.MonkeyPatch.context() as patched:
+        ticks = iter(range(0, 10**9, 3600))
+        patched.setattr("time.monotonic", lambda: float(next(ticks)))
+        assert tuner.tune(workload()).plan == splits(2)
+
+
 def test_another_gate_is_another_verdict_from_the_same_trials(make_tuner):
     tuner = make_tuner(FakeBench(BETTER))
     assert tuner.tune(workload()).plan == splits(2)

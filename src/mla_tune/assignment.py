@@ -4,11 +4,13 @@ __all__ = [
     "Assignment",
     "Planner",
     "check_output",
+    "check_table",
     "recorded_assignments",
     "shipped_folder_notice",
     "table_path",
 ]
 
+import os
 import re
 import tempfile
 from collections.abc import Callable, Sequence
@@ -285,12 +287,11 @@ def shipped_folder_notice(folder: Path) -> str | None:
     return None
 
 
-def check_output(folder: Path, assignments: Sequence[Assignment], *, replace: bool) -> None:
-    """Make sure that every table can be written and merged, before anything is measured.
+def check_output(folder: Path) -> None:
+    """Make sure that tables can be written to ``folder``, before anything is measured.
 
     Raises:
-        InputError: the folder cannot be written, or a table there cannot be read or is true for
-            something else.
+        InputError: the folder cannot be made or written.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -301,8 +302,14 @@ def check_output(folder: Path, assignments: Sequence[Assignment], *, replace: bo
             f"output folder {folder} cannot be written: {error.strerror or error}",
             remedy="choose another with --out",
         ) from None
-    for assignment in assignments:
-        if assignment.path.exists():
-            old = TableFile.load(assignment.path)
-            if not replace:
-                check_mergeable(assignment.path, old.header, assignment.header)
+
+
+def check_table(assignment: Assignment) -> None:
+    """Make sure that an assignment's entries can be merged into the table that is there.
+
+    Raises:
+        InputError: it cannot be read, or is true for something else.
+    """
+    if os.path.lexists(assignment.path):
+        old = TableFile.load(assignment.path)
+        check_mergeable(assignment.path, old.header, assignment.header)

@@ -3,16 +3,25 @@
 __all__ = ["Campaign", "Reporter"]
 
 import itertools
-from collections.abc import Sequence
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from mla_tune.assignment import Assignment
+from mla_tune.assignment import Assignment, check_table
 from mla_tune.bench import Bench
-from mla_tune.errors import MlaTuneError, UnavailableError, WorkloadFailure
+from mla_tune.errors import (
+    EnvironmentFailure,
+    InputError,
+    MlaTuneError,
+    UnavailableError,
+    WorkloadFailure,
+)
 from mla_tune.quarantine import Quarantine, Ward
 from mla_tune.shapes import Workload
+from mla_tune.streak import Streak
 from mla_tune.study import Journal
 from mla_tune.table import Entry, Publication, TableFile
 from mla_tune.tuner import Observer, Settings, Tuner
@@ -26,6 +35,9 @@ class Reporter(Observer, Protocol):
     def started(self, assignment: Assignment, workload: Workload) -> None: ...
     def decided(self, assignment: Assignment, workload: Workload, entry: Entry) -> None: ...
     def failed(self, assignment: Assignment, workload: Workload, error: MlaTuneError) -> None: ...
+    def given_up(
+        self, assignment: Assignment, workloads: Sequence[Workload], error: MlaTuneError
+    ) -> None: ...
     def unpublished(
         self, assignment: Assignment, entries: Sequence[Entry], error: MlaTuneError
     ) -> None: ...
@@ -40,7 +52,9 @@ class Campaign:
         study_dir: folder of journals and quarantine.
         settings: how much to measure.
         reporter: who is told how it goes.
-        replace: start a table anew where one is there that is true for something else.
+        replace: start a table anew where one is there that cannot be read or is true for
+            something else.
+        clock: seconds in which the run ran, for the length of a confirmation.
     """
 
     bench: Bench
@@ -48,6 +62,7 @@ class Campaign:
     settings: Settings
     reporter: Reporter
     replace: bool = False
+    clock: Callable[[], float] = time.monotonic
     failures: list[tuple[str, MlaTuneError]] = field(default_factory=list)
 
     def run(self, assignments: Sequence[Assignment]) -> None:
@@ -59,20 +74,88 @@ class Campaign:
         What could not be tuned ends up in `failures`; the rest goes on.
 
         Raises:
-            InputError: a file of the study folder that cannot be used.
+            InputError: a file of the study folder that cannot be used, or not one table that can.
             EnvironmentFailure: the machine, the disk or the device failed.
         """
         quarantine = Quarantine(self.study_dir / "quarantine.yaml")
         self.reporter.assigned(assignments)
-        for assignment in assignments:
+        for assignment in self._with_usable_tables(assignments):
             self._tune(assignment, quarantine)
 
+    def _with_usable_tables(self, assignments: Sequence[Assignment]) -> list[Assignment]:
+        """Say which tables cannot be added to before anything is measured; the others go on."""
+        if self.replace:
+            return list(assignments)
+        problems: list[tuple[Assignment, InputError]] = []
+        usable: list[Assignment] = []
+        for assignment in assignments:
+            try:
+                check_table(assignment)
+            except InputError as error:
+                problems.append((assignment, error))
+            else:
+                usable.append(assignment)
+        if problems and not usable:
+            raise problems[0][1]
+        for assignment, problem in problems:
+            self._given_up(assignment, assignment.workloads, problem)
+        return usable
+
     def _tune(self, assignment: Assignment, quarantine: Quarantine) -> None:
+        """Tune one table; whatever is wrong with its files or its session costs this one only."""
+        try:
+            previous = self._previous(assignment)
+            journal = self._journal(assignment)
+        except InputError as error:
+            self._given_up(assignment, assignment.workloads, error)
+            return
+        tuner = Tuner(
+            *(self.bench, journal, quarantine, self._ward(assignment)),
+            *(self.settings, self.reporter, self.clock),
+        )
+        publishing = _Publishing(self, assignment)
+        try:
+            self.bench.open(assignment.setup)
+            self._tune_each(assignment, tuner, previous, publishing)
+        except (WorkloadFailure, UnavailableError) as error:
+            self._given_up(assignment, assignment.workloads, error)
+        finally:
+            journal.close()
+            publishing.finish()
+
+    def _tune_each(
+        self,
+        assignment: Assignment,
+        tuner: Tuner,
+        previous: Mapping[str, Entry],
+        publishing: "_Publishing",
+    ) -> None:
+        entry, streak = None, Streak()
+        for index, workload in enumerate(assignment.workloads, start=1):
+            self.reporter.started(assignment, workload)
+            try:
+                entry = tuner.tune(workload, previous.get(str(workload)), entry)
+            except (WorkloadFailure, UnavailableError) as error:
+                self._failed(assignment, workload, error)
+                left = assignment.workloads[index:]
+                if streak.is_over(error) and left:
+                    self._given_up(assignment, left, error)
+                    return
+            else:
+                streak.end()
+                self.reporter.decided(assignment, workload, entry)
+                publishing.add(entry)
+
+    def _journal(self, assignment: Assignment) -> Journal:
+        digest = self.bench.environment.software_digest
+        journal = Journal(self.study_dir / f"{assignment.path.stem}.{digest}.journal")
+        for notice in journal.notices:
+            self.reporter.skipped(notice)
+        return journal
+
+    def _ward(self, assignment: Assignment) -> Ward:
         environment, header = self.bench.environment, assignment.header
-        previous = self._previous(assignment)
-        name = f"{assignment.path.stem}.{environment.software_digest}.journal"
-        journal = Journal(self.study_dir / name)
-        ward = Ward(
+        return Ward(
             backend=header.backend,
             device=header.device.name,
             model=header.model,
@@ -82,46 +165,46 @@ class Campaign:
             software_digest=environment.software_digest,
             settings=header.own_settings,
         )
-        tuner = Tuner(self.bench, journal, quarantine, ward, self.settings, self.reporter)
-        publishing = _Publishing(self, assignment)
-        opened, entry = False, None
-        try:
-            for workload in assignment.workloads:
-                self.reporter.started(assignment, workload)
-                try:
-                    if not opened:
-                        self.bench.open(assignment.setup)
-                        opened = True
-                    entry = tuner.tune(workload, previous.get(str(workload)), entry)
-                except (WorkloadFailure, UnavailableError) as error:
-                    # A session that cannot be built costs its own table, not those of the others.
-                    self._failed(assignment, workload, error)
-                else:
-                    self.reporter.decided(assignment, workload, entry)
-                    publishing.add(entry)
-        finally:
-            journal.close()
-            publishing.finish()
 
     def _failed(self, assignment: Assignment, workload: Workload, error: MlaTuneError) -> None:
         self.failures.append((f"{assignment.path.stem}: {workload}", error))
         self.reporter.failed(assignment, workload, error)
 
+    def _given_up(
+        self, assignment: Assignment, workloads: Sequence[Workload], error: MlaTuneError
+    ) -> None:
+        """Note once that ``workloads`` are not tuned, all for one cause."""
+        self.failures.append((f"{assignment.path.stem}: {len(workloads)} batch shapes", error))
+        self.reporter.given_up(assignment, workloads, error)
+
     def _previous(self, assignment: Assignment) -> dict[str, Entry]:
-        """Last night's entries; with --replace a table that is true for something else ends."""
-        if not assignment.path.exists():
+        """Last night's entries; with --replace a table ends that this run cannot add to."""
+        if not os.path.lexists(assignment.path):
             return {}
-        old = TableFile.load(assignment.path)
+        try:
+            old = TableFile.load(assignment.path)
+        except InputError as error:
+            if not self.replace:
+                raise
+            self._put_aside(assignment.path, f"cannot be read ({error.what}); it is")
+            return {}
         difference = old.header.first_difference(assignment.header)
         if self.replace and difference:
-            kept = _free_name(assignment.path)
-            assignment.path.rename(kept)
             field, was, now = difference
-            self.reporter.skipped(
-                f"--replace: {assignment.path} was for {field} {was}, this run is for {now}; "
-                f"its {len(old.entries)} entries are kept in {kept}"
+            self._put_aside(
+                assignment.path,
+                f"was for {field} {was}, this run is for {now}; its {len(old.entries)} entries are",
             )
         return {entry.shape: entry for entry in old.entries}
+
+    def _put_aside(self, path: Path, what: str) -> None:
+        """Make room for a table that --replace starts anew."""
+        kept = _free_name(path)
+        try:
+            path.rename(kept)
+        except OSError as error:
+            raise EnvironmentFailure(f"table {path} cannot be renamed: {error.strerror}") from None
+        self.reporter.skipped(f"--replace: {path} {what} kept in {kept}")
 
 
 class _Publishing:

@@ -71,8 +71,24 @@ class EnvironmentFailure(MlaTuneError):
 class WorkloadFailure(MlaTuneError):
     """One workload could not be tuned: it does not load, or not one plan of it runs.
 
-    The others go on; the run names it in its summary and ends with exit code 1.
+    The others go on; the run names it in its summary and ends with exit code 1. ``causes`` are what
+    it failed of, without the plans: the same for workloads that fail alike (see `Streak`).
     """
+
+    def __init__(
+        self, what: str, *, causes: Iterable[str] = (), valid: str = "", remedy: str = ""
+    ) -> None:
+        super().__init__(what, valid=valid, remedy=remedy)
+        self.causes = tuple(causes) or (what,)
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return _rebuild_workload_failure, (self.what, self.causes, self.valid, self.remedy)
+
+
+def _rebuild_workload_failure(
+    what: str, causes: tuple[str, ...], valid: str, remedy: str
+) -> WorkloadFailure:
+    return WorkloadFailure(what, causes=causes, valid=valid, remedy=remedy)
 
 
 class PlanFailure(MlaTuneError):

@@ -4,6 +4,7 @@ __all__ = ["RunOptions", "found_environment", "rechecked", "run"]
 
 import os
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
@@ -106,7 +107,7 @@ def run(options: RunOptions, reporter: Reporter) -> list[tuple[str, MlaTuneError
         assignments = planner.assignments(options.backends)
         if kept is not None:
             bench = Recorder(worker, kept, options.record_rounds)
-        return _tuned(bench, assignments, options, reporter)
+        return _tuned(bench, assignments, options, reporter, worker.clock.now)
 
 
 @contextmanager
@@ -192,16 +193,20 @@ def only(assignment: Assignment, wanted: set[BatchShape]) -> Assignment:
 
 
 def _tuned(
-    bench: Bench, assignments: list[Assignment], options: RunOptions, reporter: Reporter
+    bench: Bench,
+    assignments: list[Assignment],
+    options: RunOptions,
+    reporter: Reporter,
+    clock: Callable[[], float] = time.monotonic,
 ) -> list[tuple[str, MlaTuneError]]:
-    check_output(options.out, assignments, replace=options.replace)
+    check_output(options.out)
     if notice := shipped_folder_notice(options.out):
         reporter.skipped(notice)
     gate = MIN_SPEEDUP if bench.environment.is_cuda else MIN_SPEEDUP_ON_CPU
     settings = Settings(
         min_speedup=options.min_speedup or gate, confirmation_s=options.confirm_seconds
     )
-    campaign = Campaign(bench, options.study_folder, settings, reporter, options.replace)
+    campaign = Campaign(bench, options.study_folder, settings, reporter, options.replace, clock)
     campaign.run(assignments)
     return campaign.failures
 

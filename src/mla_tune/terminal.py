@@ -107,6 +107,14 @@ class TerminalReporter:
         self._progress.advance(self._task)
         _say_error(self._console, self._current, error)
 
+    def given_up(
+        self, assignment: Assignment, workloads: Sequence[Workload], error: MlaTuneError
+    ) -> None:
+        self._left -= len(workloads)
+        self._progress.advance(self._task, len(workloads))
+        what = f"{assignment.path.stem}: {len(workloads)} batch shapes are given up"
+        _say_error(self._console, what, error)
+
     def unpublished(
         self, assignment: Assignment, entries: Sequence[Entry], error: MlaTuneError
     ) -> None:

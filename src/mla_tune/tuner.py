@@ -3,9 +3,11 @@
 __all__ = ["Observer", "Settings", "Tuner"]
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
+
+from pydantic import ValidationError
 
 from mla_tune.bench import Bench
 from mla_tune.decide import (
@@ -89,6 +91,7 @@ class Tuner:
         quarantine, ward: plans not to be tried, and what they are filed under.
         settings: how much to measure.
         observer: who is told how it goes.
+        clock: seconds, for the length of a confirmation.
     """
 
     bench: Bench
@@ -97,6 +100,7 @@ class Tuner:
     ward: Ward
     settings: Settings = field(default_factory=Settings)
     observer: Observer = field(default_factory=SilentObserver)
+    clock: Callable[[], float] = time.monotonic
 
     def tune(
         self, workload: Workload, previous: Entry | None = None, neighbour: Entry | None = None
@@ -127,8 +131,9 @@ class Tuner:
             "min_rounds": MIN_ROUNDS,
             "widest": WIDEST,
         }
-        if ledger.verdict is not None and ledger.verdict["terms"] == terms:
-            return Entry.model_validate(ledger.verdict["entry"])
+        decided = _decided(ledger, terms)
+        if decided is not None:
+            return decided
         self.bench.load(workload)
         self._screen(workload, ledger, plans[0])
         favourite = previous.plan or previous.unproven if previous is not None else None
@@ -193,7 +198,9 @@ class Tuner:
             else:
                 return contest, failures
         causes = "; ".join(f"{plan}: {reason}" for plan, reason in failures.items())
-        raise WorkloadFailure(f"no plan of {workload} could be measured: {causes}")
+        raise WorkloadFailure(
+            f"no plan of {workload} could be measured: {causes}", causes=failures.values()
+        )
 
     def _contenders(
         self,
@@ -266,7 +273,7 @@ class Tuner:
         settings, shares = self.settings, tuple(workload.shares())
         step = max(2, settings.trial_rounds)
         taken = {plan: Samples(()) for plan in contenders}
-        deadline = time.monotonic() + settings.confirmation_s
+        deadline = self.clock() + settings.confirmation_s
         rounds = 0
         while True:
             self.observer.confirming(workload, contenders, rounds)
@@ -274,9 +281,19 @@ class Tuner:
                 taken[plan] += samples
             rounds += step
             contest = Contest(baseline, taken, shares, settings.min_speedup, favourite)
-            spent = rounds >= settings.confirmation_rounds or time.monotonic() > deadline
+            spent = rounds >= settings.confirmation_rounds or self.clock() > deadline
             if contest.is_settled or spent:
                 return contest
+
+
+def _decided(ledger: Ledger, terms: Mapping[str, object]) -> Entry | None:
+    """The verdict of an earlier run, if it was on the same terms and still is an entry."""
+    if ledger.verdict is None or ledger.verdict["terms"] != terms:
+        return None
+    try:
+        return Entry.model_validate(ledger.verdict["entry"])
+    except ValidationError:
+        return None  # by a version that wrote other entries: its trials are confirmed again
 
 
 def _publishable(outcomes: Sequence[Outcome], default: Plan) -> list[Outcome]:
