@@ -137,6 +137,10 @@ def main() -> int:
 def _set_up(backends: list[str]) -> None:
     use_cpu_platform()
     import vllm.v1.attention.backends.fa_utils as fa_utils
+    from vllm.platforms.cpu import CpuPlatform
+
+    # As many as an H200 has, or TRITON_MLA would never split.
+    CpuPlatform.num_compute_units = classmethod(lambda *_: 132)
 
     for name, stand_in in flash_attention_stand_ins(_Forgetful()).items():
         setattr(fa_utils, name, stand_in)
@@ -173,7 +177,12 @@ def _soak(name: str, steps: int) -> tuple[float, float]:
             gc.collect()
             reports.append((_resident_mib(), taken))
             told = "  ".join(f"{kind} {us:5.1f}" for kind, us in sorted(taken.items()))
-            print(f"{name} {served:7} steps  {reports[-1][0]:7.1f} MiB  us a step: {told}")
+            kept = len(builder._deployment.lookups._cache)
+            print(
+                f"{name} {served:7} steps  {reports[-1][0]:7.1f} MiB, {kept} lookups kept  "
+                f"us a step: {told}",
+                flush=True,
+            )
     print(f"mla-tune: {builder._deployment.counts}")
     builder._deployment.recorder.close()
     (first_mib, first), (last_mib, last) = reports[0], reports[-1]

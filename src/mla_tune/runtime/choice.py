@@ -5,7 +5,7 @@ __all__ = ["VLLM_OWN", "Choice"]
 from dataclasses import dataclass, field
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, slots=True)
 class Choice:
     """The values for one kind of step, looked up once and then reused.
 

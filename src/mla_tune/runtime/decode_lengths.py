@@ -58,7 +58,7 @@ class DecodeLengths:
         if not with_context or lens is None:
             return False
         # As a list: these are few, and each step through numpy costs more than reading them all.
-        return min(lens.tolist()[: batch.num_reqs]) > query_len
+        return bool(min(lens.tolist()[: batch.num_reqs]) > query_len)
 
 
 def threshold_meant(plan: Plan | None, entry: Entry, vllm_own: int) -> int | None:
