@@ -3,7 +3,7 @@
 __all__ = ["Index", "ratio"]
 
 import math
-from bisect import bisect_left, bisect_right
+from bisect import bisect_left
 from collections.abc import Sequence
 
 from mla_tune.shapes import BatchShape, RequestGroup, Workload
@@ -125,7 +125,9 @@ class _Row:
 
     def _off_by(self, kv_len: int) -> float:
         """The least that any entry of the row is off."""
-        return ratio(kv_len, min(max(kv_len, self._low), self._high))
+        if kv_len < self._low:
+            return self._low / kv_len
+        return kv_len / self._high if kv_len > self._high else 1.0
 
 
 class _Line:
@@ -177,15 +179,13 @@ class _Line:
 
 
 def _within(values: list[int], asked: int, factor: float) -> tuple[int, int]:
-    """From and to where sorted ``values`` are within ``factor`` of ``asked``."""
-    start, end = bisect_left(values, asked / factor), bisect_right(values, asked * factor)
-    # The ratio decides; a bound that is multiplied out may round past one value.
-    if start and asked / values[start - 1] <= factor:
+    """From and to where sorted ``values`` are within ``factor`` of ``asked``.
+
+    By steps from the middle: the factor is the least that anything is off, so there are few.
+    """
+    start = end = bisect_left(values, asked)
+    while start and asked / values[start - 1] <= factor:
         start -= 1
-    elif start < end and asked / values[start] > factor:
-        start += 1
-    if end < len(values) and values[end] / asked <= factor:
+    while end < len(values) and values[end] / asked <= factor:
         end += 1
-    elif end > start and values[end - 1] / asked > factor:
-        end -= 1
     return start, end

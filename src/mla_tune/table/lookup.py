@@ -76,7 +76,7 @@ class Table:
         Raises:
             InputError: a length below one, or a KV length below the query length.
         """
-        if min(batch, query_len, kv_len) < 1 or kv_len < query_len or not within >= 1.0:
+        if batch < 1 or query_len < 1 or kv_len < query_len or not within >= 1.0:
             raise InputError(
                 f"cannot look up batch {batch}, query length {query_len}, KV length {kv_len} "
                 f"within a factor {within}",
