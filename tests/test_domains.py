@@ -1,6 +1,9 @@
 import pytest
 
 from mla_tune.backends import NAMES
+from mla_tune.backends.torch_mla import SPLITS
+from mla_tune.backends.vllm_knobs import LONGEST_DECODE_QUERY
+from mla_tune.backends.vllm_splits import CutlassSplits, FlashAttnCap
 from mla_tune.domains import DOMAINS
 from mla_tune.knobs import Plan
 
@@ -47,6 +50,18 @@ def test_what_a_backend_does_by_default_or_can_be_told_is_inside(backend: str, p
 )
 def test_what_no_kernel_may_be_given_is_outside(backend: str, plan: Plan, valid: str) -> None:
     assert list(outside(backend, plan).values()) == [valid]
+
+
+def test_what_a_search_tries_is_inside() -> None:
+    tried = {
+        "FLASH_ATTN_MLA": FlashAttnCap.CAPS,
+        "CUTLASS_MLA": CutlassSplits.VALUES,
+        "TORCH_MLA": SPLITS,
+    }
+    for backend, values in tried.items():
+        assert all(outside(backend, Plan(num_kv_splits=value)) == {} for value in values)
+    for backend in set(NAMES) - {"CUTLASS_MLA"}:
+        assert outside(backend, Plan(reorder_batch_threshold=LONGEST_DECODE_QUERY)) == {}
 
 
 def test_an_unknown_prefill_backend_is_outside() -> None:

@@ -15,8 +15,8 @@ from mla_tune.errors import InputError
 from mla_tune.knobs import Plan
 from mla_tune.versions import release_numbers
 
-# vLLM's largest default threshold is 1024, and its largest default max_num_batched_tokens, which
-# no query exceeds, is 8192 on the largest GPUs it names.
+# vLLM's largest default is 1024, and no search tries more: attending over latents costs several
+# times the work. 8192 leaves room, and is far from where tokens x heads overflow.
 THRESHOLDS = (range(1, 8192 + 1),)
 
 # The names of vLLM's attention benchmark, then those of 0.33's other platforms.
@@ -64,9 +64,7 @@ class Domain:
     def block_sizes_told(self) -> str:
         """The valid block sizes, for a message."""
         multiples = "multiples of " if self.block_multiples else ""
-        return multiples + (
-            " or ".join(map(str, self.block_sizes)) or "none: it has no such blocks"
-        )
+        return multiples + " or ".join(map(str, self.block_sizes))
 
     @property
     def is_vllm(self) -> bool:
@@ -139,8 +137,8 @@ DOMAINS: dict[str, Domain] = {
     # A cap; 0 is none. FlashAttention itself stops at 256.
     "FLASH_ATTN_MLA": Domain(splits=(range(256 + 1),), block_sizes=(16,), block_multiples=True),
     "FLASHMLA": Domain(block_sizes=(64,)),
-    # -1 leaves the choice to the kernel. Above 16 it is reported to hang (vLLM's comment on
-    # FORCE_NUM_KV_SPLITS), and it decodes single tokens only.
+    # -1 leaves the choice to the kernel, and above 16 it is reported to hang (vLLM's comment on
+    # FORCE_NUM_KV_SPLITS). It decodes single tokens only.
     "CUTLASS_MLA": Domain(
         thresholds=(), splits=(range(-1, 0), range(1, 16 + 1)), block_sizes=(128,)
     ),
