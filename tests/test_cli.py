@@ -154,7 +154,7 @@ def test_lookup_says_hit_or_miss_by_its_exit_code(tuned, cli):
 def test_recheck_measures_the_published_plans_again(tuned, cli):
     code, out, _ = cli("recheck", table_of(tuned[0]), "--rounds", 4, "--device", "cpu")
     assert code in {0, 1}
-    assert "all good" in out if code == 0 else "not as good" in out
+    assert "all good" in out or "could not be told" in out if code == 0 else "not as good" in out
 
 
 def test_max_tokens_cuts_a_file_down(cli, write, tmp_path):

@@ -1,8 +1,11 @@
+from dataclasses import replace
+
 import pytest
 
 from fake_device import DEFAULT, ENVIRONMENT, FakeBench, splits
 from mla_tune.errors import InputError
 from mla_tune.knobs import Plan
+from mla_tune.load import OthersLoad
 from mla_tune.recheck import recheck
 from mla_tune.shapes import MlaDimensions
 from mla_tune.table import CaseResult, Entry, Header, Speedup, TableFile, merge
@@ -77,3 +80,26 @@ def test_a_table_of_another_device_is_refused(rechecked):
     header = HEADER.model_copy(update={"device": device})
     with pytest.raises(InputError, match="the table is for NVIDIA H200, this is Fake Device"):
         rechecked(FakeBench(LATENCIES), entry("8q1s1k", splits(1)), header=header)
+
+
+def test_what_is_too_noisy_to_tell_is_neither_good_nor_bad(rechecked):
+    (found,) = rechecked(FakeBench(LATENCIES, noise=1.5, seed=3), entry("8q1s1k", splits(1)))
+    assert found.problem == ""
+    assert found.is_open
+    assert str(found).endswith("too noisy to tell")
+
+
+class Disturbed(FakeBench):
+    def race(self, plans, rounds, seed):
+        taken = super().race(plans, rounds, seed)
+        return {plan: replace(s, others=OthersLoad("GPU", 0.4, (123,)), tainted="hot")
+                for plan, s in taken.items()}  # fmt: skip
+
+
+def test_what_befell_the_device_meanwhile_is_said(rechecked):
+    (found,) = rechecked(Disturbed(LATENCIES), entry("8q1s1k", splits(1)))
+    assert str(found) == (
+        "8q1s1k: num_kv_splits=1: 2.000× (2.000–2.000) another process (pid 123) used up to 40% "
+        "of the GPU meanwhile; no clean samples: hot"
+    )
+    assert not found.is_open

@@ -9,6 +9,7 @@ from mla_tune.backends.interface import Setup
 from mla_tune.bench import Bench
 from mla_tune.decide import Interval, log_ratios
 from mla_tune.errors import InputError, PlanFailure, WorkloadFailure
+from mla_tune.measure import Samples
 from mla_tune.shapes import BatchShape, Case, MlaDimensions, Workload
 from mla_tune.table import Entry, TableFile
 
@@ -18,12 +19,24 @@ class Recheck:
     """What became of one published entry.
 
     ``interval`` is the speed-up seen this time, None where the plan failed; ``problem`` says
-    what is wrong with the entry, or is empty.
+    what is wrong with the entry, or is empty; ``doubts`` why this look may say little.
     """
 
     entry: Entry
     interval: Interval | None
     problem: str
+    doubts: tuple[str, ...] = ()
+
+    @property
+    def is_open(self) -> bool:
+        """Whether this look was too noisy to tell."""
+        return self.interval is not None and self.interval.is_too_wide and not self.problem
+
+    def __str__(self) -> str:
+        seen = self.interval
+        found = f"{seen.median:.3f}× ({seen.low:.3f}–{seen.high:.3f})" if seen else "no comparison"
+        remarks = "; ".join(filter(None, (self.problem, *self.doubts)))
+        return f"{self.entry.shape}: {self.entry.plan}: {found} {remarks}".rstrip()
 
 
 def recheck(bench: Bench, file: TableFile, device: str, rounds: int) -> Iterator[Recheck]:
@@ -57,8 +70,19 @@ def _second_look(bench: Bench, entry: Entry, workload: Workload, rounds: int) ->
     except (PlanFailure, WorkloadFailure) as failure:
         return Recheck(entry, None, failure.what)
     interval = Interval.of(log_ratios(taken[space.default], taken[plan], workload.shares()))
-    slower = interval.high < 1.0
-    return Recheck(entry, interval, "slower than the default" if slower else "")
+    problem = "slower than the default" if interval.high < 1.0 else ""
+    return Recheck(entry, interval, problem, tuple(_doubts(interval, *taken.values())))
+
+
+def _doubts(interval: Interval, default: Samples, plan: Samples) -> Iterator[str]:
+    """Why samples may say little: those of one race share what befell the device meanwhile."""
+    if interval.is_too_wide:
+        yield "too noisy to tell"
+    both = default + plan
+    if both.others is not None:
+        yield str(both.others)
+    if both.tainted:
+        yield f"no clean samples: {both.tainted}"
 
 
 def _workload(entry: Entry) -> Workload:

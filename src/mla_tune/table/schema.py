@@ -6,6 +6,7 @@ Schema versions:
        max_cudagraph_capture_size. What version 1 left out was: weights that are not quantized,
        the block size that vLLM chooses for the backend, and the capture size that it takes with
        256 sequences or more. A table is read so wherever it leaves one of these out.
+       Device may name a locked SM clock (left out: none is known) and what was unwatched.
 """
 
 __all__ = ["SCHEMA_VERSION", "CaseResult", "Device", "Engine", "Entry", "Header", "Speedup"]
