@@ -1,7 +1,9 @@
 """Fixtures that several test files share."""
 
 import importlib.metadata
+import importlib.util
 import os
+from pathlib import Path
 
 # Two threads of a test beside a worker of the same machine measure each other.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -26,14 +28,18 @@ def pytest_configure(config):
 
 
 def pytest_report_header():
-    return f"vLLM: {installed_vllm()}"
+    spec = importlib.util.find_spec("vllm")
+    return f"vLLM: {installed_vllm()}" + (f" at {spec.origin}" if spec else "")
 
 
 def installed_vllm():
-    try:
-        return importlib.metadata.version("vllm")
-    except importlib.metadata.PackageNotFoundError:
+    """The version whose files an import finds; of two that are laid over each other, the first."""
+    spec = importlib.util.find_spec("vllm")
+    if spec is None or spec.origin is None:
         return "none"
+    folder = Path(spec.origin).parents[1]
+    here = importlib.metadata.distributions(name="vllm", path=[str(folder)])
+    return next((found.version for found in here), f"of no version, at {folder}")
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -83,12 +83,3 @@ def test_a_session_asks_and_offers_by_vllms_own_function(monkeypatch):
         metadata = SimpleNamespace(max_seq_len=8192)
         knob.stamp(metadata, splits)
         assert compute(metadata.max_seq_len, H200_SMS) == splits
-
-
-@pytest.mark.vllm
-def test_the_installed_rule_is_found():
-    pytest.importorskip("vllm")
-    triton_mla = pytest.importorskip("vllm.v1.attention.backends.mla.triton_mla")
-    rule = SplitRule.of_vllm(H200_SMS)
-    for length in (1, 1024, 4096, 131072):
-        assert rule.splits(length) == triton_mla._compute_num_kv_splits(length, H200_SMS)

@@ -399,6 +399,16 @@ def test_a_count_that_vllm_never_takes_is_said_once(
     assert len(told) == 1
 
 
+def test_the_installed_rule_is_the_one_that_is_asked() -> None:
+    from vllm.v1.attention.backends.mla import triton_mla
+
+    from mla_tune.backends.triton_splits import SplitRule
+
+    rule = SplitRule.of_vllm(132)
+    for length in (1, 1024, 4096, 131072):
+        assert rule.splits(length) == triton_mla._compute_num_kv_splits(length, 132)
+
+
 def test_a_release_with_another_split_rule_still_gets_the_tabled_count(
     plugin: Any, graph_table: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
