@@ -46,3 +46,14 @@ def test_the_shares_of_processes_are_the_largest_since_the_last_question():
     assert nvml.driver.sm_shares(newest) == (200, {})
     nvml.samples.append((8, 300, 10))
     assert nvml.driver.sm_shares(newest) == (300, {8: 0.1})
+
+
+class Forgetful(FakeNvml):
+    """A driver that answers with all it has, whatever is asked for."""
+
+    def nvmlDeviceGetProcessUtilization(self, handle, _since_us):  # noqa: N802 - NVML's name
+        return super().nvmlDeviceGetProcessUtilization(handle, 0)
+
+
+def test_old_samples_that_come_again_do_not_count_nor_turn_the_time_back():
+    assert Forgetful(samples=[(7, 100, 30)]).driver.sm_shares(200) == (200, {})

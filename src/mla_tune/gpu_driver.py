@@ -124,7 +124,7 @@ class GpuDriver:
             if sample.pid and sample.timeStamp > since_us:
                 share = min(sample.smUtil, 100) / 100
                 shares[sample.pid] = max(share, shares.get(sample.pid, 0.0))
-        return max((sample.timeStamp for sample in found), default=since_us), shares
+        return max([since_us, *(sample.timeStamp for sample in found)]), shares
 
 
 def driver_of(device: "torch.device") -> GpuDriver | None:
