@@ -149,7 +149,7 @@ class _Builder:
         # Pydantic lists every fault of a value: one entry must not hold a million of them.
         if depth >= 2 and nodes > MOST_ITEM_NODES:
             raise events.error(event, f"holds {nodes} values", f"up to {MOST_ITEM_NODES}")
-        if event.anchor is not None:
+        if event.anchor is not None and self._kind.may_refer:
             self._anchored[event.anchor] = _Anchored(value, nodes)
         return value
 

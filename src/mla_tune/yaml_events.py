@@ -22,6 +22,8 @@ MOST_DEPTH = 32
 MOST_CHARACTERS = 65_536
 MOST_CACHED = 10_000
 
+_AS_IT_STANDS = {"tag:yaml.org,2002:str", "tag:yaml.org,2002:merge"}
+
 # libyaml's parser is ten times as fast; PyYAML may be built without it.
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
@@ -84,7 +86,7 @@ class Events:
         tag = event.tag
         if tag is None or tag == "!":
             tag = loader.resolve(yaml.ScalarNode, text, event.implicit)
-        if tag == "tag:yaml.org,2002:merge":
+        if tag in _AS_IT_STANDS:
             return text
         try:
             node = yaml.ScalarNode(tag, text, event.start_mark, event.end_mark)
