@@ -5,10 +5,12 @@ import os
 import shutil
 import sys
 import tempfile
+import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, redirect_stderr, redirect_stdout, suppress
 from pathlib import Path
+from types import SimpleNamespace
 from unittest import mock
 
 from rich.console import Console
@@ -124,6 +126,7 @@ class FakeWorker(FakeBench):
 
     def __init__(self, *_arguments: object, **_options: object) -> None:
         super().__init__({DEFAULT: 100.0, splits(2): 80.0}, noise=0.01)
+        self.clock = SimpleNamespace(now=time.monotonic)
 
     def device_identity(self) -> str:
         return "fake"

@@ -55,7 +55,7 @@ def test_the_numbers_of_a_release(version: str, numbers: tuple[int, int, int]) -
     assert release_numbers(version) == numbers
 
 
-@pytest.mark.parametrize("version", ["newest", "1", "", "0.26.x"])
+@pytest.mark.parametrize("version", ["newest", "1", "", "0.26.x", "9" * 5000])
 def test_what_is_no_version_is_refused(version: str) -> None:
     with pytest.raises(InputError, match="cannot read the version"):
         release_numbers(version)
@@ -65,3 +65,4 @@ def test_development_builds() -> None:
     assert is_development_build("0.1.dev5+gabc")
     assert not is_development_build("0.33rc1")
     assert not is_development_build("main")
+    assert not is_development_build("9" * 5000)

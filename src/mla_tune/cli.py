@@ -3,6 +3,7 @@
 __all__ = ["main"]
 
 import contextlib
+import errno
 import math
 import os
 import sys
@@ -61,16 +62,21 @@ class _Path(click.Path):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
         path = Path(os.fsdecode(super().convert(value, param, ctx)))
-        if path.parts[:1] != ("~",):
-            return path
         try:
-            return path.expanduser()
-        except RuntimeError as error:
+            path = path.expanduser() if path.parts[:1] == ("~",) else path
+            path.lstat()
+        except OSError as error:
+            # That it is not there, or not to be seen, is for those to say who want it.
+            if error.errno == errno.ENAMETOOLONG:
+                self.fail(f"{path.name[:40]}...: the name is too long", param, ctx)
+        except (RuntimeError, ValueError) as error:  # no home; a NUL in the name
             self.fail(f"{path}: {error}", param, ctx)
+        return path
 
 
 PATH = _Path()
-POSITIVE = click.IntRange(min=1)
+POSITIVE = click.IntRange(min=1, max=999_999_999)  # the numbers of a batch spec
+MOST_ROUNDS = 100_000  # a night for a kernel of 300 us
 WEEK_S = 7 * 86400  # poll(2) takes no wait beyond 24 days
 SECONDS = _Finite(min=0.1, max=WEEK_S)
 FACTOR = _Finite(min=1.0)
@@ -165,7 +171,7 @@ WAIT = click.option(
 )
 @click.option(
     "--record-rounds",
-    type=click.IntRange(min=0),
+    type=click.IntRange(min=0, max=MOST_ROUNDS),
     default=0,
     metavar="N",
     help="Record N rounds of every plan, side by side, and these alone.",
@@ -270,7 +276,9 @@ def lookup(
 
 @command.command()
 @click.argument("tables", type=PATH, nargs=-1, required=True)
-@click.option("--rounds", type=click.IntRange(min=4), default=32, show_default=True)
+@click.option(
+    "--rounds", type=click.IntRange(min=4, max=MOST_ROUNDS), default=32, show_default=True
+)
 @DEVICE
 @WAIT
 def recheck(tables: tuple[Path, ...], rounds: int, device: str, wait: bool) -> None:

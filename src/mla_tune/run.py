@@ -200,6 +200,7 @@ def _tuned(
     clock: Callable[[], float] = time.monotonic,
 ) -> list[tuple[str, MlaTuneError]]:
     check_output(options.out)
+    _check_study_folder(options.study_folder)
     if notice := shipped_folder_notice(options.out):
         reporter.skipped(notice)
     gate = MIN_SPEEDUP if bench.environment.is_cuda else MIN_SPEEDUP_ON_CPU
@@ -217,9 +218,19 @@ def _shapes_of(options: RunOptions) -> ShapesFile:
     return load_shapes(options.shapes_path)
 
 
-def _worker_log(folder: Path) -> Path:
+def _check_study_folder(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(
+            f"study folder {folder} cannot be made: {error.strerror or error}",
+            remedy="choose another with --study-dir",
+        ) from None
+
+
+def _worker_log(folder: Path) -> Path:
+    _check_study_folder(folder)
+    try:
         log = folder / "worker.log"
         os.close(open_own(log, os.O_WRONLY | os.O_TRUNC))
     except OSError as error:

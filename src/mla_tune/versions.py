@@ -2,7 +2,7 @@
 
 __all__ = ["is_development_build", "minor_release", "release_numbers"]
 
-from packaging.version import InvalidVersion, Version
+from packaging.version import Version
 
 from mla_tune.errors import InputError
 
@@ -17,7 +17,7 @@ def minor_release(version: str) -> str:
     """
     try:
         parsed = Version(version)
-    except InvalidVersion:
+    except ValueError:  # among them InvalidVersion; int() refuses 5,000 digits
         return version
     return str(parsed) if parsed.is_devrelease else f"{parsed.major}.{parsed.minor}"
 
@@ -30,7 +30,7 @@ def release_numbers(version: str) -> tuple[int, int, int]:
     """
     try:
         parsed = Version(version)
-    except InvalidVersion:
+    except ValueError:
         parsed = None
     if parsed is None or len(parsed.release) < 2:
         raise InputError(f"cannot read the version {version!r}", valid="such as 0.26.0")
@@ -41,5 +41,5 @@ def is_development_build(version: str) -> bool:
     """Whether ``version`` is of a commit between two releases."""
     try:
         return Version(version).is_devrelease
-    except InvalidVersion:
+    except ValueError:
         return False

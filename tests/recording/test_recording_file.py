@@ -112,6 +112,14 @@ def test_a_file_that_is_no_recording_is_not_touched(tmp_path: Path, content: byt
     assert path.read_bytes() == content
 
 
+@pytest.mark.parametrize("name", ["absent/run.jsonl", "file/run.jsonl", "x" * 300])
+def test_a_path_where_no_file_can_be_made_is_bad_input(tmp_path: Path, name: str) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match="cannot be written") as caught:
+        RecordingFile(tmp_path / name)
+    assert "--record" in caught.value.remedy
+
+
 def test_another_environment_is_refused_with_what_differs(tmp_path: Path) -> None:
     path = tmp_path / "recording"
     record(path)

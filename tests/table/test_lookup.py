@@ -141,6 +141,8 @@ def test_a_neighbour_takes_the_path_that_was_measured(measured, asked, threshold
         {"batch": 1, "kv_len": 8, "query_len": 9},
         {"batch": 1, "kv_len": 8, "within": 0.5},
         {"batch": 1, "kv_len": 8, "within": float("nan")},
+        {"batch": 10**400, "kv_len": 8},
+        {"batch": 1, "kv_len": 10**400},
     ],
 )
 def test_a_question_without_meaning_is_refused(question):

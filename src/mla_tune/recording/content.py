@@ -86,7 +86,11 @@ class Recording:
             InputError: missing or not a recording; names the line.
         """
         with open_regular(path, what="recording") as file:
-            recording = cls.read(path, LineStream(file))
+            try:
+                lines = LineStream(file)
+            except OSError as error:
+                raise InputError(f"recording {path} cannot be read: {error}") from None
+            recording = cls.read(path, lines)
         if not recording.tracks:
             raise InputError(f"{path} holds no recording", valid="a file written with --record")
         return recording

@@ -2,6 +2,7 @@
 
 __all__ = ["RecordingFile"]
 
+import errno
 import fcntl
 import gzip
 import json
@@ -17,6 +18,8 @@ from mla_tune.own_file import fresh_beside, open_own
 from mla_tune.recording.content import FORMAT, Recording
 from mla_tune.recording.stream import LineStream
 
+# Whatever else keeps a file from being opened lies in the path that was named.
+_OF_THE_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS)
 _CHUNK_BYTES = 1 << 20
 
 
@@ -33,7 +36,7 @@ class RecordingFile:
         earlier: what the file held, or None where it is new.
 
     Raises:
-        InputError: the file is no recording, or another run holds it.
+        InputError: the file is no recording, another run holds it, or it cannot be made there.
         EnvironmentFailure: it cannot be written.
     """
 
@@ -42,6 +45,12 @@ class RecordingFile:
         self.earlier: Recording | None = None
         try:
             self._handle = open_own(path, os.O_RDWR | os.O_APPEND)
+        except OSError as error:
+            failure = self._failure(error)
+            if error.errno in _OF_THE_DISK:
+                raise failure from None
+            raise InputError(failure.what, remedy="choose another --record") from None
+        try:
             try:
                 self._take_up()
             except BaseException:

@@ -9,6 +9,7 @@ from pathlib import Path
 from mla_tune.errors import InputError
 from mla_tune.knobs import Plan
 from mla_tune.shapes import BatchShape, RequestGroup, Workload
+from mla_tune.shapes.batch import MOST_REQUESTS
 from mla_tune.table.index import Index
 from mla_tune.table.schema import Entry, Header
 from mla_tune.table.store import TableFile
@@ -16,6 +17,8 @@ from mla_tune.table.store import TableFile
 # Entries are commonly a factor of two apart; 1.5 covers the gap between two such neighbours
 # (each reaches past their geometric middle) and no more.
 DEFAULT_WITHIN = 1.5
+# The longest that a batch spec can write: 999999999k.
+LONGEST = MOST_REQUESTS * 1024
 
 
 @dataclass(frozen=True)
@@ -74,13 +77,16 @@ class Table:
         only ever answered by a single-token entry.
 
         Raises:
-            InputError: a length below one, or a KV length below the query length.
+            InputError: a length below one or beyond those of a batch spec, or a KV length below the
+                query length.
         """
-        if batch < 1 or query_len < 1 or kv_len < query_len or not within >= 1.0:
+        is_length = 1 <= query_len <= kv_len <= LONGEST
+        if not (is_length and 1 <= batch <= MOST_REQUESTS and within >= 1.0):
             raise InputError(
                 f"cannot look up batch {batch}, query length {query_len}, KV length {kv_len} "
                 f"within a factor {within}",
-                valid="all at least 1, and a KV length that counts the query too",
+                valid="all at least 1, a KV length that counts the query too, and no number "
+                "beyond those of a batch spec",
             )
         shape = BatchShape((RequestGroup(query_len, kv_len, batch),))
         return self.lookup_shape(shape, within=within)
