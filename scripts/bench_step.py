@@ -26,6 +26,7 @@ from mla_tune.backends.interface import Setup
 from mla_tune.backends.vllm_config import current_config, use_cpu_platform
 from mla_tune.backends.vllm_inputs import LatentCache, blocks_needed, make_batch
 from mla_tune.backends.vllm_parts import PREFIX, Parts, build_parts
+from mla_tune.domains import DOMAINS
 from mla_tune.environment import probe
 from mla_tune.knobs import Plan
 from mla_tune.runtime import register
@@ -76,7 +77,7 @@ def main() -> None:
     environment = probe(DEVICE)
     print(f"{environment.device_name}, vLLM {environment.software['vllm']}: microseconds a step")
     own = {name: _builder(name) for name in backends}
-    asked = {(name, mode): plans for name in backends for mode, plans in PLANS.items()}
+    asked = {(name, mode): _plans_of(name, mode) for name in backends for mode in PLANS}
     tables = write_tables(asked, environment, MODEL, MAX_MODEL_LEN)
     os.environ["MLA_TUNE_TABLES"] = str(tables)
     register()
@@ -104,6 +105,15 @@ def _as_many_units_as_a_gpu() -> None:
     from vllm.platforms.cpu import CpuPlatform
 
     CpuPlatform.num_compute_units = classmethod(lambda *_: 132)
+
+
+def _plans_of(name: str, mode: str) -> dict[str, Plan | None]:
+    """The plans of ``mode``, without those for knobs that the backend does not have."""
+    domain = DOMAINS[name]
+    return {
+        spec: None if plan is None or any(domain.outside(plan, None)) else plan
+        for spec, plan in PLANS[mode].items()
+    }
 
 
 def _builder(name: str) -> tuple[Any, Parts]:

@@ -454,3 +454,10 @@ def test_writing_takes_a_twentieth_of_a_run_however_long_the_table(tmp_path, mon
     table.write(waiting)
     assert sum(spent[:-1]) <= 200 / publication.PACE + spent[-2]
     assert len(shapes_in(path)) == 200
+
+
+def test_an_entry_that_no_reader_would_take_is_refused_with_the_reader_s_reason(tmp_path):
+    wrong = Entry(shape="8q1s1k", plan=Plan(num_kv_splits=10**9), latency_us=1.0, default_us=2.0)
+    with pytest.raises(InputError, match=r"num_kv_splits .*1000000000"):
+        merge(tmp_path / "t.yaml", HEADER, [wrong])
+    assert not (tmp_path / "t.yaml").exists()

@@ -115,17 +115,19 @@ def _merged(path: Path, old: TableFile | None, header: Header, new: list[Entry])
         header = old.header
     kept = {entry.shape: entry for entry in (old.entries if old is not None else ())}
     wanted = kept | {entry.shape: entry for entry in new if not _says(kept.get(entry.shape), entry)}
+    reason = ""
     for layout in (Layout.of(old), None) if old is not None else (None,):
         text = _merged_text(layout, header, kept, wanted)
         try:
             file = TableFile.from_document(Document.parse(path, text, TABLE))
-        except InputError:
+        except InputError as error:
+            reason = f": {error.what}"
             # A reader's spelling that does not bear a change: all of it is spelled anew.
             continue
         found = {entry.shape: entry for entry in file.entries}
         if file.header == header and all(_says(found.get(s), e) for s, e in wanted.items()):
             return file
-    raise InputError(f"table {path} cannot be spelled so that it reads back", remedy="report this")
+    raise InputError(f"table {path} cannot be spelled so that it reads back{reason}")
 
 
 def _says(found: Entry | None, wanted: Entry) -> bool:
