@@ -4,7 +4,9 @@ from dataclasses import replace
 import pytest
 import yaml
 
+import mla_tune.quarantine as module
 from fake_device import WARD, splits
+from mla_tune.document import Document
 from mla_tune.errors import EnvironmentFailure, InputError
 from mla_tune.quarantine import FIELDS, Quarantine
 
@@ -92,3 +94,56 @@ def test_a_full_disk_is_an_error_and_leaves_the_old_list(path, monkeypatch):
     with pytest.raises(EnvironmentFailure, match="No space left"):
         Quarantine(path).add(WARD, "8q1s1k", splits(8), "died")
     assert path.read_bytes() == before
+
+
+def test_an_addition_writes_its_own_entry_and_no_other(path, monkeypatch):
+    quarantine = Quarantine(path)
+    quarantine.add(WARD, "8q1s1k", splits(2), "died")
+    monkeypatch.setattr(module, "write_atomically", None)
+    monkeypatch.setattr(Document, "parse", None)
+    for count in range(3, 9):
+        before = path.read_bytes()
+        quarantine.add(WARD, "8q1s1k", splits(count), "died: [x]\n\x1b[2J")
+        assert path.read_bytes().startswith(before)
+    monkeypatch.undo()
+    again = Quarantine(path)
+    assert all(again.reason(WARD, "8q1s1k", splits(count)) for count in range(2, 9))
+    assert again.reason(WARD, "8q1s1k", splits(8)) == "died: [x]\n\x1b[2J"
+    again.add(WARD, "8q1s1k", splits(9), "died")
+    assert len(yaml.safe_load(path.read_text())["quarantine"]) == 8
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda text: text + "other: 1\n",
+        lambda text: text.rstrip("\n"),
+        lambda text: text.replace("\n", "\n  ").rstrip(" "),
+        lambda text: text + "...\n",
+        lambda text: "quarantine: " + str(yaml.safe_load(text)["quarantine"]) + "\n",
+        lambda text: text + "# the end",
+    ],
+)
+def test_a_list_that_a_hand_has_changed_is_added_to_all_the_same(path, change):
+    Quarantine(path).add(WARD, "8q1s1k", splits(2), "died")
+    path.write_text(change(path.read_text()))
+    Quarantine(path).add(WARD, "8q1s1k", splits(8), "died")
+    again = Quarantine(path)
+    assert again.reason(WARD, "8q1s1k", splits(2)) == "died"
+    assert again.reason(WARD, "8q1s1k", splits(8)) == "died"
+
+
+def test_an_addition_torn_by_a_power_cut_costs_itself(path):
+    quarantine = Quarantine(path)
+    quarantine.add(WARD, "8q1s1k", splits(2), "died")
+    whole = path.read_bytes()
+    quarantine.add(WARD, "8q1s1k", splits(4), "died")
+    longer = path.read_bytes()
+    for length in range(len(whole) + 1, len(longer), 8):
+        path.write_bytes(longer[:length])
+        again = Quarantine(path)
+        assert again.reason(WARD, "8q1s1k", splits(2)) == "died"
+        again.add(WARD, "8q1s1k", splits(8), "died")
+        last = Quarantine(path)
+        assert last.reason(WARD, "8q1s1k", splits(2)) == "died"
+        assert last.reason(WARD, "8q1s1k", splits(8)) == "died"

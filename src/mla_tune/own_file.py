@@ -1,6 +1,6 @@
 """Files that a run writes in folders which it may share with other users."""
 
-__all__ = ["fresh_beside", "open_own"]
+__all__ = ["append_whole", "fresh_beside", "open_own"]
 
 import errno
 import os
@@ -68,3 +68,25 @@ def fresh_beside(path: Path) -> tuple[int, Path]:
     scratch = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     return os.open(scratch, flags, 0o666), scratch
+
+
+def append_whole(path: Path, text: str) -> None:
+    """Append ``text`` to a file and sync it, or leave the file as it was.
+
+    Raises:
+        InputError: as of `open_own`.
+        OSError: the disk is full.
+    """
+    handle = open_own(path, os.O_WRONLY | os.O_APPEND)
+    try:
+        size = os.fstat(handle).st_size
+        try:
+            content = text.encode()
+            while content:
+                content = content[os.write(handle, content) :]
+            os.fsync(handle)
+        except BaseException:
+            os.ftruncate(handle, size)
+            raise
+    finally:
+        os.close(handle)

@@ -4,6 +4,8 @@ __all__ = ["Quarantine", "Ward"]
 
 import copy
 import dataclasses
+import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,13 +13,18 @@ from typing import Any
 import yaml
 from filelock import FileLock
 
-from mla_tune.document import Document, Kind
+from mla_tune.document import MOST_BYTES, Document, Kind
 from mla_tune.errors import EnvironmentFailure, InputError
 from mla_tune.knobs import Plan
-from mla_tune.regular_file import write_atomically
+from mla_tune.own_file import append_whole
+from mla_tune.regular_file import file_stamp, read_text, write_atomically
 
+KIND = Kind("quarantine file")
+HEAD = "quarantine:\n"
 FIELDS = ("backend", "device", "model", "kv_cache_dtype", "mode", "shape", "plan", "reason",
           "software", "software_digest")  # fmt: skip
+KEY_FIELDS = ("backend", "device", "model", "kv_cache_dtype", "mode", "shape", "plan",
+              "software_digest", "settings")  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -38,7 +45,7 @@ class Ward:
 
 
 class Quarantine:
-    """``quarantine.yaml``: a list of plans with what happened, rewritten whole on each addition.
+    """``quarantine.yaml``: a list of plans with what happened; an addition appends to it.
 
     Raises:
         InputError: the file is there and is not a quarantine list.
@@ -46,40 +53,94 @@ class Quarantine:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._entries = _entries_of(path)
+        self._stamp: tuple[int, ...] | None = None
+        self._list = _List()
+        self._reasons: dict[str, str] = {}
+        self._read()
 
     def reason(self, ward: Ward, shape: str, plan: Plan) -> str | None:
         """Why ``plan`` is not to be tried, or None. Another software fingerprint frees it."""
-        wanted = _key(ward, shape, plan)
-        for entry in self._entries:
-            known = {"settings": {}} | entry
-            if all(known.get(field) == value for field, value in wanted.items()):
-                return str(entry["reason"])
-        return None
+        return self._reasons.get(_comparable(_key(ward, shape, plan)))
 
     def add(self, ward: Ward, shape: str, plan: Plan, reason: str) -> None:
-        """Record what happened to ``plan``.
+        """Record what happened to ``plan``; it is on disk when this returns.
 
         Raises:
-            EnvironmentFailure: the file cannot be written.
+            InputError: the file has become something else since.
+            EnvironmentFailure: it cannot be written.
         """
-        entry = _key(ward, shape, plan) | {"reason": reason, "software": ward.software}
+        key = _key(ward, shape, plan)
+        found = key | {"reason": reason, "software": ward.software}
+        kept = (*FIELDS, "settings") if ward.settings else FIELDS
+        entry = {field: found[field] for field in kept}
         try:
             with FileLock(self.path.with_name(f".{self.path.name}.lock")):
                 # Another run that shares the folder may have added to the file since.
-                self._entries = _entries_of(self.path)
+                self._read()
                 if self.reason(ward, shape, plan) is None:
-                    kept = (*FIELDS, "settings") if ward.settings else FIELDS
-                    self._entries.append({field: entry[field] for field in kept})
-                    write_atomically(self.path, _text(self._entries))
+                    self._write(entry)
+                    self._reasons[_comparable(key)] = reason
         except OSError as error:
             raise EnvironmentFailure(f"{self.path} cannot be written: {error}") from None
 
+    def _read(self) -> None:
+        """Take the file as it is, unless it is what was read or written last."""
+        stamp = file_stamp(self.path)
+        if stamp is not None and stamp == self._stamp:
+            return
+        self._list = _List.read(self.path) if stamp is not None else _List()
+        self._reasons = {}
+        for entry in self._list.entries:
+            key = {field: entry.get(field, {}) for field in KEY_FIELDS}
+            self._reasons.setdefault(_comparable(key), str(entry["reason"]))
+        self._stamp = stamp
 
-def _entries_of(path: Path) -> list[dict[str, Any]]:
-    if not path.exists() or not path.stat().st_size:
-        return []
-    document = Document.load(path, Kind("quarantine file"))
+    def _write(self, entry: dict[str, Any]) -> None:
+        """Append an entry: a list of thousands is not written again for each."""
+        entries = self._list.entries
+        if self._list.ends_the_file:
+            append_whole(self.path, _spelled([entry]))
+        else:
+            write_atomically(self.path, HEAD + _spelled([*entries, entry]))
+        entries.append(entry)
+        self._list = _List(entries, ends_the_file=True)
+        self._stamp = file_stamp(self.path)
+
+
+@dataclass(frozen=True)
+class _List:
+    """The entries of a file, and whether another can be appended to its text."""
+
+    entries: list[dict[str, Any]] = dataclasses.field(default_factory=list)
+    ends_the_file: bool = False
+
+    @classmethod
+    def read(cls, path: Path) -> "_List":
+        text = read_text(path, what=KIND.name, most_bytes=MOST_BYTES)
+        if not text:
+            return cls()
+        try:
+            entries = _entries_of(path, text)
+        except InputError:
+            start = text.rfind("\n-") + 1
+            if not start or not _is_torn(text[start:]):
+                raise
+            return cls(_entries_of(path, text[:start]))
+        try:
+            longer = _entries_of(path, text + _spelled([entries[-1]])) if entries else []
+        except InputError:
+            longer = []
+        return cls(entries, ends_the_file=longer == [*entries, *entries[-1:]])
+
+
+def _is_torn(tail: str) -> bool:
+    """Whether a text is the beginning of an entry, as a power cut leaves it."""
+    names = tuple(re.findall(r"^[- ] (\w+):", tail, re.MULTILINE))
+    return not tail.endswith("\n") or names == FIELDS[: min(len(names), FIELDS.index("software"))]
+
+
+def _entries_of(path: Path, text: str) -> list[dict[str, Any]]:
+    document = Document.parse(path, text, KIND)
     entries = document.data.get("quarantine")
     if not isinstance(entries, list):
         raise InputError(f"{path} has no list 'quarantine'", remedy="move it away")
@@ -90,10 +151,14 @@ def _entries_of(path: Path) -> list[dict[str, Any]]:
     return entries
 
 
-def _text(entries: list[dict[str, Any]]) -> str:
+def _spelled(entries: list[dict[str, Any]]) -> str:
     # A copy of each entry: values that entries share would be written as YAML anchors.
     copies = [copy.deepcopy(entry) for entry in entries]
-    return yaml.safe_dump({"quarantine": copies}, sort_keys=False, width=1000)
+    return yaml.safe_dump(copies, sort_keys=False, width=1000)
+
+
+def _comparable(key: dict[str, Any]) -> str:
+    return json.dumps(key, sort_keys=True, default=str)
 
 
 def _key(ward: Ward, shape: str, plan: Plan) -> dict[str, Any]:

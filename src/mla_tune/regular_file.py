@@ -2,7 +2,7 @@
 written whole or not at all.
 """
 
-__all__ = ["is_planted", "open_regular", "read_text", "write_atomically"]
+__all__ = ["file_stamp", "is_planted", "open_regular", "read_text", "write_atomically"]
 
 import errno
 import os
@@ -76,6 +76,19 @@ def _kind(mode: int) -> str:
         stat.S_IFBLK: "a device",
     }
     return kinds.get(stat.S_IFMT(mode), "no regular file")
+
+
+def file_stamp(path: Path) -> tuple[int, ...] | None:
+    """What tells that a file has changed; None where there is none.
+
+    Raises:
+        OSError: it cannot be looked at.
+    """
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return None
+    return found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
 
 
 def write_atomically(path: Path, text: str) -> None:

@@ -11,7 +11,7 @@ from filelock import FileLock, Timeout
 
 from mla_tune.document import Document
 from mla_tune.errors import EnvironmentFailure, InputError
-from mla_tune.regular_file import write_atomically
+from mla_tune.regular_file import file_stamp, write_atomically
 from mla_tune.shapes import Workload
 from mla_tune.table.layout import Layout
 from mla_tune.table.schema import Entry, Header
@@ -79,7 +79,7 @@ class Publication:
             self._due = ended + PACE * (ended - began)
 
     def _write(self, entries: list[Entry]) -> None:
-        stamp = _stamp(self.path)
+        stamp = file_stamp(self.path)
         if stamp is None:
             self._file = self._written = None
         elif stamp != self._stamp:
@@ -90,18 +90,9 @@ class Publication:
         merged = _merged(self.path, self._file, self.header, entries)
         if merged.document.text != self._written:
             write_atomically(self.path, merged.document.text)
-            self._stamp = _stamp(self.path)
+            self._stamp = file_stamp(self.path)
             self._written = merged.document.text
         self._file = merged
-
-
-def _stamp(path: Path) -> tuple[int, ...] | None:
-    """What tells that a file has changed; None where there is none."""
-    try:
-        found = path.stat()
-    except FileNotFoundError:
-        return None
-    return found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
 
 
 def merge(path: Path, header: Header, entries: Iterable[Entry]) -> None:
