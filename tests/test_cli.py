@@ -15,7 +15,7 @@ import yaml
 from mla_tune.backends import NAMES
 from mla_tune.cli import main
 from mla_tune.device_lock import FOLDER_VARIABLE
-from mla_tune.table import Table
+from mla_tune.table import SCHEMA_VERSION, Table
 
 MODEL = (
     "model: {name: tiny, num_q_heads: 2, kv_lora_rank: 32, qk_nope_head_dim: 16, "
@@ -391,7 +391,11 @@ def test_a_study_folder_that_cannot_be_written_is_refused(cli, write, tmp_path):
 @pytest.mark.parametrize(
     ("old", "new", "says"),
     [
-        ("schema_version: 1", "schema_version: 7", ["schema version 7", "upgrade mla-tune"]),
+        (
+            f"schema_version: {SCHEMA_VERSION}",
+            "schema_version: 7",
+            ["schema version 7", "upgrade mla-tune"],
+        ),
         ("sm_count: ", "sm_count: 9", ["is for device", "this run is for", "--out", "--replace"]),
         ("num_q_heads: 2", "num_q_heads: 4", ["is for model", "--out", "--replace"]),
         ("torch: ", "torch: x", ["is for software"]),
