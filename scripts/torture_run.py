@@ -105,13 +105,18 @@ class Torture:
         told = [json.loads(line) for line in lines if b'"outcome"' in line]
         return [(record["study_id"], record["user_attrs"]["outcome"]) for record in told]
 
-    def kill(self) -> None:
-        """Kill the command, all of its processes or its worker alone at a random moment."""
+    def kill(self) -> bool:
+        """Kill the command, all of its processes or its worker alone at a random moment.
+
+        Returns:
+            Whether the command was still running then.
+        """
         target = self.dice.choice(["command", "command and worker", "worker"])
         with self._command() as process:
             self._pass(self.dice.uniform(0, self.length_s), process)
             before = self.trials()
-            if process.poll() is None:
+            running = process.poll() is None
+            if running:
                 self._kill(process, target)
                 self.counts[f"killed: {target}"] += 1
             else:
@@ -127,6 +132,7 @@ class Torture:
         self._check_tables()
         if done:
             self._begin()
+        return running
 
     def _kill(self, process: subprocess.Popen[str], target: str) -> None:
         if target == "command and worker":
@@ -137,8 +143,12 @@ class Torture:
             for worker in _workers(process):
                 worker.kill()
 
-    def suspend(self) -> None:
-        """Stop the whole command, or its worker alone, for longer than every time-out."""
+    def suspend(self) -> bool:
+        """Stop the whole command, or its worker alone, for longer than every time-out.
+
+        Returns:
+            Whether there was something to stop.
+        """
         whole = self.dice.random() < 0.7
         self._begin()
         with self._command() as process:
@@ -157,6 +167,7 @@ class Torture:
         for entry in self._check_tables():
             if entry.default_us is None:
                 raise BrokenPromise(f"{self.study}: {entry.shape}: {entry.note}")
+        return bool(stopped)
 
     def _each(self, processes: list[psutil.Process], act: Callable[[psutil.Process], None]) -> None:
         for process in processes:
@@ -206,10 +217,11 @@ def torture(folder: Path, kills: int, suspensions: int, seed: int) -> Counter[st
         BrokenPromise: a trial was lost, or something published without the gate.
     """
     series = Torture(folder, random.Random(seed))
-    acts = [series.kill] * kills + [series.suspend] * suspensions
-    for number, act in enumerate(acts, start=1):
-        act()
-        print(f"{number} of {len(acts)}: {dict(series.counts)}", flush=True)
+    for act, wanted in ((series.kill, kills), (series.suspend, suspensions)):
+        done = 0
+        while done < wanted:
+            done += act()
+            print(f"{done} of {wanted}: {dict(series.counts)}", flush=True)
     return series.counts
 
 

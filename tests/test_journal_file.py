@@ -139,6 +139,14 @@ def test_two_torn_lines_at_the_end_cost_themselves(path, whole):
     assert (len(notices), len(verdicts)) == (1, 2)
 
 
+@pytest.mark.parametrize("tail", [b"\n", b"\0", b"\0\n", b"x", b"{", b'{"op_code":4,"wor\n'])
+def test_a_torn_end_is_cut_off_and_costs_nothing_before_it(path, whole, tail):
+    path.write_bytes(whole + tail)
+    for _ in range(2):
+        assert read(path)[:2] == (ALL, ())
+    assert path.read_bytes() == whole
+
+
 def test_damage_is_set_aside_under_a_new_name_each_time(path, whole):
     for times in (1, 2, 3):
         path.write_bytes(lines_with(whole, 3, b""))

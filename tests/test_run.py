@@ -7,7 +7,7 @@ import pytest
 
 from fake_device import ENVIRONMENT
 from mla_tune.errors import EnvironmentFailure, InputError
-from mla_tune.run import RunOptions, _tell_of_gpu, cut, found_environment
+from mla_tune.run import RunOptions, _tell_of_gpu, _worker_log, cut, found_environment
 from mla_tune.shapes.file import load_shapes
 
 GIVEN = RunOptions(
@@ -111,3 +111,14 @@ def test_without_a_temporary_folder_a_device_cannot_be_looked_at(monkeypatch):
     with pytest.raises(EnvironmentFailure, match="no folder for temporary files") as caught:
         found_environment("cpu")
     assert "TMPDIR" in caught.value.remedy
+
+
+def test_a_link_planted_at_the_workers_log_is_not_followed(tmp_path, monkeypatch):
+    precious = tmp_path / "precious"
+    precious.write_text("mine")
+    (tmp_path / "worker.log").symlink_to(precious)
+    monkeypatch.setattr("os.geteuid", lambda: 4242)
+    monkeypatch.setattr("mla_tune.regular_file._owner_of_folder", lambda _link: 4243)
+    with pytest.raises(InputError, match=r"worker\.log is a link"):
+        _worker_log(tmp_path)
+    assert precious.read_text() == "mine"

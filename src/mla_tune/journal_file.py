@@ -48,6 +48,7 @@ class JournalFile(BaseJournalBackend):
             self._lock = _locked(path)
             stack.callback(os.close, self._lock)
             self._handle = open_own(path, os.O_RDWR | os.O_APPEND)
+            stack.callback(lambda: os.close(self._handle))
             self.path = path.resolve()  # a link of the user's own stays one
             self._read()
             stack.pop_all()
@@ -56,7 +57,7 @@ class JournalFile(BaseJournalBackend):
         content = _content(self._handle)
         reading, self.storage = self._replayed(content)
         if reading.is_torn:
-            os.ftruncate(self._handle, content.rstrip(b"\n").rfind(b"\n") + 1)
+            os.ftruncate(self._handle, content[:-1].rfind(b"\n") + 1)
             os.fsync(self._handle)
         elif reading.damaged:
             self._set_aside(reading)
