@@ -9,6 +9,7 @@ __all__ = ["Document", "Kind", "Location"]
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from mla_tune.yaml_events import MOST_DEPTH, MOST_ITEM_NODES, MOST_KEYS, Events,
 
 Location = tuple[str | int | float, ...]
 MOST_BYTES = 32 * 2**20
+COMMON_DEPTH = 2
 
 
 @dataclass(frozen=True)
@@ -68,11 +70,17 @@ class Document:
 
     def where(self, location: Location) -> str:
         """Return ``file:line`` of the deepest part of ``location`` that the file really holds."""
-        deepest, line = -1, None
-        for place, start in self.lines(len(location)):
-            if len(place) > deepest and location[: len(place)] == place:
-                deepest, line = len(place), start
-        return f"{self.path}:{line + 1}" if line is not None else str(self.path)
+        is_deep = len(location) > COMMON_DEPTH
+        lines = dict(self.lines(len(location))) if is_deep else self._common_lines
+        for depth in range(len(location), -1, -1):
+            if location[:depth] in lines:
+                return f"{self.path}:{lines[location[:depth]] + 1}"
+        return str(self.path)
+
+    @cached_property
+    def _common_lines(self) -> dict[Location, int]:
+        """The lines of keys and items: a shapes file asks for that of each of its specs."""
+        return dict(self.lines(COMMON_DEPTH))
 
     def lines(self, depth: int) -> Iterator[tuple[Location, int]]:
         """Each location of up to ``depth`` keys, with the line on which it starts, from zero.

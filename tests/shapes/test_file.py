@@ -3,6 +3,7 @@ import yaml
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
+from mla_tune.document import Document
 from mla_tune.errors import InputError
 from mla_tune.shapes import PRESETS, MlaDimensions
 from mla_tune.shapes.file import load_shapes
@@ -299,6 +300,23 @@ def test_bad_input_is_refused_and_says_where_and_what(write, case):
 )  # fmt: skip
 def test_a_refusal_says_what_is_valid(write, case):
     assert "\n  valid: " in refusal(write(BAD[case][0]))
+
+
+def test_the_text_is_not_parsed_again_for_each_shape(write, monkeypatch):
+    parsed = []
+    lines = Document.lines
+
+    def counted(document, depth):
+        parsed.append(depth)
+        return lines(document, depth)
+
+    monkeypatch.setattr(Document, "lines", counted)
+    many = ", ".join(f"q1s{kv_len}" for kv_len in range(1, 301))
+    unknown = "".join(f"key_{number}: 1\n" for number in range(50))
+    file = load_shapes(write(f"repeats: 5\nbatch_specs: [{many}]\n{unknown}"))
+    assert len(file.cases) == 300
+    assert len(file.notices) == 51
+    assert len(parsed) <= 2
 
 
 KEYS = [
