@@ -3,9 +3,6 @@
 __all__ = ["main"]
 
 import contextlib
-import errno
-import math
-import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -13,77 +10,26 @@ from typing import Any
 import click
 
 from mla_tune import __version__
-from mla_tune.errors import EnvironmentFailure, InputError, MlaTuneError
+from mla_tune.errors import EnvironmentFailure, MlaTuneError
+from mla_tune.option_types import (
+    FACTOR,
+    MOST_ROUNDS,
+    PATH,
+    POSITIVE,
+    SECONDS,
+    device_name,
+    size,
+)
 from mla_tune.printable import printable
 from mla_tune.standard_streams import standard_streams
 
 INTERRUPTED = 130
 
 
-def _size(_ctx: click.Context, _option: click.Parameter, value: str | None) -> int | None:
-    """Read a length such as 512 or 4k."""
-    from mla_tune.shapes.batch import parse_size
-
-    try:
-        return None if value is None else parse_size(value)
-    except InputError as error:
-        raise click.BadParameter(f"{error.what}; valid: {error.valid}") from None
-
-
-def _device(_ctx: click.Context, _option: click.Parameter, value: str) -> str:
-    """Refuse what is no device's name before anything is started for it."""
-    from mla_tune.device import check_device_name
-
-    try:
-        return check_device_name(value)
-    except InputError as error:
-        raise click.BadParameter(f"{error.what}; valid: {error.valid} {error.remedy}") from None
-
-
-class _Finite(click.FloatRange):
-    """A number in a range; ``nan`` compares false with both bounds and would pass click's own."""
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        number = super().convert(value, param, ctx)
-        if not math.isfinite(number):
-            self.fail(
-                f"{value} is not a finite number; valid: {self._describe_range()}", param, ctx
-            )
-        return number
-
-
-class _Path(click.Path):
-    """A path, in which ``~`` is the user's home: a shell leaves it alone in quotes."""
-
-    name = "path"
-
-    def __init__(self) -> None:
-        super().__init__(path_type=Path)
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
-        path = Path(os.fsdecode(super().convert(value, param, ctx)))
-        try:
-            path = path.expanduser() if path.parts[:1] == ("~",) else path
-            path.lstat()
-        except OSError as error:
-            # That it is not there, or not to be seen, is for those to say who want it.
-            if error.errno == errno.ENAMETOOLONG:
-                self.fail(f"{path.name[:40]}...: the name is too long", param, ctx)
-        except (RuntimeError, ValueError) as error:  # no home; a NUL in the name
-            self.fail(f"{path}: {error}", param, ctx)
-        return path
-
-
-PATH = _Path()
-POSITIVE = click.IntRange(min=1, max=999_999_999)  # the numbers of a batch spec
-MOST_ROUNDS = 100_000  # a night for a kernel of 300 us
-WEEK_S = 7 * 86400  # poll(2) takes no wait beyond 24 days
-SECONDS = _Finite(min=0.1, max=WEEK_S)
-FACTOR = _Finite(min=1.0)
 DEVICE = click.option(
     "--device",
     default="auto",
-    callback=_device,
+    callback=device_name,
     show_default=True,
     metavar="NAME",
     help="cpu, cuda, cuda:N, or auto.",
@@ -126,7 +72,7 @@ WAIT = click.option(
 @DEVICE
 @click.option(
     "--max-tokens",
-    callback=_size,
+    callback=size,
     metavar="N",
     help="Leave out shapes of more than N KV tokens in all (4k = 4096).",
 )
@@ -240,9 +186,9 @@ def show(table: Path) -> None:
 @command.command()
 @click.argument("table", type=PATH)
 @click.option("--batch", type=POSITIVE, help="Requests in the batch.")
-@click.option("--kv-len", callback=_size, help="KV length of each, new tokens counted (4k = 4096).")
+@click.option("--kv-len", callback=size, help="KV length of each, new tokens counted (4k = 4096).")
 @click.option(
-    "--query-len", callback=_size, default="1", show_default=True, help="New tokens of each."
+    "--query-len", callback=size, default="1", show_default=True, help="New tokens of each."
 )
 @click.option("--shape", help="A batch spec instead, such as 2q2k_32q1s1k.")
 @click.option("--within", type=FACTOR, help="Bound of the nearest entry: a factor.")
