@@ -91,7 +91,7 @@ def test_the_table_answers_for_every_shape_it_was_made_for(tuned):
 def test_the_table_says_what_it_is_true_for(tuned):
     folder, _, _ = tuned
     data = yaml.safe_load(table_of(folder).read_text())
-    assert data["schema_version"] == 1
+    assert data["schema_version"] == SCHEMA_VERSION
     assert data["backend"] == "TORCH_MLA"
     assert data["model"]["num_q_heads"] == 2
     assert set(data["software"]) >= {"torch"}

@@ -10,8 +10,8 @@ from mla_tune.errors import InputError, nearest_hint
 
 FORMS = "auto, cpu, cuda, or cuda:N with N from 0"
 _NAME = re.compile(r"auto|cpu|cuda(:\d{1,4})?", re.ASCII)
-# What other programs call them.
-_MEANT = {"gpu": "cuda", "nvidia": "cuda", "cpu:0": "cpu"}
+# What is meant by what stands before the colon, in other programs too.
+_MEANT = {"gpu": "cuda", "nvidia": "cuda", "cuda": "cuda", "cpu": "cpu"}
 
 
 def check_device_name(name: str) -> str:
@@ -25,7 +25,7 @@ def check_device_name(name: str) -> str:
     if name.isascii() and name.isdigit():
         hint = f"did you mean 'cuda:{name}'?"
     else:
-        meant = _MEANT.get(name.lower())
+        meant = _MEANT.get(name.lower().partition(":")[0])
         hint = f"did you mean {meant!r}?" if meant else nearest_hint(name, ("auto", "cpu", "cuda"))
     raise InputError(f"unknown device {name!r}", valid=FORMS, remedy=hint)
 
