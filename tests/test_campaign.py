@@ -32,6 +32,7 @@ class SilentReporter(SilentObserver):
         self.notices = []
         self.errors = []
         self.abandoned = []
+        self.stayed = []
 
     def assigned(self, assignments):
         pass
@@ -41,6 +42,10 @@ class SilentReporter(SilentObserver):
 
     def started(self, assignment, workload):
         pass
+
+    def kept(self, workload, doubt):
+        del doubt
+        self.stayed.append(str(workload))
 
     def decided(self, assignment, workload, entry):
         del assignment
@@ -178,6 +183,46 @@ def test_a_cause_that_fails_three_workloads_in_a_row_ends_its_table_only(tmp_pat
     ]
     assert {key for key, _ in measured.checked} == {"8q1s1k", "8q1s2k", "8q1s3k", "8q2s1k"}
     assert len(TableFile.load(four.path).entries) == 1
+
+
+def test_what_an_earlier_run_decided_is_published_although_its_table_is_given_up(tmp_path):
+    many = [workload(f"8q1s{number}k") for number in range(1, 9)]
+    run(tmp_path, FakeBench(LATENCIES), [assignment(tmp_path, 2, many[5:7])])
+    (tmp_path / "heads=2.yaml").unlink()
+    measured = FakeBench(LATENCIES, check_faults=dict.fromkeys(LATENCIES, "wrong result"))
+    campaign = run(tmp_path, measured, [assignment(tmp_path, 2, many)])
+    entries = TableFile.load(tmp_path / "heads=2.yaml").entries
+    assert [entry.shape for entry in entries] == ["8q1s6k", "8q1s7k"]
+    assert [key for key, _ in campaign.reporter.decisions] == ["8q1s6k", "8q1s7k"]
+    assert {key for key, _ in measured.checked} == {"8q1s1k", "8q1s2k", "8q1s3k"}
+    assert [said[:2] for said in campaign.reporter.abandoned] == [("heads=2", 3)]
+
+
+def test_a_night_that_ends_in_doubt_leaves_a_proven_table_as_it_was(tmp_path):
+    run(tmp_path, bench())
+    before = (tmp_path / "heads=2.yaml").read_bytes()
+    for journal in (tmp_path / "study").glob("*.journal"):
+        journal.unlink()
+    settings = Settings(confirmation_s=0.0)
+    campaign = Campaign(bench(), tmp_path / "study", settings, SilentReporter())
+    campaign.run([assignment(tmp_path)])
+    assert (tmp_path / "heads=2.yaml").read_bytes() == before
+    assert campaign.reporter.stayed == ["8q1s1k", "8q1s2k"]
+
+
+def test_what_replace_puts_aside_proves_nothing_for_the_table_that_is_begun(tmp_path):
+    first = assignment(tmp_path)
+    run(tmp_path, bench())
+    for journal in (tmp_path / "study").glob("*.journal"):
+        journal.unlink()
+    header = first.header.model_copy(update={"kv_cache_dtype": "fp8"})
+    again = Assignment(first.setup, first.workloads, header, first.path)
+    settings = Settings(confirmation_s=0.0)
+    campaign = Campaign(bench(), tmp_path / "study", settings, SilentReporter(), replace=True)
+    campaign.run([again])
+    entries = TableFile.load(tmp_path / "heads=2.yaml").entries
+    assert [(entry.plan, entry.unproven) for entry in entries] == [(None, splits(2))] * 2
+    assert campaign.reporter.stayed == []
 
 
 BROKEN = ["not a table", "\0\0", "schema_version: 1\nentries: [", "{}", "&a [*a]"]

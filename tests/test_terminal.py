@@ -171,6 +171,17 @@ def test_columns_stand_below_each_other_and_one_long_cell_moves_no_other_row():
     assert long.prefill_backend in lines[5]
 
 
+def test_a_run_says_that_an_earlier_entry_stays_and_why():
+    def run(console):
+        with TerminalReporter(console) as reporter:
+            reporter.assigned([ASSIGNMENT])
+            reporter.started(ASSIGNMENT, WORKLOAD)
+            reporter.kept(WORKLOAD, "8 rounds are too few [/x]")
+
+    told = "no verdict this time (8 rounds are too few [/x]); the entry of an earlier run stays"
+    assert told in shown(run)
+
+
 def test_a_default_that_does_not_work_is_said_once_a_table():
     wrong = ENTRY.model_copy(
         update={

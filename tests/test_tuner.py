@@ -98,6 +98,56 @@ def test_when_time_runs_out_before_16_rounds_nothing_is_published_and_the_next_r
     assert screening(bench) == []  # the trials stand
 
 
+NOT_SURE = {"confirmation_s": 0.0}  # one step of 8 rounds
+
+
+def in_doubt(make_tuner, bench, previous):
+    """The entry of a run that has too little time, and what it said about the previous one."""
+    told = []
+    tuner = make_tuner(bench, **NOT_SURE)
+    tuner.observer.kept = lambda workload, doubt: told.append((str(workload), doubt))
+    return tuner.tune(workload(), previous), told
+
+
+def proven(make_tuner, latencies=BETTER):
+    tuner = make_tuner(FakeBench(latencies))
+    entry = tuner.tune(workload())
+    tuner.journal.close()
+    return entry
+
+
+def without_journal(folder):
+    (folder / "study" / "a.journal").unlink()
+
+
+@pytest.mark.parametrize("latencies", [BETTER, {DEFAULT: 100.0, splits(2): 100.5}])
+def test_a_proven_entry_outlasts_a_later_run_that_ends_in_doubt(make_tuner, tmp_path, latencies):
+    before = proven(make_tuner, latencies)
+    without_journal(tmp_path)
+    entry, told = in_doubt(make_tuner, FakeBench(latencies), before)
+    assert entry == before
+    assert [(key, "too few" in doubt) for key, doubt in told] == [("8q1s1k", True)]
+
+
+def test_an_entry_that_was_not_proven_does_not_outlast_a_doubt(make_tuner, tmp_path):
+    before = proven(make_tuner)
+    before = before.model_copy(update={"plan": None, "unproven": before.plan, "default_us": None})
+    without_journal(tmp_path)
+    entry, told = in_doubt(make_tuner, FakeBench(BETTER), before)
+    assert (entry.unproven, told) == (splits(2), [])
+    assert "too few" in entry.note
+
+
+@pytest.mark.parametrize("failing", [DEFAULT, splits(2)])
+def test_a_plan_or_a_default_that_fails_now_ends_what_was_proven(make_tuner, tmp_path, failing):
+    before = proven(make_tuner)
+    without_journal(tmp_path)
+    bench = FakeBench(BETTER, check_faults={failing: "wrong result"})
+    entry, told = in_doubt(make_tuner, bench, before)
+    assert (entry.plan, told) == (None, [])
+    assert "wrong result" in entry.note
+
+
 @pytest.mark.parametrize("seed", range(5))
 def test_what_is_too_noisy_to_tell_is_measured_on_and_then_named_as_unproven(make_tuner, seed):
     bench = FakeBench({DEFAULT: 100.0, splits(2): 40.0}, noise=1.2, seed=seed)

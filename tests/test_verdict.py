@@ -6,7 +6,7 @@ from mla_tune.knobs import Plan
 from mla_tune.load import OthersLoad
 from mla_tune.measure import Samples
 from mla_tune.shapes import BatchShape, Case, Workload
-from mla_tune.verdict import published_entry
+from mla_tune.verdict import outlasts_doubt, published_entry
 
 
 def contest(latencies, default=DEFAULT, shares=(1.0,), count=16, **more):
@@ -54,6 +54,26 @@ def test_several_kv_lengths_are_written_one_by_one():
         (2048, 1.0, 100.0, 300.0),
     ]
     assert [c.speedup.median for c in entry.cases] == pytest.approx([2.0, 3.0])
+
+
+def doubted(plan_us):
+    """A contest of a plan that may be anything, beside one that took ``plan_us`` in turn."""
+    rounds = {DEFAULT: [100.0] * 16, splits(8): [60.0, 140.0] * 8, splits(1): [*plan_us] * 8}
+    samples = {plan: Samples(tuple((us,) for us in taken)) for plan, taken in rounds.items()}
+    found = Contest(DEFAULT, samples, (1.0,), 1.01)
+    assert "too noisy" in found.verdict().doubt
+    return found
+
+
+@pytest.mark.parametrize(
+    ("plan_us", "stays"), [((102, 102), False), ((150, 150), False), ((70, 130), True)]
+)
+def test_what_was_proven_outlasts_a_doubt_unless_it_is_clearly_no_gain_now(plan_us, stays):
+    before = published_entry(
+        workload(), contest({DEFAULT: (100.0,), splits(1): (50.0,)}), DEFAULT, {}
+    )
+    assert before.plan == splits(1)
+    assert outlasts_doubt(before, doubted(plan_us), {}) == stays
 
 
 def test_failures_and_unclean_samples_are_noted():

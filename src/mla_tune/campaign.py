@@ -139,12 +139,37 @@ class Campaign:
                 self._failed(assignment, workload, error)
                 left = assignment.workloads[index:]
                 if streak.is_over(error) and left:
-                    self._given_up(assignment, left, error)
+                    self._end_early(assignment, left, tuner, publishing, error)
                     return
             else:
                 streak.end()
                 self.reporter.decided(assignment, workload, entry)
                 publishing.add(entry)
+
+    def _end_early(
+        self,
+        assignment: Assignment,
+        left: Sequence[Workload],
+        tuner: Tuner,
+        publishing: "_Publishing",
+        error: MlaTuneError,
+    ) -> None:
+        """Give up what is left of a table, all but what an earlier run has decided."""
+        open_still: list[Workload] = []
+        for index, workload in enumerate(left):
+            try:
+                entry = tuner.decided(workload)
+            except (WorkloadFailure, UnavailableError):
+                open_still += left[index:]
+                break
+            if entry is None:
+                open_still.append(workload)
+                continue
+            self.reporter.started(assignment, workload)
+            self.reporter.decided(assignment, workload, entry)
+            publishing.add(entry)
+        if open_still:
+            self._given_up(assignment, open_still, error)
 
     def _journal(self, assignment: Assignment) -> Journal:
         digest = self.bench.environment.software_digest
@@ -195,6 +220,7 @@ class Campaign:
                 assignment.path,
                 f"was for {field} {was}, this run is for {now}; its {len(old.entries)} entries are",
             )
+            return {entry.shape: _as_a_guess(entry) for entry in old.entries}
         return {entry.shape: entry for entry in old.entries}
 
     def _put_aside(self, path: Path, what: str) -> None:
@@ -233,6 +259,12 @@ class _Publishing:
             name = self._assignment.path.stem
             self._campaign.failures += [(f"{name}: {entry.shape}", error) for entry in entries]
             self._campaign.reporter.unpublished(self._assignment, entries, error)
+
+
+def _as_a_guess(entry: Entry) -> Entry:
+    """An entry that was true for something else: good for the ranking, and proof of nothing."""
+    guess = {"plan": None, "unproven": entry.plan or entry.unproven, "default_us": None}
+    return entry.model_copy(update=guess)
 
 
 def _free_name(path: Path) -> Path:

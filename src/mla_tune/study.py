@@ -111,9 +111,7 @@ class Journal:
             policy: how to propose them.
             ranking: plans to try soonest after the default, likeliest first.
         """
-        # A changed space gets a study of its own: Optuna refuses to resume into another one.
-        space = hashlib.sha256(repr([plan.as_dict() for plan in plans]).encode()).hexdigest()[:8]
-        name = f"{workload}#{space}"
+        name = _study_name(workload, plans)
         sampler = SAMPLERS.get(policy.name, SAMPLERS["random"])(policy.seed)
         try:
             study = optuna.load_study(study_name=name, storage=self._storage, sampler=sampler)
@@ -122,6 +120,16 @@ class Journal:
                 study_name=name, storage=self._storage, sampler=sampler, direction="minimize"
             )
         return Ledger(study, tuple(plans), policy, ranking)
+
+    def verdict(self, workload: str, plans: Sequence[Plan]) -> dict[str, Any] | None:
+        """What was decided for a workload over ``plans``, as it was stored; writes nothing."""
+        try:
+            study = optuna.load_study(
+                study_name=_study_name(workload, plans), storage=self._storage
+            )
+        except KeyError:
+            return None
+        return _verdict(study)
 
     def close(self) -> None:
         """Let other runs have the journal."""
@@ -153,8 +161,7 @@ class Ledger:
     @property
     def verdict(self) -> dict[str, Any] | None:
         """What was decided in an earlier run, as it was stored."""
-        stored: dict[str, Any] | None = self._study.user_attrs.get("verdict")
-        return stored
+        return _verdict(self._study)
 
     def decide(self, verdict: dict[str, Any]) -> None:
         """Store the verdict; from here on a resumed run measures nothing."""
@@ -240,6 +247,17 @@ class Ledger:
                 intermediate_values=reported,
             )
         )
+
+
+def _study_name(workload: str, plans: Sequence[Plan]) -> str:
+    # A changed space gets a study of its own: Optuna refuses to resume into another one.
+    space = hashlib.sha256(repr([plan.as_dict() for plan in plans]).encode()).hexdigest()[:8]
+    return f"{workload}#{space}"
+
+
+def _verdict(study: optuna.Study) -> dict[str, Any] | None:
+    stored: dict[str, Any] | None = study.user_attrs.get("verdict")
+    return stored
 
 
 def _outcome(trial: FrozenTrial) -> Outcome:

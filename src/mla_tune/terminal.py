@@ -85,6 +85,11 @@ class TerminalReporter:
         del workload
         self._show(f"confirming {len(finalists)} plans, round {rounds}")
 
+    def kept(self, workload: Workload, doubt: str) -> None:
+        del workload
+        told = f"no verdict this time ({doubt}); the entry of an earlier run stays"
+        _say(self._console, f"{self._current}: {told}")
+
     def decided(self, assignment: Assignment, workload: Workload, entry: Entry) -> None:
         del workload
         self._spent_s.append(time.monotonic() - self._began)

@@ -5,7 +5,7 @@ __all__ = ["Observer", "Settings", "Tuner"]
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 from pydantic import ValidationError
 
@@ -26,7 +26,7 @@ from mla_tune.quarantine import Quarantine, Ward
 from mla_tune.shapes import Workload
 from mla_tune.study import Journal, Ledger, Outcome, Policy
 from mla_tune.table import Entry
-from mla_tune.verdict import published_entry
+from mla_tune.verdict import outlasts_doubt, published_entry
 
 NEAR_BEST = 1.015
 """Screening cannot rank plans closer than this factor: they all go into confirmation."""
@@ -66,6 +66,7 @@ class Observer(Protocol):
     def planned(self, workload: Workload, num_plans: int) -> None: ...
     def tried(self, workload: Workload, outcome: Outcome, best_us: float | None) -> None: ...
     def confirming(self, workload: Workload, finalists: Sequence[Plan], rounds: int) -> None: ...
+    def kept(self, workload: Workload, doubt: str) -> None: ...
 
 
 class SilentObserver:
@@ -78,6 +79,9 @@ class SilentObserver:
         pass
 
     def confirming(self, workload: Workload, finalists: Sequence[Plan], rounds: int) -> None:
+        pass
+
+    def kept(self, workload: Workload, doubt: str) -> None:
         pass
 
 
@@ -109,7 +113,8 @@ class Tuner:
 
         Args:
             workload: what to tune for.
-            previous: last night's entry, for the ranking and for ties.
+            previous: last night's entry, for the ranking and for ties. Where it is proven, for the
+                same software, it outlasts a confirmation that ends in doubt.
             neighbour: the entry of a similar workload, for the ranking.
 
         Returns:
@@ -125,23 +130,41 @@ class Tuner:
         ranking = [*_ranking(previous), *_ranking(neighbour)]
         ledger = self.journal.ledger(str(workload), plans, policy, ranking)
         self.observer.planned(workload, len(plans))
-        terms = {
-            "min_speedup": self.settings.min_speedup,
-            "weights": [case.weight for case in workload.cases],
-            "min_rounds": MIN_ROUNDS,
-            "widest": WIDEST,
-        }
-        decided = _decided(ledger, terms)
+        terms = self._terms(workload)
+        decided = _decided(ledger.verdict, terms)
         if decided is not None:
             return decided
         self.bench.load(workload)
         self._screen(workload, ledger, plans[0])
         favourite = previous.plan or previous.unproven if previous is not None else None
         contest, failures = self._confirm(workload, ledger, plans[0], favourite)
+        doubt = contest.verdict().doubt
+        proven = previous if previous is not None and plans[0] not in failures else None
+        if doubt and proven is not None and outlasts_doubt(proven, contest, failures):
+            self.observer.kept(workload, doubt)
+            return proven
         entry = published_entry(workload, contest, plans[0], failures)
-        if not contest.verdict().doubt:
+        if not doubt:
             ledger.decide({"terms": terms, "entry": entry.model_dump(mode="json")})
         return entry
+
+    def decided(self, workload: Workload) -> Entry | None:
+        """What an earlier run decided on the same terms, if it did; measures nothing.
+
+        Raises:
+            WorkloadFailure: the bench has ended, and does not come back.
+        """
+        plans = self.bench.plan_space(workload.shapes).plans
+        return _decided(self.journal.verdict(str(workload), plans), self._terms(workload))
+
+    def _terms(self, workload: Workload) -> dict[str, object]:
+        """What a verdict depends on beside the samples."""
+        return {
+            "min_speedup": self.settings.min_speedup,
+            "weights": [case.weight for case in workload.cases],
+            "min_rounds": MIN_ROUNDS,
+            "widest": WIDEST,
+        }
 
     def _screen(self, workload: Workload, ledger: Ledger, default: Plan) -> None:
         """Try every plan that the ledger hands out."""
@@ -286,12 +309,12 @@ class Tuner:
                 return contest
 
 
-def _decided(ledger: Ledger, terms: Mapping[str, object]) -> Entry | None:
+def _decided(verdict: Mapping[str, Any] | None, terms: Mapping[str, object]) -> Entry | None:
     """The verdict of an earlier run, if it was on the same terms and still is an entry."""
-    if ledger.verdict is None or ledger.verdict["terms"] != terms:
+    if verdict is None or verdict["terms"] != terms:
         return None
     try:
-        return Entry.model_validate(ledger.verdict["entry"])
+        return Entry.model_validate(verdict["entry"])
     except ValidationError:
         return None  # by a version that wrote other entries: its trials are confirmed again
 

@@ -1,6 +1,6 @@
 """The table entry that a contest ends in."""
 
-__all__ = ["published_entry"]
+__all__ = ["outlasts_doubt", "published_entry"]
 
 import statistics
 from collections.abc import Mapping
@@ -10,6 +10,21 @@ from mla_tune.knobs import Plan
 from mla_tune.measure import Samples
 from mla_tune.shapes import Workload
 from mla_tune.table import CaseResult, Entry, Speedup
+
+
+def outlasts_doubt(previous: Entry, contest: Contest, failures: Mapping[Plan, str]) -> bool:
+    """Whether an earlier verdict stands although ``contest`` ended in none.
+
+    Too few or too noisy samples refute nothing. A plan that failed this time, or was clearly not
+    above the gate or slower for some KV length, is refuted all the same.
+    """
+    if previous.unproven is not None or previous.default_us is None or previous.plan in failures:
+        return False
+    standing = next((s for s in contest.standings if s.plan == previous.plan), None)
+    if standing is None:
+        return True
+    is_slower = standing.slows_a_case and not standing.is_too_wide
+    return not standing.clearly_not and not is_slower
 
 
 def published_entry(
