@@ -35,6 +35,7 @@ SOFTWARE = {"vllm": "0.26.0", "triton": "3.6.0", "flashinfer": "0.6.14"}
 
 
 ENGINE = {"mode": "graph", "max_model_len": 131072}
+EAGER = ENGINE | {"mode": "eager"}
 
 
 def header(**changes: Any) -> Header:
@@ -80,7 +81,7 @@ def test_a_table_is_true_for_the_engine_it_was_measured_in() -> None:
         ({"model": DIMENSIONS | {"num_q_heads": 128}}, "num_q_heads"),
         ({"model": DIMENSIONS | {"v_head_dim": 256}}, "v_head_dim"),
         ({"kv_cache_dtype": "fp8"}, "KV cache dtype"),
-        ({"quantization": "fp8_per_block"}, "quantization"),
+        ({"quantization": "fp8_per_block", "engine": EAGER}, "quantization"),
         ({"engine": ENGINE | {"block_size": 64}}, "block size"),
     ],
 )
@@ -113,9 +114,21 @@ def test_a_table_of_another_backend_is_not_for_this_one() -> None:
     ],
 )
 def test_a_version_1_table_is_for_what_it_left_out(engine: dict[str, Any]) -> None:
-    first = table(schema_version=1)
+    first = table(schema_version=1, engine=EAGER)
     assert differences(first, H200) == []
     assert len(differences(first, replace(H200, **engine))) == 1
+
+
+def test_a_graph_holds_decodes_whose_weights_are_16_bits_whatever_they_were() -> None:
+    """DeepSeek-V3 as it is published, with the splits that were measured on 16-bit weights."""
+    facts = replace(H200, quantization="fp8_per_block")
+    tables = [loaded("graph.yaml", schema_version=1), loaded("eager.yaml", engine=EAGER)]
+    chosen, reason = choose(tables, facts)
+    assert list(chosen) == ["graph"]
+    assert reason == (
+        "the nearest table for eager mode, eager.yaml, is for quantization none "
+        "(engine: fp8_per_block)"
+    )
 
 
 @pytest.mark.parametrize(

@@ -74,7 +74,7 @@ def _graph_usable(plan: Plan, graph: LoadedTable | None, facts: EngineFacts) -> 
 
 
 def tables_for(facts: EngineFacts, vllm_config: Any) -> tuple[dict[str, LoadedTable], str | None]:
-    """The tables that are true for an engine, by mode, and why there is none."""
+    """The tables that are true for an engine, by mode, and why there is none for a mode."""
     if refused := refusal(vllm_config):
         return {}, refused
     return choose([table for table in LOADED if table.table.header.backend == facts.backend], facts)
@@ -112,7 +112,8 @@ def _made(
     say = functools.partial(set_up, facts, LOADED, tables, deployment.planned)
     unlike = disagreement(vllm_config, say)
     if reason is not None:
-        once(logging.WARNING, f"mla-tune: {facts.backend} runs untuned: {reason}")
+        extent = "runs untuned in part" if tables else "runs untuned"
+        once(logging.WARNING, f"mla-tune: {facts.backend} {extent}: {reason}")
     if unlike is None:
         _announce(deployment, tables)
     else:

@@ -233,7 +233,7 @@ def _text(path: Path, traffic: _Traffic, is_answered: Answers) -> str:
 def _remarks(traffic: _Traffic) -> Iterator[str]:
     weights = traffic.engine["quantization"]
     if weights is not None and weights not in QUANTIZATIONS:
-        yield f"# Its weights are {weights}, which cannot be tuned for: no table will match it."
+        yield f"# Its weights are {weights}, which cannot be tuned for: no eager table matches."
     if traffic.others:
         yield f"# {traffic.others} of these were of rare kinds, which no shape below counts."
     if traffic.has_padded_means:

@@ -50,6 +50,8 @@ def differences(table: Table, facts: EngineFacts) -> list[tuple[str, Any, Any]]:
     header = table.header
     packages = _packages(table)
     installed = dict(facts.packages)
+    # A full graph holds decodes alone, which absorb kv_b_proj in 16 bits whatever it was.
+    has_prefills = header.engine.mode == "eager"
     # FLASH_ATTN_MLA's own cap holds for eager steps up to that size, and for none beyond.
     caps_splits = header.backend == "FLASH_ATTN_MLA" and header.engine.mode == "eager"
     caps_splits = caps_splits and facts.compute_capability is not None
@@ -60,7 +62,7 @@ def differences(table: Table, facts: EngineFacts) -> list[tuple[str, Any, Any]]:
         sm_count=header.device.sm_count,
         model=tuple(header.model.items()),
         kv_cache_dtype=header.kv_cache_dtype,
-        quantization=header.quantization,
+        quantization=header.quantization if has_prefills else None,
         block_size=None if facts.block_size is None else header.full_engine.block_size,
         capture_size=header.full_engine.max_cudagraph_capture_size if caps_splits else None,
         vllm=header.software.get("vllm", "none"),
@@ -73,7 +75,7 @@ def differences(table: Table, facts: EngineFacts) -> list[tuple[str, Any, Any]]:
         sm_count=facts.sm_count,
         model=facts.model,
         kv_cache_dtype=facts.kv_cache_dtype,
-        quantization=facts.quantization,
+        quantization=facts.quantization if has_prefills else None,
         block_size=facts.block_size,
         capture_size=facts.max_cudagraph_capture_size if caps_splits else None,
         vllm=facts.vllm,
@@ -94,7 +96,7 @@ def _comparable(
     sm_count: int,
     model: Iterable[tuple[str, int]],
     kv_cache_dtype: str,
-    quantization: str,
+    quantization: str | None,
     block_size: int | None,
     capture_size: int | None,
     vllm: str,
@@ -141,8 +143,8 @@ def choose(
     """Pick at most one table a mode for an engine.
 
     Of several that match, the one whose max_model_len is nearest to the engine's wins, then the
-    first by path. Returns the tables by mode and, when none matches, which fields of the nearest
-    one differ.
+    first by path. Returns the tables by mode and, when there are tables for a mode of which none
+    matches, which fields of the nearest one differ.
     """
     scored = [(differences(loaded.table, facts), loaded) for loaded in tables]
     matching = sorted(
@@ -155,8 +157,10 @@ def choose(
     chosen: dict[str, LoadedTable] = {}
     for loaded in matching:
         chosen.setdefault(loaded.mode, loaded)
-    if chosen or not scored:
+    left = [(fields, loaded) for fields, loaded in scored if loaded.mode not in chosen]
+    if not left:
         return chosen, None
-    fields, nearest = min(scored, key=lambda item: len(item[0]))
+    fields, nearest = min(left, key=lambda item: len(item[0]))
     told = ", ".join(f"{name} {table} (engine: {engine})" for name, table, engine in fields)
-    return {}, f"the nearest table, {nearest.path}, is for {told}"
+    what = f"the nearest table for {nearest.mode} mode" if chosen else "the nearest table"
+    return chosen, f"{what}, {nearest.path}, is for {told}"
