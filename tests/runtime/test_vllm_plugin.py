@@ -501,6 +501,15 @@ def test_with_several_workspaces_vllms_reservation_and_splits_stay(
     assert len(said) == 1
 
 
+def test_no_tuned_decode_outgrows_vllms_own_reservation(
+    plugin: Any, eager_table: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A draft lane's workspace is locked at 64 rows: 4 x 32 rows of vLLM's splits may not fit."""
+    with_workspace(monkeypatch, num_lanes=2)
+    plugin(eager_table)
+    assert start().builder.build(0, start().batch("4q32s256")).num_decodes == 0
+
+
 def test_the_workspace_of_033_is_reserved_through_its_function(
     plugin: Any, graph_table: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -526,6 +535,31 @@ def test_the_workspace_of_033_is_reserved_through_its_function(
     monkeypatch.setattr(engine.layer.impl, "_vllm_config", engine.config, raising=False)
     engine.layer.impl.reserve_workspace()
     assert manager._current_workspaces[0].numel() == 64 * 16 * 513 * 4
+
+
+def test_an_idle_rank_finds_what_to_reserve_once(
+    plugin: Any, graph_table: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """0.33's V1 asks at each layer of each step without metadata: 5 ms each time, for 61 layers."""
+    from mla_tune.runtime import triton_mla
+
+    manager = with_workspace(monkeypatch)
+    monkeypatch.setattr("mla_tune.runtime.splits.WAVES", 0)
+    plugin(graph_table)
+    engine = start(captures=(2, 8, 32))
+    impl, asked = engine.layer.impl, []
+    monkeypatch.setattr(impl, "_vllm_config", engine.config, raising=False)
+
+    def finding(*arguments: Any) -> Any:
+        asked.append(arguments)
+        return engine.deployment
+
+    monkeypatch.setattr(triton_mla, "deployment_for", finding)
+    for _ in range(3):
+        manager._current_workspaces[0] = None
+        impl.reserve_workspace()
+        assert manager._current_workspaces[0].numel() == 64 * 16 * 513 * 4
+    assert len(asked) == 1
 
 
 # The threshold
@@ -672,6 +706,30 @@ def test_the_cap_of_a_graph_is_the_same_at_every_replay(
     assert flash_attn == [8]
     assert metadata.decode.max_num_splits == 8
     assert engine.builder.build(0, engine.batch("4q1s200")).decode.max_num_splits == 32
+
+
+@pytest.mark.parametrize("where", ["_choose", "_threshold"])
+def test_a_failure_leaves_no_cap_that_the_schedule_does_not_have(
+    plugin: Any,
+    flash_attn: list[int],
+    write_table: WriteTable,
+    monkeypatch: pytest.MonkeyPatch,
+    where: str,
+) -> None:
+    """The kernel writes past its buffers where the schedule has more splits than they do."""
+    capped = entry("2q4s128", Plan(num_kv_splits=8, reorder_batch_threshold=512))
+    plugin(write_table(cpu_header("FLASH_ATTN_MLA", mode="eager"), capped))
+    engine = start("FLASH_ATTN_MLA", max_cudagraph_capture_size=8)
+    assert engine.builder.build(0, engine.batch("2q4s128")).decode.max_num_splits == 8
+
+    def fail(*_: object) -> object:
+        raise RuntimeError("no such luck")
+
+    monkeypatch.setattr(engine.builder, where, fail)
+    flash_attn.clear()
+    metadata = engine.builder.build(0, engine.batch("2q4s128"))
+    assert flash_attn == [metadata.decode.max_num_splits]
+    assert metadata.decode.max_num_splits != 8
 
 
 def test_builders_that_vllm_drops_are_not_kept(

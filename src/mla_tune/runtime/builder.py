@@ -210,6 +210,9 @@ class TunedBuilder:
             return choice
         except Exception as error:
             self._failed(error)
+            # Half of a choice may be set, or what the step before had.
+            self._put_back()
+            self._before(VLLM_OWN)
             return VLLM_OWN
 
     def _put_back(self) -> None:

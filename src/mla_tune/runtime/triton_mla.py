@@ -64,9 +64,7 @@ def reserve(deployment: Deployment, rows: int, heads: int, kv_lora_rank: int) ->
         kv_lora_rank=kv_lora_rank,
         sm_count=deployment.facts.sm_count,
     )
-    import torch
-
-    manager.get_simultaneous(((row_splits, heads, kv_lora_rank + 1), torch.float32))
+    take(manager, row_splits, heads, kv_lora_rank)
     gib = heads * (kv_lora_rank + 1) * 4 / 2**30
     own = rows * own_splits
     once(
@@ -75,6 +73,13 @@ def reserve(deployment: Deployment, rows: int, heads: int, kv_lora_rank: int) ->
         f"{(own - row_splits) * gib:.2f} GiB given back",
     )
     return row_splits
+
+
+def take(manager: Any, row_splits: int, heads: int, kv_lora_rank: int) -> None:
+    """Have vLLM's workspace ``manager`` hold at least ``row_splits``, as `reserve` says."""
+    import torch
+
+    manager.get_simultaneous(((row_splits, heads, kv_lora_rank + 1), torch.float32))
 
 
 def keeps_vllms_splits() -> bool:
@@ -104,6 +109,10 @@ class TunedTritonMLAMetadataBuilder(TunedBuilder, VllmBuilder):  # type: ignore[
             super().__init__(*args, **kwargs)
         if self._row_splits is not None:
             self._most_decode_rows = self._row_splits
+        elif workspace.manager() is not None:
+            # vLLM's own reservation: that many rows fit at any length, and no more.
+            most = self.vllm_config.scheduler_config.max_num_seqs
+            self._most_decode_rows = most * self.reorder_batch_threshold
 
     def _start(self) -> None:
         super()._start()
@@ -199,7 +208,19 @@ class TunedTritonMLAImpl(ReservesAtLoad, VllmImpl):  # type: ignore[misc]
     mla_tune_backend = "TRITON_MLA"
 
     def reserve_workspace(self) -> None:
-        """0.33 on: while memory is profiled, so that the KV cache gets what is given back."""
+        """0.33 on: while memory is profiled, so that the KV cache gets what is given back.
+
+        On model runner V1 idle data-parallel ranks call it again, at each layer of every step that
+        replays no full graph, and the busy ranks wait for them.
+        """
+        if self._row_splits is None:
+            super().reserve_workspace()
+        else:
+            take(workspace.manager(), self._row_splits, self.num_heads, self.kv_lora_rank)
+
+    @functools.cached_property
+    def _row_splits(self) -> int | None:
+        """What `reserve` says for this engine. Finding the deployment takes milliseconds."""
         from vllm.v1.attention.backend import max_decode_query_len
 
         config = self._vllm_config
@@ -210,12 +231,10 @@ class TunedTritonMLAImpl(ReservesAtLoad, VllmImpl):  # type: ignore[misc]
             layers = functools.partial(ServedLayers.of_impl, self, block_size=block_size)
             found = deployment_for("TRITON_MLA", config, layers, captures)
             rows = config.scheduler_config.max_num_seqs * decode_query_len
-            done = reserve(found, rows, self.num_heads, self.kv_lora_rank) is not None
+            return reserve(found, rows, self.num_heads, self.kv_lora_rank)
         except Exception:
             logger.exception("mla-tune: TRITON_MLA's workspace is reserved as without tables")
-            done = False
-        if not done:
-            super().reserve_workspace()
+            return None
 
     def forward_mqa(
         self, q: Any, kv_c_and_k_pe_cache: Any, attn_metadata: Any, layer: Any, *args: Any
