@@ -9,13 +9,14 @@ from mla_tune.assignment import Assignment
 from mla_tune.backends.interface import Setup
 from mla_tune.errors import WorkloadFailure
 from mla_tune.knobs import Plan
-from mla_tune.shapes import MlaDimensions
+from mla_tune.shapes import BatchShape, MlaDimensions
 from mla_tune.study import Outcome
 from mla_tune.table import Entry, Header, Lookup, Speedup
 from mla_tune.terminal import TerminalReporter, show_lookup, show_table
 
 HEADER = Header.of(ENVIRONMENT, "TORCH_MLA", MlaDimensions(2), "auto", "eager", 4096)
 WORKLOAD = workload("8q1s1k")
+ASKED = BatchShape.parse("8q1s1k")
 ASSIGNMENT = Assignment(
     Setup("TORCH_MLA", MlaDimensions(2)), (WORKLOAD,), HEADER, Path("out/a[/b].yaml")
 )
@@ -93,16 +94,22 @@ def test_a_plan_that_is_not_proven_is_shown_as_such():
     text = shown(lambda console: show_table(console, HEADER, [entry]))
     assert "not measured" in text
     assert "default (unproven: num_kv_splits=2)" in text
-    found = Lookup("8q1s1k", entry, None, 1.0)
+    found = Lookup(ASKED, entry, None, 1.0)
     assert "unproven: num_kv_splits=2" in shown(lambda console: show_lookup(console, found))
 
 
 @pytest.mark.parametrize(
     ("lookup", "says"),
     [
-        (Lookup("8q1s1k", ENTRY, splits(2), 1.0), "hit: 8q1s1k: num_kv_splits=2 (entry 8q1s1k, ex"),
-        (Lookup("8q1s2k", ENTRY, splits(2), 1.25), "nearest, off by a factor 1.25"),
-        (Lookup("9q1s2k", None, None, 4.0, "too far"), "miss: 9q1s2k: too far"),
+        (
+            Lookup(ASKED, ENTRY, splits(2), 1.0),
+            "hit: 8q1s1k: num_kv_splits=2 (entry 8q1s1k, ex",
+        ),
+        (
+            Lookup(ASKED, ENTRY, splits(2), 1.25),
+            "nearest, off by a factor 1.25",
+        ),
+        (Lookup(ASKED, None, None, missed=lambda: "too far"), "miss: 8q1s1k: too far"),
     ],
 )
 def test_a_lookup_says_hit_or_miss(lookup, says):
@@ -127,10 +134,11 @@ def test_text_from_a_table_is_printed_as_data(terminal):
     text = shown(lambda console: show_table(console, header, [entry]), terminal=terminal)
     assert text.count(SHOWN) == 5
     text += shown(
-        lambda console: show_lookup(console, Lookup("8q1s1k", entry, plan, 1.0)), terminal=terminal
+        lambda console: show_lookup(console, Lookup(ASKED, entry, plan, 1.0)),
+        terminal=terminal,
     )
     text += shown(
-        lambda console: show_lookup(console, Lookup("8q1s1k", None, None, 9.0, HOSTILE)),
+        lambda console: show_lookup(console, Lookup(ASKED, None, None, missed=lambda: HOSTILE)),
         terminal=terminal,
     )
     assert text.count(SHOWN) == 7

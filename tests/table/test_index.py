@@ -67,11 +67,15 @@ workloads = st.lists(
 )
 
 
-@given(workloads, st.lists(batches, min_size=1, max_size=20))
-def test_the_index_finds_what_looking_at_every_entry_finds(measured, asked):
+@given(workloads, st.lists(batches, min_size=1, max_size=20), st.floats(1.0, 4.0))
+def test_the_index_finds_what_looking_at_every_entry_finds(measured, asked, within):
     index = Index(measured)
     for shape in [*asked, *(shape for workload in measured for shape in workload.shapes)]:
-        assert index.nearest(shape) == brute_force(measured, shape)
+        found = brute_force(measured, shape)
+        assert index.nearest(shape) == found
+        for bound in (within, found[0]):
+            answered = found if found[0] <= bound else (math.inf, -1)
+            assert index.nearest(shape, bound) == answered
 
 
 def test_a_lookup_does_not_look_at_every_entry(monkeypatch):

@@ -55,7 +55,10 @@ def test_a_hit_is_never_beyond_the_bound_and_none_is_nearer(measured, asked, wit
     )
     nearest = min((distance(asked, group) for group in measured), default=math.inf)
     assert found.is_hit == (nearest <= within)
-    assert found.factor == pytest.approx(nearest)
+    assert found.factor == (pytest.approx(nearest) if found.is_hit else math.inf)
+    assert bool(found.reason) != found.is_hit
+    if not found.is_hit and nearest < math.inf:
+        assert f"off by a factor {nearest:.2f}" in found.reason
     if found.is_hit:
         hit = BatchShape.parse(found.entry.shape).groups[0]
         assert distance(asked, hit) == pytest.approx(nearest)

@@ -45,15 +45,20 @@ class Index:
         longer = {query_len: lines for query_len, lines in found.items() if query_len > 1}
         self._single, self._longer = _Families(single), _Families(longer)
 
-    def nearest(self, shape: BatchShape) -> tuple[float, int]:
-        """The factor by which the nearest entry is off, and its position; (inf, -1) for none."""
+    def nearest(self, shape: BatchShape, within: float = math.inf) -> tuple[float, int]:
+        """The factor by which the nearest entry is off, and its position.
+
+        (inf, -1) where none is within the factor ``within``; the smaller it is, the fewer are
+        looked at.
+        """
         position = self._exact.get(shape.groups)
         if position is not None:
             return 1.0, position
         if len(shape.groups) > 1:
             return MISS
         group = shape.groups[0]
-        return (self._single if group.query_len == 1 else self._longer).nearest(group)
+        families = self._single if group.query_len == 1 else self._longer
+        return families.nearest(group, within)
 
 
 class _Families:
@@ -63,8 +68,9 @@ class _Families:
         self._query_lens = sorted(lines)
         self._rows = [_Row(lines[query_len]) for query_len in self._query_lens]
 
-    def nearest(self, asked: RequestGroup) -> tuple[float, int]:
-        best, query_lens = math.inf, self._query_lens
+    def nearest(self, asked: RequestGroup, within: float) -> tuple[float, int]:
+        limit = best = math.nextafter(within, math.inf)
+        query_lens = self._query_lens
         above = bisect_left(query_lens, asked.query_len)
         for place in range(above, len(query_lens)):
             off = query_lens[place] / asked.query_len
@@ -76,7 +82,7 @@ class _Families:
             if off >= best:
                 break
             best = self._rows[place].least(asked, off, best)
-        if best == math.inf:
+        if best == limit:
             return MISS
         # Entries of other lengths and sizes may be just as far.
         first = NONE

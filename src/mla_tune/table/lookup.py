@@ -3,7 +3,9 @@
 __all__ = ["DEFAULT_WITHIN", "Lookup", "Table"]
 
 import math
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 from mla_tune.errors import InputError
@@ -26,18 +28,30 @@ class Lookup:
     """The answer to a lookup.
 
     Attributes:
-        shape: what was asked for, as a batch spec.
+        asked: what was asked for.
         entry: the entry that answers, or None on a miss.
         plan: the plan to use, or None for the backend's default (also on a miss).
-        factor: by how much the farthest of batch, query and KV length is off; 1.0 is exact.
-        reason: on a miss, what the nearest entry was and why it does not count.
+        factor: by how much the farthest of batch, query and KV length is off; 1.0 is exact. On a
+            miss infinite.
+        missed: on a miss, says what the nearest entry was and why it does not count.
     """
 
-    shape: str
+    asked: BatchShape
     entry: Entry | None
     plan: Plan | None
-    factor: float
-    reason: str = ""
+    factor: float = math.inf
+    missed: Callable[[], str] | None = field(default=None, repr=False, compare=False)
+
+    # Both are for people, and take longer to find and write than the answer.
+    @property
+    def shape(self) -> str:
+        """What was asked for, as a batch spec."""
+        return str(self.asked)
+
+    @property
+    def reason(self) -> str:
+        """On a miss, what the nearest entry was and why it does not count."""
+        return self.missed() if self.missed is not None else ""
 
     @property
     def is_hit(self) -> bool:
@@ -93,20 +107,20 @@ class Table:
 
     def lookup_shape(self, shape: BatchShape, *, within: float = DEFAULT_WITHIN) -> Lookup:
         """Find the plan for any batch shape; a mixed one is answered only by its exact entry."""
-        factor, index = self._index.nearest(shape)
-        if factor <= within and index >= 0:
-            entry = self.entries[index]
-            plan = _same_paths(entry.plan, self._workloads[index].cases[0].shape, shape)
-            return Lookup(str(shape), entry, plan, factor)
-        return Lookup(str(shape), None, None, factor, self._miss_reason(factor, index, within))
+        factor, index = self._index.nearest(shape, within)
+        if index < 0:
+            return Lookup(shape, None, None, missed=partial(self._miss_reason, shape, within))
+        entry = self.entries[index]
+        plan = _same_paths(entry.plan, self._workloads[index].cases[0].shape, shape)
+        return Lookup(shape, entry, plan, factor)
 
-    def _miss_reason(self, factor: float, index: int, within: float) -> str:
-        if factor == math.inf:
+    def _miss_reason(self, shape: BatchShape, within: float) -> str:
+        factor, index = self._index.nearest(shape)
+        if index < 0:
             return "no entry of this kind; the backend's default applies"
-        nearest = self.entries[index].shape
         return (
-            f"the nearest entry, {nearest}, is off by a factor {factor:.2f}, beyond the bound of "
-            f"{within:g}; the backend's default applies"
+            f"the nearest entry, {self.entries[index].shape}, is off by a factor {factor:.2f}, "
+            f"beyond the bound of {within:g}; the backend's default applies"
         )
 
 
