@@ -284,6 +284,16 @@ def test_a_damaged_journal_is_named_and_the_run_goes_on(tmp_path):
     assert again.raced == []  # the verdicts were in other lines
 
 
+def test_a_damaged_quarantine_is_named_and_the_run_goes_on(tmp_path):
+    (tmp_path / "study").mkdir()
+    (tmp_path / "study" / "quarantine.yaml").write_text("quarantine:\n- backend: [\n")
+    campaign = run(tmp_path, bench())
+    (notice,) = campaign.reporter.notices
+    assert "kept as quarantine.yaml.damaged-1" in notice
+    assert campaign.failures == []
+    assert len(TableFile.load(tmp_path / "heads=2.yaml").entries) == 2
+
+
 def full_disk_for_tables(monkeypatch, only_for=lambda _text: True):
     write = publication.write_atomically
 

@@ -75,12 +75,45 @@ def test_two_runs_that_share_a_folder_keep_each_others_entries(path):
     assert again.reason(WARD, "8q1s1k", splits(8))
 
 
-@pytest.mark.parametrize("text", ["a: 1\n", "- a\n", "quarantine: {}\n", "quarantine: [{a: 1}]\n"])
-def test_a_file_that_is_no_list_of_plans_is_refused_and_left_alone(path, text):
+NO_LISTS = ["a: 1\n", "- a\n", "quarantine: {}\n", "quarantine: [{a: 1}]\n", "\0\0", "&a [*a]"]
+
+
+@pytest.mark.parametrize("text", NO_LISTS)
+def test_a_file_that_is_no_list_of_plans_is_named_and_kept_beside(path, text):
     path.write_text(text)
-    with pytest.raises(InputError, match=r"quarantine\.yaml"):
+    told = []
+    quarantine = Quarantine(path, told.append)
+    assert len(told) == 1
+    assert str(path) in told[0]
+    assert path.with_name("quarantine.yaml.damaged-1").read_text() == text
+    quarantine.add(WARD, "8q1s1k", splits(2), "died")
+    assert Quarantine(path, told.append).reason(WARD, "8q1s1k", splits(2)) == "died"
+    assert len(told) == 1
+
+
+@pytest.mark.parametrize("damage", [b"\0", b"\xff\xfe", b"\n: ]", b"\n&a"])
+def test_what_can_be_read_of_a_damaged_list_goes_on(path, damage):
+    told = []
+    quarantine = Quarantine(path, told.append)
+    for count in (2, 4, 8):
+        quarantine.add(WARD, "8q1s1k", splits(count), "died")
+    whole = path.read_bytes()
+    middle = whole.index(b"num_kv_splits: 4")
+    path.write_bytes(whole[:middle] + damage + whole[middle:])
+    # Found by a run that is under way, and by the next one.
+    quarantine.add(WARD, "8q1s1k", splits(16), "died")
+    again = Quarantine(path, told.append)
+    found = [again.reason(WARD, "8q1s1k", splits(count)) for count in (2, 4, 8, 16)]
+    assert found == ["died", None, "died", "died"]
+    assert len(told) == 1
+    assert "2 of its plans" in told[0]
+    assert path.with_name("quarantine.yaml.damaged-1").exists()
+
+
+def test_a_folder_in_its_place_is_refused(path):
+    path.mkdir()
+    with pytest.raises(InputError, match=r"quarantine\.yaml is a folder"):
         Quarantine(path)
-    assert path.read_text() == text
 
 
 def test_a_full_disk_is_an_error_and_leaves_the_old_list(path, monkeypatch):

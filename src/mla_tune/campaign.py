@@ -77,7 +77,7 @@ class Campaign:
             InputError: a file of the study folder that cannot be used, or not one table that can.
             EnvironmentFailure: the machine, the disk or the device failed.
         """
-        quarantine = Quarantine(self.study_dir / "quarantine.yaml")
+        quarantine = Quarantine(self.study_dir / "quarantine.yaml", self.reporter.skipped)
         self.reporter.assigned(assignments)
         for assignment in self._with_usable_tables(assignments):
             self._tune(assignment, quarantine)

@@ -3,12 +3,9 @@
 __all__ = ["JournalFile"]
 
 import contextlib
-import errno
 import fcntl
-import itertools
 import json
 import os
-import shutil
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -20,7 +17,7 @@ from optuna.storages.journal import BaseJournalBackend
 
 from mla_tune.errors import EnvironmentFailure, InputError
 from mla_tune.journal_lines import Numbering, Reading, Record, line_of, read_lines
-from mla_tune.own_file import fresh_beside, open_own
+from mla_tune.own_file import fresh_beside, kept_beside, open_own
 
 MOST_REFUSED = 20
 """How many records, sound as they look, Optuna may refuse before the rest is given up."""
@@ -99,7 +96,7 @@ class JournalFile(BaseJournalBackend):
             os.fchmod(handle, os.fstat(self._handle).st_mode & 0o777)
             os.fsync(handle)
             os.close(handle)
-            aside = _kept_beside(self.path)
+            aside = kept_beside(self.path)
             scratch.replace(self.path)
         except BaseException:
             scratch.unlink(missing_ok=True)
@@ -202,23 +199,6 @@ def _write_whole(handle: int, data: bytes) -> None:
         with contextlib.suppress(OSError):
             os.ftruncate(handle, size)
         raise
-
-
-def _kept_beside(path: Path) -> Path:
-    """Give the file at ``path`` a second name, which no earlier one has."""
-    for number in itertools.count(1):
-        aside = path.with_name(f"{path.name}.damaged-{number}")
-        try:
-            os.link(path, aside)
-        except FileExistsError:
-            continue
-        except OSError as error:
-            if error.errno not in (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK):
-                raise
-            with path.open("rb") as damaged, aside.open("xb") as kept:  # no hard links here
-                shutil.copyfileobj(damaged, kept)
-        return aside
-    raise AssertionError("there is always another number")
 
 
 @contextlib.contextmanager

@@ -1,10 +1,12 @@
 """Files that a run writes in folders which it may share with other users."""
 
-__all__ = ["append_whole", "fresh_beside", "open_own"]
+__all__ = ["append_whole", "fresh_beside", "kept_beside", "open_own"]
 
 import errno
+import itertools
 import os
 import secrets
+import shutil
 import stat
 from pathlib import Path
 
@@ -68,6 +70,27 @@ def fresh_beside(path: Path) -> tuple[int, Path]:
     scratch = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     return os.open(scratch, flags, 0o666), scratch
+
+
+def kept_beside(path: Path) -> Path:
+    """Give a damaged file a second name beside ``path``, which no earlier one has.
+
+    Raises:
+        OSError: as of `os.link`, or the disk is full where there are no hard links.
+    """
+    for number in itertools.count(1):
+        aside = path.with_name(f"{path.name}.damaged-{number}")
+        try:
+            os.link(path, aside)
+        except FileExistsError:
+            continue
+        except OSError as error:
+            if error.errno not in (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK):
+                raise
+            with path.open("rb") as damaged, aside.open("xb") as kept:  # no hard links here
+                shutil.copyfileobj(damaged, kept)
+        return aside
+    raise AssertionError("there is always another number")
 
 
 def append_whole(path: Path, text: str) -> None:

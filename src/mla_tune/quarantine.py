@@ -2,10 +2,12 @@
 
 __all__ = ["Quarantine", "Ward"]
 
+import contextlib
 import copy
 import dataclasses
 import json
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,8 +18,8 @@ from filelock import FileLock
 from mla_tune.document import MOST_BYTES, Document, Kind
 from mla_tune.errors import EnvironmentFailure, InputError
 from mla_tune.knobs import Plan
-from mla_tune.own_file import append_whole
-from mla_tune.regular_file import file_stamp, read_text, write_atomically
+from mla_tune.own_file import append_whole, kept_beside
+from mla_tune.regular_file import file_stamp, open_regular, read_text, write_atomically
 
 KIND = Kind("quarantine file")
 HEAD = "quarantine:\n"
@@ -47,12 +49,21 @@ class Ward:
 class Quarantine:
     """``quarantine.yaml``: a list of plans with what happened; an addition appends to it.
 
+    A damaged file is kept beside under another name, and what can be read of it goes on.
+
+    Args:
+        path: the file; it need not exist.
+        notice: told of a file that was damaged.
+
     Raises:
-        InputError: the file is there and is not a quarantine list.
+        InputError: what is there cannot be read at all, such as a folder.
+        EnvironmentFailure: a damaged file cannot be mended.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, notice: Callable[[str], None] = lambda _what: None) -> None:
         self.path = path
+        self._notice = notice
+        self._lock = FileLock(path.with_name(f".{path.name}.lock"))
         self._stamp: tuple[int, ...] | None = None
         self._list = _List()
         self._reasons: dict[str, str] = {}
@@ -66,7 +77,7 @@ class Quarantine:
         """Record what happened to ``plan``; it is on disk when this returns.
 
         Raises:
-            InputError: the file has become something else since.
+            InputError: the file has become something that cannot be read since.
             EnvironmentFailure: it cannot be written.
         """
         key = _key(ward, shape, plan)
@@ -74,7 +85,7 @@ class Quarantine:
         kept = (*FIELDS, "settings") if ward.settings else FIELDS
         entry = {field: found[field] for field in kept}
         try:
-            with FileLock(self.path.with_name(f".{self.path.name}.lock")):
+            with self._lock:
                 # Another run that shares the folder may have added to the file since.
                 self._read()
                 if self.reason(ward, shape, plan) is None:
@@ -88,12 +99,31 @@ class Quarantine:
         stamp = file_stamp(self.path)
         if stamp is not None and stamp == self._stamp:
             return
-        self._list = _List.read(self.path) if stamp is not None else _List()
+        try:
+            self._list = _List.read(self.path) if stamp is not None else _List()
+        except InputError as damage:
+            self._mend(damage)
+            stamp = file_stamp(self.path)
         self._reasons = {}
         for entry in self._list.entries:
             key = {field: entry.get(field, {}) for field in KEY_FIELDS}
             self._reasons.setdefault(_comparable(key), str(entry["reason"]))
         self._stamp = stamp
+
+    def _mend(self, damage: InputError) -> None:
+        """Keep the damaged file beside, and write what can be read of it in its place."""
+        entries = _salvaged(self.path)
+        try:
+            with self._lock:
+                aside = kept_beside(self.path)
+                write_atomically(self.path, HEAD + _spelled(entries) if entries else "")
+        except OSError as error:
+            raise EnvironmentFailure(f"{self.path} cannot be written: {error}") from None
+        self._list = _List(entries, ends_the_file=bool(entries))
+        self._notice(
+            f"{damage.what}: {len(entries)} of its plans can be read and are not tried again; the "
+            f"damaged file is kept as {aside.name}"
+        )
 
     def _write(self, entry: dict[str, Any]) -> None:
         """Append an entry: a list of thousands is not written again for each."""
@@ -131,6 +161,18 @@ class _List:
         except InputError:
             longer = []
         return cls(entries, ends_the_file=longer == [*entries, *entries[-1:]])
+
+
+def _salvaged(path: Path) -> list[dict[str, Any]]:
+    """The entries of a damaged file that can be read one by one."""
+    with open_regular(path, what=KIND.name) as file:
+        text = file.read(MOST_BYTES).decode("utf-8", "replace")
+    found: list[dict[str, Any]] = []
+    for block in re.split(r"^(?=- )", text, flags=re.MULTILINE)[1:]:
+        if "\ufffd" not in block:
+            with contextlib.suppress(InputError):
+                found += _entries_of(path, HEAD + block)
+    return found
 
 
 def _is_torn(tail: str) -> bool:
