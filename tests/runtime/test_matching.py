@@ -6,7 +6,7 @@ import pytest
 from tabled_engine import entry
 
 from mla_tune.knobs import Plan
-from mla_tune.runtime.matching import EngineFacts, choose, differences
+from mla_tune.runtime.matching import EngineFacts, choose, differences, told_apart
 from mla_tune.runtime.tables import LoadedTable, load_tables
 from mla_tune.table import Header, Table
 
@@ -91,6 +91,27 @@ def test_one_differing_field_refuses_a_table(changes: dict[str, Any], field: str
     assert chosen == {}
     assert reason is not None
     assert field in reason
+
+
+LOCKED = {
+    "device": {
+        "name": "NVIDIA H200",
+        "compute_capability": "9.0",
+        "sm_count": 132,
+        "locked_sm_clock_mhz": 1005,
+    }
+}
+
+
+@pytest.mark.parametrize("length", [131072, 65536])
+def test_a_table_of_a_locked_clock_is_used_where_there_is_no_other(length: int) -> None:
+    locked = loaded("a.yaml", **LOCKED)
+    other = loaded("b.yaml", engine=ENGINE | {"max_model_len": length})
+    assert choose([locked, other], H200) == ({"graph": other}, None)
+    assert choose([locked], H200) == ({"graph": locked}, None)
+    assert "locked at 1005 MHz" in told_apart(locked.table, H200)
+    assert "locked" not in told_apart(other.table, H200)
+    assert told_apart(table(), H200) == ""
 
 
 def test_a_block_size_that_is_not_settled_is_not_compared() -> None:

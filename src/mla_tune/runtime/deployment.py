@@ -18,7 +18,7 @@ from mla_tune.runtime.engine import engine_facts, refusal
 from mla_tune.runtime.layers import ServedLayers
 from mla_tune.runtime.log import logger, once
 from mla_tune.runtime.lookups import Lookups
-from mla_tune.runtime.matching import EngineFacts, choose
+from mla_tune.runtime.matching import EngineFacts, choose, told_apart
 from mla_tune.runtime.recorder import Recorder
 from mla_tune.runtime.statement import failed, set_up
 from mla_tune.runtime.tables import LoadedTable
@@ -125,8 +125,7 @@ def _made(
 def _announce(deployment: Deployment, tables: dict[str, LoadedTable]) -> None:
     facts = deployment.facts
     for loaded in tables.values():
-        length = loaded.table.header.engine.max_model_len
-        note = f", measured at max_model_len {length}" if length != facts.max_model_len else ""
+        note = told_apart(loaded.table, facts)
         logger.info("mla-tune: %s uses %s%s", facts.backend, loaded, note)
     if deployment.planned:
         hits = sum(choice.outcome == "hit" for choice in deployment.planned.values())

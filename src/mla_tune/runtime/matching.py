@@ -1,6 +1,6 @@
 """Whether a table is true for the engine at hand, and which one to use if several are."""
 
-__all__ = ["EngineFacts", "choose", "differences"]
+__all__ = ["EngineFacts", "choose", "differences", "told_apart"]
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -142,14 +142,16 @@ def choose(
 ) -> tuple[dict[str, LoadedTable], str | None]:
     """Pick at most one table a mode for an engine.
 
-    Of several that match, the one whose max_model_len is nearest to the engine's wins, then the
-    first by path. Returns the tables by mode and, when there are tables for a mode of which none
-    matches, which fields of the nearest one differ.
+    Of several that match, one measured at a locked SM clock is the last: an engine cannot tell
+    where its GPU's clock is without putting load on it. Of the others the one whose max_model_len
+    is nearest to the engine's wins, then the first by path. Returns the tables by mode and, when
+    there are tables for a mode of which none matches, which fields of the nearest one differ.
     """
     scored = [(differences(loaded.table, facts), loaded) for loaded in tables]
     matching = sorted(
         (loaded for fields, loaded in scored if not fields),
         key=lambda loaded: (
+            loaded.table.header.device.locked_sm_clock_mhz is not None,
             abs(loaded.table.header.engine.max_model_len - facts.max_model_len),
             str(loaded.path),
         ),
@@ -164,3 +166,15 @@ def choose(
     told = ", ".join(f"{name} {table} (engine: {engine})" for name, table, engine in fields)
     what = f"the nearest table for {nearest.mode} mode" if chosen else "the nearest table"
     return chosen, f"{what}, {nearest.path}, is for {told}"
+
+
+def told_apart(table: Table, facts: EngineFacts) -> str:
+    """In what a table that is used may still differ from the engine, for the log; or nothing."""
+    length = table.header.engine.max_model_len
+    locked_mhz = table.header.device.locked_sm_clock_mhz
+    told = f", measured at max_model_len {length}" if length != facts.max_model_len else ""
+    if locked_mhz is not None:
+        told += (
+            f", measured with the SM clock locked at {locked_mhz} MHz: lock this GPU's there too"
+        )
+    return told
