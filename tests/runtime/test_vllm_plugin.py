@@ -708,6 +708,32 @@ def test_the_cap_of_a_graph_is_the_same_at_every_replay(
     assert engine.builder.build(0, engine.batch("4q1s200")).decode.max_num_splits == 32
 
 
+def test_the_operators_cap_stays(
+    plugin: Any,
+    flash_attn: list[int],
+    write_table: WriteTable,
+    monkeypatch: pytest.MonkeyPatch,
+    messages: list[str],
+) -> None:
+    from vllm.config import AttentionConfig
+
+    name = "flash_attn_max_num_splits_for_cuda_graph"
+    build = AttentionConfig.__post_init__ if hasattr(AttentionConfig, "__post_init__") else None
+
+    def set_by_hand(self: Any) -> None:
+        if build is not None:
+            build(self)
+        setattr(self, name, 4)
+
+    monkeypatch.setattr(AttentionConfig, "__post_init__", set_by_hand, raising=False)
+    plugin(write_table(cpu_header("FLASH_ATTN_MLA"), entry("2q1s128", Plan(num_kv_splits=8))))
+    engine = start("FLASH_ATTN_MLA", captures=(2,), max_cudagraph_capture_size=2)
+    engine.builder.build_for_cudagraph_capture(engine.batch("2q1s128", longest=4096))
+    assert engine.builder.build(0, engine.batch("2q1s128")).decode.max_num_splits == 4
+    assert flash_attn == [4, 4]
+    assert any(f"keeps the cap of --attention-config.{name}=4" in line for line in messages)
+
+
 @pytest.mark.parametrize("where", ["_choose", "_threshold"])
 def test_a_failure_leaves_no_cap_that_the_schedule_does_not_have(
     plugin: Any,

@@ -2,6 +2,7 @@
 
 __all__ = ["TunedFlashAttnMLABackend"]
 
+import logging
 from typing import Any
 
 import vllm.v1.attention.backends.mla.flashattn_mla as vllm_flashattn_mla
@@ -9,11 +10,14 @@ import vllm.v1.attention.backends.mla.flashattn_mla as vllm_flashattn_mla
 from mla_tune.runtime.builder import TunedBuilder
 from mla_tune.runtime.choice import Choice
 from mla_tune.runtime.fidelity import seen_argument, verified
+from mla_tune.runtime.log import once
 from mla_tune.runtime.replay import Fields
 
 VllmBackend: Any = vllm_flashattn_mla.FlashAttnMLABackend
 VllmBuilder: Any = VllmBackend.get_builder_cls()
 VllmImpl: Any = VllmBackend.get_impl_cls()
+
+CAP = "flash_attn_max_num_splits_for_cuda_graph"
 
 
 class TunedFlashAttnMLAMetadataBuilder(TunedBuilder, VllmBuilder):  # type: ignore[misc]
@@ -28,14 +32,24 @@ class TunedFlashAttnMLAMetadataBuilder(TunedBuilder, VllmBuilder):  # type: igno
 
     max_num_splits: int
     _cap: int | None = None
+    _operators_cap = False
 
     def _start(self) -> None:
         self._vllm_max_num_splits = self.max_num_splits
+        attention = self.vllm_config.attention_config
+        # Tables were measured against vLLM's own, and more splits take memory in each graph.
+        self._operators_cap = getattr(attention, CAP) != getattr(type(attention), CAP)
+        if self._operators_cap:
+            once(
+                logging.INFO,
+                f"mla-tune: FLASH_ATTN_MLA keeps the cap of --attention-config.{CAP}="
+                f"{getattr(attention, CAP)}; without it tables set caps by batch",
+            )
         super()._start()
 
     def _before(self, choice: Choice) -> None:
         super()._before(choice)
-        self._cap = choice.num_kv_splits
+        self._cap = self._cap_of(choice)
         self.max_num_splits = self._vllm_max_num_splits
         if self._cap is not None:
             # On the instance, for this one build: an override would cost every replay a call that
@@ -47,8 +61,11 @@ class TunedFlashAttnMLAMetadataBuilder(TunedBuilder, VllmBuilder):  # type: igno
         self.__dict__.pop("_schedule_decode", None)
 
     def _before_replay(self, choice: Choice) -> Fields:
-        cap = choice.num_kv_splits
+        cap = self._cap_of(choice)
         return (("max_num_splits", self._vllm_max_num_splits if cap is None else cap),)
+
+    def _cap_of(self, choice: Choice) -> int | None:
+        return None if self._operators_cap else choice.num_kv_splits
 
     def _schedule_capped(self, **kwargs: Any) -> Any:
         return super()._schedule_decode(**kwargs | {"max_num_splits": self._cap})
