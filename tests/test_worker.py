@@ -115,12 +115,44 @@ def test_a_worker_that_ended_before_a_plans_turn_is_not_that_plans_fault(worker)
     assert worker.race([GOOD], 1, seed=0)[GOOD].rounds
 
 
-def test_a_new_worker_that_finds_the_clock_locked_elsewhere_ends_the_run(worker, monkeypatch):
-    locked = replace(worker.environment, locked_sm_clock_mhz=1005)
-    monkeypatch.setattr(worker, "environment", locked)
+@pytest.mark.parametrize(
+    ("found", "starts"),
+    [
+        # What the new workers find, and how many are started.
+        ([None, None, 1005], 3),  # hot at first
+        ([1020], 1),  # a step of the clock is no other lock
+        (["silent"], 1),
+        ([None, None, None], None),
+        ([1410, 1410, 1410], None),
+    ],
+)
+def test_new_workers_that_find_the_clock_locked_elsewhere_end_the_run(
+    worker, monkeypatch, found, starts
+):
+    before = replace(worker.environment, locked_sm_clock_mhz=1005)
+    looks = [
+        replace(worker.environment, unwatched="clocks (NVML: unknown error)")
+        if mhz == "silent"
+        else replace(before, locked_sm_clock_mhz=mhz)
+        for mhz in found
+    ]
+    began, real = [], worker._started
+
+    def started_as_found():
+        began.append(real() if len(began) + 1 == starts else None)
+        return looks[len(began) - 1]
+
     worker.close()
-    with pytest.raises(EnvironmentFailure, match=r"not locked; .* it was locked at 1005 MHz"):
-        worker.race([GOOD], 1, seed=0)
+    monkeypatch.setattr(worker, "environment", before)
+    monkeypatch.setattr(worker, "_started", started_as_found)
+    monkeypatch.setattr(worker, "CLOCK_PAUSE_S", 0.0)
+    if starts is None:
+        with pytest.raises(EnvironmentFailure, match=r"; .* it was locked at 1005 MHz"):
+            worker.race([GOOD], 1, seed=0)
+        assert len(began) == WorkerBench.START_ATTEMPTS
+    else:
+        assert worker.race([GOOD], 1, seed=0)[GOOD].rounds
+        assert len(began) == starts
 
 
 def test_what_a_worker_prints_goes_to_its_log(worker):

@@ -1,6 +1,6 @@
 """The SM clock while measuring: whether it was held down, and whether it is locked for good."""
 
-__all__ = ["ThrottleWatch", "changed_clock", "locked_clock_mhz", "locked_clock_of"]
+__all__ = ["ThrottleWatch", "changed_clock", "is_same_lock", "locked_clock_mhz", "locked_clock_of"]
 
 import time
 from collections.abc import Sequence
@@ -72,6 +72,13 @@ class ThrottleWatch:
         found = locked_clock_mhz(self._last)
         if found is not None and len(self._last) == self.READINGS_OF_A_LOCK:
             raise changed_clock(self._locked_mhz, found)
+
+
+def is_same_lock(before_mhz: int | None, now_mhz: int | None) -> bool:
+    """Whether a clock is locked where it was, or still not locked."""
+    if before_mhz is None or now_mhz is None:
+        return before_mhz == now_mhz
+    return abs(now_mhz - before_mhz) <= STEADY * before_mhz
 
 
 def changed_clock(before_mhz: int | None, now_mhz: int | None) -> EnvironmentFailure:

@@ -27,7 +27,7 @@ from mla_tune.knobs import Plan, PlanSpace
 from mla_tune.measure import Samples
 from mla_tune.running_clock import RunningClock, is_stopped
 from mla_tune.shapes import BatchShape, Workload
-from mla_tune.throttle import changed_clock
+from mla_tune.throttle import changed_clock, is_same_lock
 from mla_tune.worker_process import IGNORED_SIGNALS, BenchFactory, serve
 
 # Sent by a person, a terminal that closes or a batch system; no plan ends its process with them.
@@ -63,6 +63,7 @@ class WorkerBench:
 
     START_ATTEMPTS = 3
     ATTEMPTS_FROM_OUTSIDE = 3
+    CLOCK_PAUSE_S = 5.0
 
     def __init__(
         self,
@@ -188,10 +189,7 @@ class WorkerBench:
     def _ask(self, name: str, *arguments: Any) -> Any:
         """Send one request and wait for its answer, keeping to the limit of each step."""
         if self._connection is None:
-            before, now = (e.locked_sm_clock_mhz for e in (self.environment, self._started()))
-            if before != now:
-                self._kill()
-                raise changed_clock(before, now)
+            self._replace()
             if self._setup is not None and name not in {"open", "free_bytes", "device_identity"}:
                 self._ask("open", self._setup)
                 if self._workload is not None:
@@ -203,6 +201,26 @@ class WorkerBench:
         except KeyboardInterrupt:
             self._kill()
             raise
+
+    def _replace(self) -> None:
+        """Start a new worker, for which the SM clock has to be locked where the run found it.
+
+        A GPU that is hot from the work before shows no lock for a while, so one look is not enough
+        to end a night's run. Where the driver has stopped answering, nothing says that it changed.
+
+        Raises:
+            EnvironmentFailure: it is not; or no worker starts.
+        """
+        before_mhz = now_mhz = self.environment.locked_sm_clock_mhz
+        for _ in range(self.START_ATTEMPTS):
+            found = self._started()
+            now_mhz = found.locked_sm_clock_mhz
+            is_silent = found.unwatched is not None and self.environment.unwatched is None
+            if is_same_lock(before_mhz, now_mhz) or is_silent:
+                return
+            self._kill()
+            time.sleep(self.CLOCK_PAUSE_S)
+        raise changed_clock(before_mhz, now_mhz)
 
     def _awaited(self, connection: Connection, request: Any = None) -> Any:
         """Send ``request``, if there is one, and wait for the answer to it."""
