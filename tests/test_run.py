@@ -1,11 +1,13 @@
 import pwd
 import tempfile
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from fake_device import ENVIRONMENT
+import mla_tune.run as module
+from fake_device import DEFAULT, ENVIRONMENT, FakeBench
 from mla_tune.errors import EnvironmentFailure, InputError
 from mla_tune.run import RunOptions, _tell_of_gpu, _worker_log, cut, found_environment
 from mla_tune.shapes.file import load_shapes
@@ -66,6 +68,26 @@ def test_max_tokens_that_leaves_nothing_says_how_many_it_takes(shapes):
 def test_tensor_parallel_sizes_of_the_command_line_divide_the_whole_model(shapes):
     cut_down = cut(shapes, given(tensor_parallel_size=(16, 32)), Skipped())
     assert [model.num_q_heads for model in cut_down.models] == [8, 4]
+
+
+@contextmanager
+def fake_worker(_options):
+    yield FakeBench({DEFAULT: 100.0})
+
+
+@pytest.mark.parametrize("wrong", [{"backends": ("TORCH_MLAX",)}, {"out": Path("/dev/null/x")}])
+def test_what_is_wrong_is_said_before_a_device_is_waited_for(write, tmp_path, monkeypatch, wrong):
+    def waits(*_arguments, wait):
+        raise AssertionError(f"waits for hours: {wait}")
+
+    monkeypatch.setattr(module, "_worker", fake_worker)
+    monkeypatch.setattr(module, "_alone", waits)
+    path = write("model: deepseek-v2-lite\nbatch_specs: [8q1s1k]\n")
+    right = {"shapes_path": path, "out": tmp_path / "out", "backends": ("TORCH_MLA",), "wait": True}
+    with pytest.raises(AssertionError, match="waits for hours"):
+        module.run(given(**right), Skipped())
+    with pytest.raises(InputError):
+        module.run(given(**right | wrong), Skipped())
 
 
 def test_what_only_the_driver_knows_of_the_gpu_is_told_once():

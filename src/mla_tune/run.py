@@ -3,6 +3,7 @@
 __all__ = ["RunOptions", "found_environment", "rechecked", "run"]
 
 import os
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -96,18 +97,16 @@ def run(options: RunOptions, reporter: Reporter) -> list[tuple[str, MlaTuneError
     shapes = cut(_shapes_of(options), options, reporter)
     for notice in shapes.notices:
         reporter.skipped(notice)
-    with (
-        _kept_samples(options, reporter) as kept,
-        _worker(options) as worker,
-        _alone(worker, reporter.skipped, wait=options.wait),
-    ):
-        _tell_of_gpu(worker.environment, reporter)
-        bench: Bench = worker
-        planner = _planner(worker, shapes, options, reporter)
-        assignments = planner.assignments(options.backends)
-        if kept is not None:
-            bench = Recorder(worker, kept, options.record_rounds)
-        return _tuned(bench, assignments, options, reporter, worker.clock.now)
+    with _kept_samples(options, reporter) as kept, _worker(options) as worker:
+        _check_before_waiting(worker, shapes, options)
+        with _alone(worker, reporter.skipped, wait=options.wait):
+            _tell_of_gpu(worker.environment, reporter)
+            bench: Bench = worker
+            planner = _planner(worker, shapes, options, reporter)
+            assignments = planner.assignments(options.backends)
+            if kept is not None:
+                bench = Recorder(worker, kept, options.record_rounds)
+            return _tuned(bench, assignments, options, reporter, worker.clock.now)
 
 
 @contextmanager
@@ -159,6 +158,18 @@ def _alone(worker: WorkerBench, notice: Callable[[str], None], *, wait: bool) ->
 
     with device_lock(worker.device_identity(), lock_folder(), busy, notice):
         yield
+
+
+def _check_before_waiting(worker: WorkerBench, shapes: ShapesFile, options: RunOptions) -> None:
+    """Refuse what is wrong whoever has the device: it may be hours before it is this run's.
+
+    Raises:
+        InputError: the output folder, a backend, or nothing to tune.
+    """
+    check_output(options.out)
+    plentiful, unheard = sys.maxsize, lambda _what: None
+    planner = Planner(worker.environment, worker.device, plentiful, shapes, options.out, unheard)
+    planner.assignments(options.backends)
 
 
 def _planner(
