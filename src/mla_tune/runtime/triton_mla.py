@@ -213,10 +213,11 @@ class TunedTritonMLAImpl(ReservesAtLoad, VllmImpl):  # type: ignore[misc]
         On model runner V1 idle data-parallel ranks call it again, at each layer of every step that
         replays no full graph, and the busy ranks wait for them.
         """
-        if self._row_splits is None:
+        row_splits, manager = self._row_splits, workspace.manager()
+        if row_splits is None or manager is None:
             super().reserve_workspace()
         else:
-            take(workspace.manager(), self._row_splits, self.num_heads, self.kv_lora_rank)
+            take(manager, row_splits, self.num_heads, self.kv_lora_rank)
 
     @functools.cached_property
     def _row_splits(self) -> int | None:
