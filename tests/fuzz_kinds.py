@@ -22,7 +22,8 @@ from mla_tune.assignment import Planner
 from mla_tune.cli import main
 from mla_tune.errors import InputError
 from mla_tune.recording import RecordingFile
-from mla_tune.run import RunOptions, run
+from mla_tune.run import run
+from mla_tune.run_options import RunOptions
 from mla_tune.runtime.from_record import shapes_from_record
 from mla_tune.runtime.vllm_args import vllm_args
 from mla_tune.shapes import BatchShape, Workload, parse_size
@@ -90,21 +91,13 @@ def read_recording(path: Path) -> None:
         file.begin(file.earlier.environment if file.earlier is not None else ENVIRONMENT)
     options = RunOptions(
         backends=("RECORDED",),
-        shapes_path=None,
         out=folder / "out",
         study_dir=folder / "study",
         device="cpu",
-        max_tokens=None,
-        tensor_parallel_size=(),
-        min_speedup=None,
         confirm_seconds=0.1,
         sample_timeout=1.0,
         plan_timeout=1.0,
-        record=None,
-        record_rounds=0,
         recording=path,
-        replace=False,
-        wait=False,
     )
     with TerminalReporter(Console(file=io.StringIO())) as reporter:
         run(options, reporter)

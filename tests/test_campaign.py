@@ -132,7 +132,7 @@ class OneDoesNotLoad(FakeBench):
 def test_a_workload_that_fails_leaves_the_others_to_be_tuned(tmp_path):
     campaign = run(tmp_path, OneDoesNotLoad(LATENCIES))
     assert [key for key, _ in campaign.reporter.decisions] == ["8q1s2k"]
-    assert [(name, error.what) for name, error in campaign.failures] == [
+    assert [(failed.what, failed.error.what) for failed in campaign.failures] == [
         ("heads=2: 8q1s1k", "cannot load: no memory [/x]")
     ]
 
@@ -165,7 +165,7 @@ def test_a_session_that_cannot_be_built_is_tried_once_and_said_once(tmp_path):
     measured = NeverOpens(LATENCIES)
     campaign = run(tmp_path, measured, [assignment(tmp_path, 2, many)])
     assert measured.opened == 1
-    assert [(what, error.exit_code) for what, error in campaign.failures] == [
+    assert [(failed.what, failed.error.exit_code) for failed in campaign.failures] == [
         ("heads=2: 58 batch shapes", 1)
     ]
     assert [said[:2] for said in campaign.reporter.abandoned] == [("heads=2", 58)]
@@ -178,7 +178,7 @@ def test_a_cause_that_fails_three_workloads_in_a_row_ends_its_table_only(tmp_pat
     measured.before = lambda what: measured.check_faults.clear() if "q2" in what else None
     four = assignment(tmp_path, 4, [workload("8q2s1k")])
     campaign = run(tmp_path, measured, [assignment(tmp_path, 2, many), four])
-    assert [name for name, _ in campaign.failures] == [
+    assert [failed.what for failed in campaign.failures] == [
         *("heads=2: 8q1s1k", "heads=2: 8q1s2k", "heads=2: 8q1s3k", "heads=2: 5 batch shapes"),
     ]
     assert {key for key, _ in measured.checked} == {"8q1s1k", "8q1s2k", "8q1s3k", "8q2s1k"}
@@ -233,10 +233,10 @@ def test_a_table_that_cannot_be_read_costs_itself_and_the_others_are_tuned(tmp_p
     two, four = (assignment(tmp_path, heads) for heads in (2, 4))
     two.path.write_text(text)
     campaign = run(tmp_path, bench(), [two, four])
-    assert [(what, error.exit_code) for what, error in campaign.failures] == [
+    assert [(failed.what, failed.error.exit_code) for failed in campaign.failures] == [
         ("heads=2: 2 batch shapes", 2)
     ]
-    assert str(two.path) in campaign.failures[0][1].what
+    assert str(two.path) in campaign.failures[0].error.what
     assert len(TableFile.load(four.path).entries) == 2
     assert two.path.read_text() == text
 
@@ -266,7 +266,7 @@ def test_a_study_that_another_run_holds_costs_its_own_table(tmp_path):
     finally:
         held.close()
     (failure,) = campaign.failures
-    assert "in use by another run" in failure[1].what
+    assert "in use by another run" in failure.error.what
     assert len(TableFile.load(four.path).entries) == 2
 
 
@@ -309,8 +309,8 @@ def test_a_full_disk_at_a_table_costs_no_verdict(tmp_path, monkeypatch):
     with monkeypatch.context() as patched:
         full_disk_for_tables(patched)
         campaign = run(tmp_path, bench())
-    assert [type(error) for _, error in campaign.failures] == [EnvironmentFailure] * 2
-    assert all("No space left" in error.what for _, error in campaign.failures)
+    assert [type(failed.error) for failed in campaign.failures] == [EnvironmentFailure] * 2
+    assert all("No space left" in failed.error.what for failed in campaign.failures)
     again = bench()
     run(tmp_path, again)
     assert again.raced == []
@@ -357,8 +357,8 @@ def test_a_table_that_breaks_during_a_run_costs_itself_and_no_other(tmp_path):
             two.path.write_text("entries: [")
 
     campaign = run(tmp_path, bench(before=broken), [two, four])
-    assert [name for name, _ in campaign.failures] == ["heads=2: 8q1s1k", "heads=2: 8q1s2k"]
-    assert "heads=2.yaml" in campaign.failures[0][1].what
+    assert [failed.what for failed in campaign.failures] == ["heads=2: 8q1s1k", "heads=2: 8q1s2k"]
+    assert "heads=2.yaml" in campaign.failures[0].error.what
     assert two.path.read_text() == "entries: ["
     assert len(TableFile.load(four.path).entries) == 2
 
@@ -536,6 +536,6 @@ class NotWithTwoHeads(FakeBench):
 def test_a_session_that_cannot_be_built_costs_its_own_table_only(tmp_path):
     two, four = (assignment(tmp_path, heads) for heads in (2, 4))
     campaign = run(tmp_path, NotWithTwoHeads(LATENCIES), [two, four])
-    assert {str(error) for _, error in campaign.failures} == {"not with 2 heads"}
+    assert {str(failed.error) for failed in campaign.failures} == {"not with 2 heads"}
     assert not two.path.exists()
     assert len(Table.load(four.path).entries) == len(WORKLOADS)

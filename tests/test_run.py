@@ -9,27 +9,11 @@ import pytest
 import mla_tune.run as module
 from fake_device import DEFAULT, ENVIRONMENT, FakeBench
 from mla_tune.errors import EnvironmentFailure, InputError
-from mla_tune.run import RunOptions, _tell_of_gpu, _worker_log, cut, found_environment
+from mla_tune.run import _tell_of_gpu, _worker_log, cut, found_environment
+from mla_tune.run_options import RunOptions
 from mla_tune.shapes.file import load_shapes
 
-GIVEN = RunOptions(
-    backends=(),
-    shapes_path=None,
-    out=Path("out"),
-    study_dir=None,
-    device="cpu",
-    max_tokens=None,
-    tensor_parallel_size=(),
-    min_speedup=1.01,
-    confirm_seconds=1.0,
-    sample_timeout=1.0,
-    plan_timeout=1.0,
-    record=None,
-    record_rounds=0,
-    recording=None,
-    replace=False,
-    wait=False,
-)
+GIVEN = RunOptions(out=Path("out"), device="cpu", min_speedup=1.01, confirm_seconds=1.0)
 
 
 class Skipped(list):
@@ -38,7 +22,7 @@ class Skipped(list):
 
 
 def given(**more):
-    return RunOptions(**({name: getattr(GIVEN, name) for name in GIVEN.__match_args__} | more))
+    return replace(GIVEN, **more)
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ import threading
 import time
 from dataclasses import replace
 from functools import partial
+from types import ModuleType
 
 import psutil
 import pytest
@@ -94,6 +95,16 @@ def test_a_wrong_output_is_found_across_the_process_boundary(worker):
     with pytest.raises(PlanFailure) as caught:
         worker.verify(BY_FAULT["scales by 1 %"])
     assert caught.value.kind == "wrong result"
+
+
+def test_a_worker_does_not_import_the_script_that_started_this_process(monkeypatch, tmp_path):
+    script = ModuleType("__main__")
+    script.__file__ = str(tmp_path / "script.py")
+    (tmp_path / "script.py").write_text("import os; os._exit(9)")
+    monkeypatch.setitem(sys.modules, "__main__", script)
+    worker = WorkerBench("cpu", tmp_path / "worker.log", LIMITS)
+    worker.close()
+    assert sys.modules["__main__"] is script
 
 
 def end_idle(worker, number):

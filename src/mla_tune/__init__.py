@@ -1,12 +1,13 @@
 """mla-tune: measured settings for vLLM's multi-head latent attention backends."""
 
-__all__ = ["Table", "__version__"]
+__all__ = ["Table", "TuneResult", "__version__", "tune"]
 
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from mla_tune.api import TuneResult, tune
     from mla_tune.table import Table
 
 
@@ -16,4 +17,12 @@ def __getattr__(name: str) -> Any:
         from mla_tune.table import Table
 
         return Table
+    if name in ("TuneResult", "tune"):
+        import mla_tune.api
+
+        return getattr(mla_tune.api, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

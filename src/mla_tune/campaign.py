@@ -24,6 +24,7 @@ from mla_tune.shapes import Workload
 from mla_tune.streak import Streak
 from mla_tune.study import Journal
 from mla_tune.table import Entry, Publication, TableFile
+from mla_tune.tune_result import Failure
 from mla_tune.tuner import Observer, Settings, Tuner
 
 
@@ -63,7 +64,8 @@ class Campaign:
     reporter: Reporter
     replace: bool = False
     clock: Callable[[], float] = time.monotonic
-    failures: list[tuple[str, MlaTuneError]] = field(default_factory=list)
+    published: dict[Path, list[Entry]] = field(default_factory=dict)
+    failures: list[Failure] = field(default_factory=list)
 
     def run(self, assignments: Sequence[Assignment]) -> None:
         """Tune everything, writing entries to their tables as they are decided.
@@ -71,7 +73,8 @@ class Campaign:
         Each is in the study at once, and in its table when writing that is due (`Publication`), at
         the latest when the table is done or the run is interrupted.
 
-        What could not be tuned ends up in `failures`; the rest goes on.
+        What is in its table ends up in `published`, by the table's path, and what could not be
+        tuned in `failures`; the rest goes on.
 
         Raises:
             InputError: a file of the study folder that cannot be used, or not one table that can.
@@ -192,14 +195,14 @@ class Campaign:
         )
 
     def _failed(self, assignment: Assignment, workload: Workload, error: MlaTuneError) -> None:
-        self.failures.append((f"{assignment.path.stem}: {workload}", error))
+        self.failures.append(Failure(assignment.path, (str(workload),), error))
         self.reporter.failed(assignment, workload, error)
 
     def _given_up(
         self, assignment: Assignment, workloads: Sequence[Workload], error: MlaTuneError
     ) -> None:
         """Note once that ``workloads`` are not tuned, all for one cause."""
-        self.failures.append((f"{assignment.path.stem}: {len(workloads)} batch shapes", error))
+        self.failures.append(Failure(assignment.path, tuple(map(str, workloads)), error))
         self.reporter.given_up(assignment, workloads, error)
 
     def _previous(self, assignment: Assignment) -> dict[str, Entry]:
@@ -250,15 +253,17 @@ class _Publishing:
 
     def finish(self) -> None:
         """Write what waits. A full disk costs no verdict, since the study has it already."""
+        path = self._assignment.path
         entries, self._waiting = self._waiting, []
         if not entries:
             return
         try:
             self._publication.write(entries)
         except MlaTuneError as error:
-            name = self._assignment.path.stem
-            self._campaign.failures += [(f"{name}: {entry.shape}", error) for entry in entries]
+            self._campaign.failures += [Failure(path, (entry.shape,), error) for entry in entries]
             self._campaign.reporter.unpublished(self._assignment, entries, error)
+        else:
+            self._campaign.published.setdefault(path, []).extend(entries)
 
 
 def _as_a_guess(entry: Entry) -> Entry:

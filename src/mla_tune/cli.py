@@ -13,7 +13,6 @@ from mla_tune import __version__
 from mla_tune.errors import EnvironmentFailure, MlaTuneError
 from mla_tune.option_types import (
     FACTOR,
-    MOST_ROUNDS,
     PATH,
     POSITIVE,
     SECONDS,
@@ -21,6 +20,7 @@ from mla_tune.option_types import (
     size,
 )
 from mla_tune.printable import printable
+from mla_tune.run_options import MOST_ROUNDS, RunOptions
 from mla_tune.standard_streams import standard_streams
 
 INTERRUPTED = 130
@@ -28,7 +28,7 @@ INTERRUPTED = 130
 
 DEVICE = click.option(
     "--device",
-    default="auto",
+    default=RunOptions.device,
     callback=device_name,
     show_default=True,
     metavar="NAME",
@@ -50,7 +50,6 @@ WAIT = click.option(
 )
 @click.option(
     "--shapes",
-    "shapes_path",
     type=PATH,
     metavar="FILE",
     help="Shapes file, or a config of vLLM's attention benchmark.",
@@ -58,7 +57,7 @@ WAIT = click.option(
 @click.option(
     "--out",
     type=PATH,
-    default=Path("tuned_configs"),
+    default=RunOptions.out,
     show_default=True,
     metavar="DIR",
     help="Folder of the tables.",
@@ -91,21 +90,21 @@ WAIT = click.option(
 @click.option(
     "--confirm-seconds",
     type=SECONDS,
-    default=30.0,
+    default=RunOptions.confirm_seconds,
     show_default=True,
     help="Most seconds to confirm a shape's best plans against the default.",
 )
 @click.option(
     "--sample-timeout",
     type=SECONDS,
-    default=30.0,
+    default=RunOptions.sample_timeout,
     show_default=True,
     help="Seconds after which a sample counts as hung.",
 )
 @click.option(
     "--plan-timeout",
     type=SECONDS,
-    default=180.0,
+    default=RunOptions.plan_timeout,
     show_default=True,
     help="Seconds that compiling and checking a plan may take.",
 )
@@ -118,7 +117,7 @@ WAIT = click.option(
 @click.option(
     "--record-rounds",
     type=click.IntRange(min=0, max=MOST_ROUNDS),
-    default=0,
+    default=RunOptions.record_rounds,
     metavar="N",
     help="Record N rounds of every plan, side by side, and these alone.",
 )
@@ -148,14 +147,14 @@ def command(ctx: click.Context, /, **options: Any) -> None:
 def _tune(**options: Any) -> int:
     from rich.console import Console
 
-    from mla_tune.run import RunOptions, run
+    from mla_tune.run import run
     from mla_tune.terminal import TerminalReporter
 
     console = Console()
     given = RunOptions(**options)
     with TerminalReporter(console) as reporter:
         try:
-            failures = run(given, reporter)
+            result = run(given, reporter)
         except KeyboardInterrupt:
             click.echo(
                 f"\ninterrupted; {reporter.num_decided} batch shapes are decided and every "
@@ -165,9 +164,9 @@ def _tune(**options: Any) -> int:
             )
             return INTERRUPTED
     reporter.summary()
-    for what, error in failures:
-        click.echo(f"not tuned: {what}: {error}", err=True)
-    return max((error.exit_code for _, error in failures), default=0)
+    for failure in result.failures:
+        click.echo(f"not tuned: {failure.what}: {failure.error}", err=True)
+    return max((failure.error.exit_code for failure in result.failures), default=0)
 
 
 @command.command()

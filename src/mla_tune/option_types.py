@@ -2,7 +2,6 @@
 
 __all__ = [
     "FACTOR",
-    "MOST_ROUNDS",
     "PATH",
     "POSITIVE",
     "SECONDS",
@@ -20,7 +19,9 @@ from typing import Any
 
 import click
 
+from mla_tune import run_options
 from mla_tune.errors import InputError
+from mla_tune.shapes.batch import MOST_REQUESTS
 
 
 def size(_ctx: click.Context, _option: click.Parameter, value: str | None) -> int | None:
@@ -78,8 +79,6 @@ class HomePath(click.Path):
 
 
 PATH = HomePath()
-POSITIVE = click.IntRange(min=1, max=999_999_999)  # the numbers of a batch spec
-MOST_ROUNDS = 100_000  # a night for a kernel of 300 us
-WEEK_S = 7 * 86400  # poll(2) takes no wait beyond 24 days
-SECONDS = Finite(min=0.1, max=WEEK_S)
-FACTOR = Finite(min=1.0)
+POSITIVE = click.IntRange(min=1, max=MOST_REQUESTS)
+SECONDS = Finite(run_options.SECONDS.least, run_options.SECONDS.most)
+FACTOR = Finite(run_options.FACTOR.least)

@@ -1,6 +1,6 @@
-"""One run of the command: the shapes as the flags cut them, a worker, a campaign."""
+"""One run: the shapes as the flags cut them, a worker, a campaign."""
 
-__all__ = ["RunOptions", "found_environment", "rechecked", "run"]
+__all__ = ["found_environment", "rechecked", "run"]
 
 import os
 import sys
@@ -8,11 +8,8 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, replace
-from functools import cached_property
+from dataclasses import replace
 from pathlib import Path
-
-import platformdirs
 
 from mla_tune.assignment import (
     Assignment,
@@ -25,13 +22,16 @@ from mla_tune.bench import Bench
 from mla_tune.campaign import Campaign, Reporter
 from mla_tune.device_lock import Holder, device_lock, lock_folder
 from mla_tune.environment import Environment
-from mla_tune.errors import EnvironmentFailure, InputError, MlaTuneError
+from mla_tune.errors import EnvironmentFailure, InputError
 from mla_tune.own_file import open_own
 from mla_tune.recheck import Recheck, recheck
 from mla_tune.recording import RecordedBench, Recorder, Recording, RecordingFile
+from mla_tune.run_options import RunOptions
 from mla_tune.shapes import BatchShape
-from mla_tune.shapes.file import ShapesFile, load_shapes
+from mla_tune.shapes.file import ShapesFile, checked_shapes, load_shapes
+from mla_tune.shapes.mapping import MappingDocument
 from mla_tune.table import TableFile
+from mla_tune.tune_result import TunedTable, TuneResult
 from mla_tune.tuner import Settings
 from mla_tune.worker import Limits, WorkerBench
 
@@ -43,50 +43,8 @@ MIN_SPEEDUP = 1.01
 MIN_SPEEDUP_ON_CPU = 1.05
 
 
-@dataclass(frozen=True)
-class RunOptions:
-    """The command's options, as given; `mla-tune --help` explains them."""
-
-    backends: tuple[str, ...]
-    shapes_path: Path | None
-    out: Path
-    study_dir: Path | None
-    device: str
-    max_tokens: int | None
-    tensor_parallel_size: tuple[int, ...]
-    min_speedup: float | None
-    confirm_seconds: float
-    sample_timeout: float
-    plan_timeout: float
-    record: Path | None
-    record_rounds: int
-    recording: Path | None
-    replace: bool
-    wait: bool
-
-    @cached_property
-    def study_folder(self) -> Path:
-        """``--study-dir``, or a place of the user's that survives reboots.
-
-        Raises:
-            InputError: the user has no home folder, as in a container run under a bare number.
-        """
-        if self.study_dir is not None:
-            return self.study_dir
-        try:
-            folder = platformdirs.user_state_path("mla-tune") / "studies"
-        except (RuntimeError, KeyError):  # neither HOME nor an entry in the list of users
-            folder = Path("~")
-        if not folder.is_absolute():
-            raise InputError(
-                "there is no home folder for the studies, from which a run resumes",
-                remedy="name one with --study-dir, or set HOME",
-            )
-        return folder
-
-
-def run(options: RunOptions, reporter: Reporter) -> list[tuple[str, MlaTuneError]]:
-    """Tune, and return what could not be tuned.
+def run(options: RunOptions, reporter: Reporter) -> TuneResult:
+    """Tune, and return what was decided and what could not be.
 
     Raises:
         InputError: anything that can be known to be wrong before measuring.
@@ -181,7 +139,7 @@ def _planner(
     )
 
 
-def _run_recorded(options: RunOptions, reporter: Reporter) -> list[tuple[str, MlaTuneError]]:
+def _run_recorded(options: RunOptions, reporter: Reporter) -> TuneResult:
     """Tune from a recording: no device, no backend, the same search and verdicts."""
     if options.recording is None or set(options.backends) != {RECORDED}:
         raise InputError(
@@ -191,7 +149,7 @@ def _run_recorded(options: RunOptions, reporter: Reporter) -> list[tuple[str, Ml
     for notice in recording.notices:
         reporter.skipped(notice)
     assignments = recorded_assignments(recording, options.out)
-    if options.shapes_path is not None:
+    if options.shapes is not None:
         wanted = {case.shape for case in cut(_shapes_of(options), options, reporter).cases}
         assignments = [only(assignment, wanted) for assignment in assignments]
     return _tuned(RecordedBench(recording), assignments, options, reporter)
@@ -209,7 +167,7 @@ def _tuned(
     options: RunOptions,
     reporter: Reporter,
     clock: Callable[[], float] = time.monotonic,
-) -> list[tuple[str, MlaTuneError]]:
+) -> TuneResult:
     check_output(options.out)
     _check_study_folder(options.study_folder)
     if notice := shipped_folder_notice(options.out):
@@ -220,13 +178,16 @@ def _tuned(
     )
     campaign = Campaign(bench, options.study_folder, settings, reporter, options.replace, clock)
     campaign.run(assignments)
-    return campaign.failures
+    tables = (TunedTable(path, tuple(found)) for path, found in campaign.published.items())
+    return TuneResult(tuple(tables), tuple(campaign.failures))
 
 
 def _shapes_of(options: RunOptions) -> ShapesFile:
-    if options.shapes_path is None:
+    if options.shapes is None:
         raise InputError("--shapes FILE is missing", remedy="'mla-tune --help' shows an example")
-    return load_shapes(options.shapes_path)
+    if isinstance(options.shapes, Path):
+        return load_shapes(options.shapes)
+    return checked_shapes(MappingDocument.of(options.shapes))
 
 
 def _check_study_folder(folder: Path) -> None:

@@ -10,6 +10,7 @@ __all__ = ["Limits", "WorkerBench"]
 import multiprocessing
 import os
 import signal
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -17,6 +18,7 @@ from dataclasses import dataclass
 from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
+from types import ModuleType
 from typing import Any, cast
 
 from mla_tune.backends.interface import Setup
@@ -272,7 +274,7 @@ class WorkerBench:
                 args=(theirs, self.device, str(self._log), self._factory, os.getpid()),
                 daemon=True,
             )
-            with _signals_held():
+            with _signals_held(), _without_script():
                 self._process.start()
             theirs.close()
             self.restarts += 1
@@ -306,6 +308,21 @@ def _signals_held() -> Iterator[None]:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextmanager
+def _without_script() -> Iterator[None]:
+    """Let a child start without importing the script that started this process.
+
+    The worker has no use for it. A script that calls `mla_tune.tune` at its top level would call it
+    again in the worker, and one that has a model on the GPU would load another beside the plans.
+    """
+    script = sys.modules["__main__"]
+    sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = script
 
 
 def _blamed(plan: Plan | None, kind: str, what: str) -> PlanFailure:

@@ -1,6 +1,6 @@
 """shapes.yaml: what to tune for. Reads our own files and vLLM's attention-benchmark configs."""
 
-__all__ = ["ShapesFile", "load_shapes"]
+__all__ = ["ShapesFile", "checked_shapes", "load_shapes"]
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -61,7 +61,11 @@ def load_shapes(path: Path) -> ShapesFile:
     Raises:
         InputError: names the file, the line, the key and the value, and what is valid.
     """
-    document = Document.load(path, Kind("shapes file", may_refer=True))
+    return checked_shapes(Document.load(path, Kind("shapes file", may_refer=True)))
+
+
+def checked_shapes(document: Document) -> ShapesFile:
+    """Check what ``document`` says against the schema of a shapes file. Raises as `load_shapes`."""
     data, notices = without_vllm_only_keys(document)
     section = _validated(document, data)
     model, model_len, model_notices = _dimensions(document, section.model)
@@ -80,7 +84,7 @@ def load_shapes(path: Path) -> ShapesFile:
         max_model_len = longest
     _check_dtypes(document, section.kv_cache_dtype)
     return ShapesFile(
-        path=path,
+        path=document.path,
         whole_model=model,
         models=_sharded(document, model, section.tensor_parallel_sizes),
         cases=cases,

@@ -63,7 +63,25 @@ class Lookup:
 
 
 class Table:
-    """A table in memory, for lookups."""
+    """A table in memory, for lookups.
+
+    Attributes:
+        header: what the table is true for.
+        entries: one a batch shape; latencies are in µs.
+
+    Example:
+        >>> from mla_tune import Table
+        >>> name = "TRITON_MLA-NVIDIA_H200-heads_16-kv_auto-graph-vllm_0.26.0.yaml"
+        >>> table = Table.load(f"tuned_configs/{name}")
+        >>> found = table.lookup(batch=32, kv_len=4096)
+        >>> found.is_exact, found.entry.shape
+        (True, '32q1s{1k,4k,16k}')
+        >>> near = table.lookup(batch=32, kv_len=20_000)
+        >>> near.is_hit, near.is_exact, round(near.factor, 2)
+        (True, False, 1.22)
+        >>> table.lookup(batch=32, kv_len=100).is_hit
+        False
+    """
 
     def __init__(self, header: Header, entries: tuple[Entry, ...]) -> None:
         self.header = header

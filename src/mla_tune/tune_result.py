@@ -1,0 +1,70 @@
+"""What a run decided, and what it could not."""
+
+__all__ = ["Failure", "TuneResult", "TunedTable"]
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from mla_tune.errors import MlaTuneError
+from mla_tune.table import Entry, Table
+
+
+@dataclass(frozen=True)
+class TunedTable:
+    """A table that a run wrote to.
+
+    Attributes:
+        path: its file.
+        entries: those that this run decided, or found decided by an earlier one, in the order of
+            the shapes. Latencies are in µs.
+    """
+
+    path: Path
+    entries: tuple[Entry, ...]
+
+    @cached_property
+    def table(self) -> Table:
+        """The whole table, for lookups: entries that other runs put there are in it too.
+
+        It is read from the file when it is first asked for.
+
+        Raises:
+            InputError: the file is no longer there, or no longer a table.
+        """
+        return Table.load(self.path)
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Batch shapes of one table that could not be tuned, or whose entries could not be written.
+
+    Attributes:
+        path: the file of the table.
+        shapes: their batch specs.
+        error: why; ``error.what``, ``error.valid`` and ``error.remedy`` are its parts.
+    """
+
+    path: Path
+    shapes: tuple[str, ...]
+    error: MlaTuneError
+
+    @property
+    def what(self) -> str:
+        """The table and the shape, or how many shapes where one cause failed several."""
+        what = self.shapes[0] if len(self.shapes) == 1 else f"{len(self.shapes)} batch shapes"
+        return f"{self.path.stem}: {what}"
+
+
+@dataclass(frozen=True)
+class TuneResult:
+    """The outcome of a run.
+
+    Attributes:
+        tables: each table that has an entry from this run. A table none of whose shapes could be
+            tuned is in ``failures`` alone.
+        failures: what could not be tuned; empty when everything was.
+    """
+
+    tables: tuple[TunedTable, ...]
+    failures: tuple[Failure, ...]
