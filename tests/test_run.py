@@ -67,7 +67,7 @@ def test_what_is_wrong_is_said_before_a_device_is_waited_for(write, tmp_path, mo
     monkeypatch.setattr(module, "_worker", fake_worker)
     monkeypatch.setattr(module, "_alone", waits)
     path = write("model: deepseek-v2-lite\nbatch_specs: [8q1s1k]\n")
-    right = {"shapes_path": path, "out": tmp_path / "out", "backends": ("TORCH_MLA",), "wait": True}
+    right = {"shapes": path, "out": tmp_path / "out", "backends": ("TORCH_MLA",), "wait": True}
     with pytest.raises(AssertionError, match="waits for hours"):
         module.run(given(**right), Skipped())
     with pytest.raises(InputError):
