@@ -36,7 +36,7 @@ def graph_tables(folder: Path) -> Tables:
 
 
 def rows(tables: Tables) -> Iterator[str]:
-    yield "| heads | backend | " + " | ".join(f"{n} requests" for n in REQUESTS) + " | gain |"
+    yield "| heads | backend | " + " | ".join(f"batch {n}" for n in REQUESTS) + " | gain |"
     yield "|---|---|" + "---|" * len(REQUESTS) + "---|"
     for heads in sorted({heads for _, heads in tables}):
         for backend in BACKENDS:
