@@ -1,8 +1,9 @@
 import pwd
 import tempfile
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -72,6 +73,35 @@ def test_what_is_wrong_is_said_before_a_device_is_waited_for(write, tmp_path, mo
         module.run(given(**right), Skipped())
     with pytest.raises(InputError):
         module.run(given(**right | wrong), Skipped())
+
+
+def test_a_run_that_is_refused_leaves_the_log_of_the_one_that_has_the_device(
+    write, tmp_path, monkeypatch
+):
+    def busy(*_arguments, wait):
+        raise InputError(f"in use, wait is {wait}")
+
+    @contextmanager
+    def logging_worker(options):
+        bench = FakeBench({DEFAULT: 100.0})
+        bench.clock = SimpleNamespace(now=None)
+        bench.log = _worker_log(options.study_folder)
+        yield bench
+
+    log = tmp_path / "worker.log"
+    log.write_text("of the night")
+    path = write("model: deepseek-v2-lite\nbatch_specs: [8q1s1k]\n")
+    options = given(shapes=path, out=tmp_path / "out", backends=("TORCH_MLA",), study_dir=tmp_path)
+    monkeypatch.setattr(module, "_worker", logging_worker)
+    with monkeypatch.context() as patched:
+        patched.setattr(module, "_alone", busy)
+        with pytest.raises(InputError, match="in use"):
+            module.run(options, Skipped())
+    assert log.read_text() == "of the night"
+    monkeypatch.setattr(module, "_alone", lambda *_arguments, wait: nullcontext(wait))
+    monkeypatch.setattr(module, "_tuned", lambda *_arguments: [])
+    assert module.run(options, Skipped()) == []
+    assert log.read_text() == ""
 
 
 def test_what_only_the_driver_knows_of_the_gpu_is_told_once():

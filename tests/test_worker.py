@@ -169,7 +169,7 @@ def test_new_workers_that_find_the_clock_locked_elsewhere_end_the_run(
 def test_what_a_worker_prints_goes_to_its_log(worker):
     with pytest.raises(PlanFailure):
         worker.race([BY_FAULT["raises"]], 1, seed=0)
-    assert "Traceback" in worker._log.read_text()
+    assert "Traceback" in worker.log.read_text()
 
 
 def test_a_worker_killed_in_the_middle_of_a_race_is_replaced_and_asked_again(tmp_path):

@@ -58,6 +58,8 @@ def run(options: RunOptions, reporter: Reporter) -> TuneResult:
     with _kept_samples(options, reporter) as kept, _worker(options) as worker:
         _check_before_waiting(worker, shapes, options)
         with _alone(worker, reporter.skipped, wait=options.wait):
+            # Not before: a run that has the device may be writing to it.
+            os.truncate(worker.log, 0)
             _tell_of_gpu(worker.environment, reporter)
             bench: Bench = worker
             planner = _planner(worker, shapes, options, reporter)
@@ -204,7 +206,7 @@ def _worker_log(folder: Path) -> Path:
     _check_study_folder(folder)
     try:
         log = folder / "worker.log"
-        os.close(open_own(log, os.O_WRONLY | os.O_TRUNC))
+        os.close(open_own(log, os.O_WRONLY))
     except OSError as error:
         raise InputError(
             f"study folder {folder} cannot be written: {error.strerror or error}",

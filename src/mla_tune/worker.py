@@ -75,7 +75,7 @@ class WorkerBench:
         factory: BenchFactory = SessionBench,
     ) -> None:
         self.device = device
-        self._log = log
+        self.log = log
         self._limits = limits
         self._factory = factory
         self._process: Any = None
@@ -163,7 +163,7 @@ class WorkerBench:
                 if excused and failure.plan is None:
                     raise WorkloadFailure(
                         f"the worker ended twice before any plan ran: {failure.what}",
-                        remedy=f"see {self._log}",
+                        remedy=f"see {self.log}",
                     ) from None
                 if excused or not (excusable or failure.plan is None):
                     raise
@@ -185,7 +185,7 @@ class WorkerBench:
         except PlanFailure as failure:
             raise WorkloadFailure(
                 f"the worker ended twice when asked to {name}: {failure.what}",
-                remedy=f"see {self._log}",
+                remedy=f"see {self.log}",
             ) from None
 
     def _ask(self, name: str, *arguments: Any) -> Any:
@@ -271,7 +271,7 @@ class WorkerBench:
             self._connection, theirs = context.Pipe()
             self._process = context.Process(
                 target=serve,
-                args=(theirs, self.device, str(self._log), self._factory, os.getpid()),
+                args=(theirs, self.device, str(self.log), self._factory, os.getpid()),
                 daemon=True,
             )
             with _signals_held(), _without_script():
@@ -285,7 +285,7 @@ class WorkerBench:
                 problem = failure.what
                 time.sleep(0.5)
         raise EnvironmentFailure(
-            f"no worker starts on {self.device}: {problem}", remedy=f"see {self._log}"
+            f"no worker starts on {self.device}: {problem}", remedy=f"see {self.log}"
         )
 
     def _kill(self) -> None:
