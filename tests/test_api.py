@@ -175,9 +175,10 @@ class FakeWorker(FakeBench):
 
     interrupted_at = ""
 
-    def __init__(self, device, *_arguments):
+    def __init__(self, device, log, *_limits):
         super().__init__({DEFAULT: 100.0, splits(2): 80.0}, noise=0.01)
         self.device = device
+        self.log = log
         self.clock = type("Clock", (), {"now": staticmethod(lambda: 0.0)})
 
     def free_bytes(self):

@@ -59,7 +59,7 @@ def run(options: RunOptions, reporter: Reporter) -> TuneResult:
         _check_before_waiting(worker, shapes, options)
         with _alone(worker, reporter.skipped, wait=options.wait):
             # Not before: a run that has the device may be writing to it.
-            os.truncate(worker.log, 0)
+            os.close(open_own(worker.log, os.O_WRONLY | os.O_TRUNC))
             _tell_of_gpu(worker.environment, reporter)
             bench: Bench = worker
             planner = _planner(worker, shapes, options, reporter)
