@@ -133,8 +133,8 @@ def faulty_bench_without_room(
     return FaultyBench(faults, environment, announce)
 
 
-class KilledOnce(SessionBench):
-    """A session bench that SIGKILL hits once, in the middle of a race, as by an operator."""
+class FailsOnce(SessionBench):
+    """A session bench that something happens to once, in the middle of a race."""
 
     def __init__(self, mark: Path, environment: Environment, announce: Announce) -> None:
         super().__init__(environment, announce)
@@ -144,23 +144,22 @@ class KilledOnce(SessionBench):
         if not self._mark.exists():
             self._mark.touch()
             self._announce(plans[0], "sample")
-            os.kill(os.getpid(), signal.SIGKILL)
+            self.fail()
         return super().race(plans, rounds, seed)
 
 
-class HangsOnce(SessionBench):
-    """A session bench that hangs once, in the middle of a race, as on a machine in trouble."""
+class KilledOnce(FailsOnce):
+    """SIGKILL, as by an operator."""
 
-    def __init__(self, mark: Path, environment: Environment, announce: Announce) -> None:
-        super().__init__(environment, announce)
-        self._mark = mark
+    def fail(self) -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
 
-    def race(self, plans, rounds, seed):
-        if not self._mark.exists():
-            self._mark.touch()
-            self._announce(plans[0], "sample")
-            time.sleep(3600)
-        return super().race(plans, rounds, seed)
+
+class HangsOnce(FailsOnce):
+    """A hang, as on a machine in trouble."""
+
+    def fail(self) -> None:
+        time.sleep(3600)
 
 
 class EndedFromOutside(SessionBench):

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from mla_tune.errors import InputError
-from mla_tune.own_file import fresh_beside, open_own
+from mla_tune.own_file import open_own
+from mla_tune.regular_file import fresh_beside
 
 
 def test_a_new_file_has_the_mode_of_the_umask(tmp_path: Path) -> None:

@@ -17,7 +17,8 @@ from optuna.storages.journal import BaseJournalBackend
 
 from mla_tune.errors import EnvironmentFailure, InputError
 from mla_tune.journal_lines import Numbering, Reading, Record, line_of, read_lines
-from mla_tune.own_file import fresh_beside, kept_beside, open_own
+from mla_tune.own_file import kept_beside, open_own
+from mla_tune.regular_file import fresh_beside
 
 MOST_REFUSED = 20
 """How many records, sound as they look, Optuna may refuse before the rest is given up."""

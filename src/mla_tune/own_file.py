@@ -1,11 +1,10 @@
 """Files that a run writes in folders which it may share with other users."""
 
-__all__ = ["append_whole", "fresh_beside", "kept_beside", "open_own"]
+__all__ = ["append_whole", "kept_beside", "open_own"]
 
 import errno
 import itertools
 import os
-import secrets
 import shutil
 import stat
 from pathlib import Path
@@ -57,19 +56,6 @@ def _refuse_irregular(path: Path) -> None:
     """Say what ``path`` is where opening it fails for that; nothing where it is a file."""
     if path.exists() and not path.is_file():
         raise InputError(f"{path} is not a regular file", remedy="choose another path") from None
-
-
-def fresh_beside(path: Path) -> tuple[int, Path]:
-    """Create a file beside ``path`` to be renamed to it.
-
-    Its name cannot be foreseen, so that nobody can have planted a link there.
-
-    Raises:
-        OSError: as of `os.open`.
-    """
-    scratch = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-    return os.open(scratch, flags, 0o666), scratch
 
 
 def kept_beside(path: Path) -> Path:

@@ -2,7 +2,14 @@
 written whole or not at all.
 """
 
-__all__ = ["file_stamp", "is_planted", "open_regular", "read_text", "write_atomically"]
+__all__ = [
+    "file_stamp",
+    "fresh_beside",
+    "is_planted",
+    "open_regular",
+    "read_text",
+    "write_atomically",
+]
 
 import errno
 import os
@@ -91,6 +98,19 @@ def file_stamp(path: Path) -> tuple[int, ...] | None:
     return found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
 
 
+def fresh_beside(path: Path) -> tuple[int, Path]:
+    """Create a file beside ``path`` to be renamed to it.
+
+    Its name cannot be foreseen, so that nobody can have planted a link there.
+
+    Raises:
+        OSError: as of `os.open`.
+    """
+    scratch = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    return os.open(scratch, flags, 0o666), scratch
+
+
 def write_atomically(path: Path, text: str) -> None:
     """Write beside, sync, rename: readers see the old file or the new one, never a part.
 
@@ -103,9 +123,7 @@ def write_atomically(path: Path, text: str) -> None:
             else's; ``path`` is untouched.
     """
     path = _target(path)
-    scratch = path.with_name(f".{path.name}.{secrets.token_hex(6)}")
-    # O_EXCL never follows a link, so a planted one of this name is an error.
-    handle = os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+    handle, scratch = fresh_beside(path)
     try:
         with os.fdopen(handle, "w", encoding="utf-8", newline="") as file:
             if path.exists():

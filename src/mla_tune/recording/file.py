@@ -14,9 +14,10 @@ from typing import Any, BinaryIO
 
 from mla_tune.environment import Environment
 from mla_tune.errors import EnvironmentFailure, InputError
-from mla_tune.own_file import fresh_beside, open_own
+from mla_tune.own_file import open_own
 from mla_tune.recording.content import FORMAT, Recording
 from mla_tune.recording.stream import LineStream
+from mla_tune.regular_file import fresh_beside
 
 # Whatever else keeps a file from being opened lies in the path that was named.
 _OF_THE_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS)

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from mla_tune.own_file import fresh_beside
+from mla_tune.regular_file import fresh_beside
 from mla_tune.runtime.log import logger
 from mla_tune.runtime.matching import EngineFacts
 from mla_tune.runtime.record import RECORD_FORMAT
