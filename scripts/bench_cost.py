@@ -21,15 +21,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from mla_tune.backends.interface import Setup
-from mla_tune.bench import SessionBench
 from mla_tune.environment import probe
-from mla_tune.knobs import Plan
-from mla_tune.quarantine import Quarantine, Ward
+from mla_tune.measuring.bench import SessionBench
+from mla_tune.plan.knobs import Plan
+from mla_tune.session import Setup
 from mla_tune.shapes import BatchShape, Case, MlaDimensions, Workload
-from mla_tune.study import Journal
 from mla_tune.table import Entry
-from mla_tune.tuner import Tuner
+from mla_tune.tuning.quarantine import Quarantine, Ward
+from mla_tune.tuning.study import Journal
+from mla_tune.tuning.tuner import Tuner
 
 SPECS = ("q1s1k", "8q1s1k", "32q1s1k", "q1s8k", "8q1s8k", "32q1s4k")
 

@@ -33,8 +33,8 @@ import numpy as np
 
 from engine_model import write_model
 from engine_process import Settings
-from mla_tune.decide import NARROW, Interval
 from mla_tune.shapes import format_size, parse_size
+from mla_tune.tuning.decide import NARROW, Interval
 from served_engine import ServedEngine
 
 DEFAULT, TWIN, PLUGIN = "default", "twin", "plugin"

@@ -20,12 +20,12 @@ from pathlib import Path
 import numpy as np
 from scipy import stats
 
-from mla_tune.knobs import Plan
-from mla_tune.quarantine import Quarantine, Ward
-from mla_tune.recording import RecordedBench, Recording, Track
-from mla_tune.study import Journal, Policy
+from mla_tune.measuring.recording import RecordedBench, Recording, Track
+from mla_tune.plan.knobs import Plan
 from mla_tune.table import Entry
-from mla_tune.tuner import Settings, Tuner
+from mla_tune.tuning.quarantine import Quarantine, Ward
+from mla_tune.tuning.study import Journal, Policy
+from mla_tune.tuning.tuner import Settings, Tuner
 
 SAMPLED_SHARE = 0.5
 """Of the plans a sampler may try: at all of them it would be an enumeration with repeats."""

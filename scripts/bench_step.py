@@ -22,15 +22,15 @@ if not torch.cuda.is_available():
     os.environ |= {"TRITON_INTERPRET": "1", "CUDA_VISIBLE_DEVICES": ""}
 
 from asked_tables import write_tables
-from mla_tune.backends.interface import Setup
-from mla_tune.backends.vllm_config import current_config, use_cpu_platform
-from mla_tune.backends.vllm_inputs import LatentCache, blocks_needed, make_batch
-from mla_tune.backends.vllm_parts import PREFIX, Parts, build_parts
-from mla_tune.domains import DOMAINS
 from mla_tune.environment import probe
-from mla_tune.knobs import Plan
-from mla_tune.runtime import register
+from mla_tune.plan.domains import DOMAINS
+from mla_tune.plan.knobs import Plan
+from mla_tune.session import Setup
 from mla_tune.shapes import BatchShape, MlaDimensions
+from mla_tune.vllm.plugin import register
+from mla_tune.vllm.session.config import current_config, use_cpu_platform
+from mla_tune.vllm.session.inputs import LatentCache, blocks_needed, make_batch
+from mla_tune.vllm.session.parts import PREFIX, Parts, build_parts
 
 MODEL = MlaDimensions(num_q_heads=16)
 DEVICE = "cuda:0" if torch.cuda.is_available() else "cpu"

@@ -27,13 +27,13 @@ from typing import Any
 
 from rich.console import Console
 
-from mla_tune.assignment import Assignment
-from mla_tune.backends.interface import Setup
-from mla_tune.campaign import Campaign
+from mla_tune.cli.terminal import TerminalReporter
+from mla_tune.session import Setup
 from mla_tune.shapes import BatchShape, Case, MlaDimensions, RequestGroup, Workload
 from mla_tune.table import Header, Table
-from mla_tune.terminal import TerminalReporter
-from mla_tune.tuner import Settings
+from mla_tune.tuning.assignment import Assignment
+from mla_tune.tuning.campaign import Campaign
+from mla_tune.tuning.tuner import Settings
 
 ROOT = Path(__file__).resolve().parents[1]
 FEW = 100

@@ -11,12 +11,12 @@ import os
 import sys
 
 from asked_tables import write_tables
-from mla_tune.backends import get_backend
-from mla_tune.backends.interface import Setup
 from mla_tune.environment import probe
-from mla_tune.knobs import Plan
-from mla_tune.runtime import register
+from mla_tune.plan.knobs import Plan
+from mla_tune.registry import get_backend
+from mla_tune.session import Setup
 from mla_tune.shapes import BatchShape, MlaDimensions
+from mla_tune.vllm.plugin import register
 
 MODEL = MlaDimensions(num_q_heads=16)
 MAX_MODEL_LEN = 32768
@@ -56,9 +56,9 @@ def _check(name: str, shape: BatchShape) -> str:
     """Run ``shape`` once; return what is wrong, or an empty string."""
     import torch
 
-    from mla_tune.backends.vllm_config import current_config
-    from mla_tune.backends.vllm_layer import VllmSession
-    from mla_tune.backends.vllm_parts import build_parts
+    from mla_tune.vllm.session.config import current_config
+    from mla_tune.vllm.session.parts import build_parts
+    from mla_tune.vllm.session.session import VllmSession
 
     setup = Setup(name, MODEL, max_model_len=MAX_MODEL_LEN, device="cuda:0")
     parts = build_parts(setup, sparse=False)

@@ -122,8 +122,8 @@ class Ours:
     """A session of mla-tune whose decode kernel is timed by itself."""
 
     def __init__(self, backend: str, options: argparse.Namespace) -> None:
-        from mla_tune.backends import get_backend
-        from mla_tune.backends.interface import Setup
+        from mla_tune.registry import get_backend
+        from mla_tune.session import Setup
         from mla_tune.shapes import BatchShape, MlaDimensions
 
         self.shapes = {spec: BatchShape.parse(spec) for spec in options.spec}

@@ -11,10 +11,10 @@ from typing import Any
 
 import torch
 
-from mla_tune.backends.interface import Setup
-from mla_tune.backends.vllm_config import current_config
-from mla_tune.backends.vllm_parts import PREFIX, Parts, build_parts
+from mla_tune.session import Setup
 from mla_tune.shapes import MlaDimensions
+from mla_tune.vllm.session.config import current_config
+from mla_tune.vllm.session.parts import PREFIX, Parts, build_parts
 
 
 def flash_attention_stand_ins(caps: list[int]) -> dict[str, Callable[..., Any] | None]:

@@ -27,6 +27,7 @@ CUDA_ONLY = ["torchvision", "torchaudio", "torchcodec"]
 # The release that is developed against. It asks for torch 2.14; over 2.13 and what the release in
 # constraints.txt has brought, its builders and Triton kernels run.
 NEWEST_VLLM = "0.33.0"
+PLUGIN_TESTS = "tests/vllm/plugin"
 NEWEST = VENV / f"vllm-{NEWEST_VLLM}"
 
 SECONDS_BETWEEN_SIGNS = 10.0
@@ -149,9 +150,9 @@ def test() -> None:
     older = older_vllm()
     run_in_pairs(
         [
-            contract_tests("tests/backends", NEWEST_VLLM),
-            contract_tests("tests/runtime", NEWEST_VLLM),
-            contract_tests("tests/runtime", older),
+            contract_tests("tests/vllm", NEWEST_VLLM, "--ignore", PLUGIN_TESTS),
+            contract_tests(PLUGIN_TESTS, NEWEST_VLLM),
+            contract_tests(PLUGIN_TESTS, older),
         ]
     )
 
@@ -162,11 +163,12 @@ def older_vllm() -> str:
     return next(line.removeprefix("vllm==") for line in lines if line.startswith("vllm=="))
 
 
-def contract_tests(folder: str, release: str) -> Job:
+def contract_tests(folder: str, release: str, *options: str) -> Job:
     """The tests of ``folder`` on a release of vLLM, which tests/conftest.py makes sure of."""
     path = {"PYTHONPATH": str(NEWEST)} if release == NEWEST_VLLM else {}
-    command = (PYTHON, "-m", "pytest", "-m", "vllm", folder, "--durations", "5")
-    return Job(f"{folder}, vLLM {release}", command, {**path, "MLA_TUNE_TESTS_VLLM": release})
+    pytest: tuple[str | Path, ...] = (PYTHON, "-m", "pytest", "-m", "vllm", "--durations", "5")
+    environment = {**path, "MLA_TUNE_TESTS_VLLM": release}
+    return Job(f"{folder}, vLLM {release}", (*pytest, folder, *options), environment)
 
 
 COMMANDS = {"quickstart": quickstart, "test": test}

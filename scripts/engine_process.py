@@ -83,7 +83,7 @@ def _prepare_environment(settings: Settings) -> None:
     if settings.tables is not None:
         os.environ["MLA_TUNE_TABLES"] = settings.tables
         points = importlib.metadata.entry_points(group="vllm.general_plugins")
-        if not any(point.value == "mla_tune.runtime:register" for point in points):
+        if not any(point.value == "mla_tune.vllm.plugin:register" for point in points):
             _declare_entry_point(settings.model)
 
 
@@ -95,7 +95,7 @@ def _declare_entry_point(folder: Path) -> None:
         "Metadata-Version: 2.1\nName: mla-tune-checkout\nVersion: 0\n"
     )
     (declared / "entry_points.txt").write_text(
-        "[vllm.general_plugins]\nmla_tune = mla_tune.runtime:register\n"
+        "[vllm.general_plugins]\nmla_tune = mla_tune.vllm.plugin:register\n"
     )
     sys.path.append(str(folder))
     known = os.environ.get("PYTHONPATH", "").split(os.pathsep)
@@ -222,7 +222,7 @@ class Engine:
         return told
 
     def counts(self) -> list[str]:
-        from mla_tune.runtime.deployment import _deployments
+        from mla_tune.vllm.plugin.deployment import _deployments
 
         return [str(deployment.counts) for deployment in _deployments.values()]
 

@@ -31,11 +31,11 @@ import torch
 
 from asked_tables import write_tables
 from cpu_builders import flash_attention_stand_ins, make_builder
-from mla_tune.backends.vllm_config import current_config, use_cpu_platform
 from mla_tune.environment import probe
-from mla_tune.knobs import Plan
-from mla_tune.runtime import register
+from mla_tune.plan.knobs import Plan
 from mla_tune.shapes import MlaDimensions
+from mla_tune.vllm.plugin import register
+from mla_tune.vllm.session.config import current_config, use_cpu_platform
 
 MODEL = MlaDimensions(num_q_heads=16)
 MAX_MODEL_LEN = 32768

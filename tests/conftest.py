@@ -12,7 +12,7 @@ import pytest
 from hypothesis import settings
 
 from fake_device import FakeBench, tuner_for
-from mla_tune.device_lock import FOLDER_VARIABLE
+from mla_tune.device.lock import FOLDER_VARIABLE
 
 # Torch and the file system are shared with whatever else the machine does.
 settings.register_profile("mla-tune", deadline=None, max_examples=60)

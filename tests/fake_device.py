@@ -5,15 +5,15 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from mla_tune.backends.interface import Setup
 from mla_tune.environment import Environment
 from mla_tune.errors import PlanFailure
-from mla_tune.knobs import Plan, PlanSpace
-from mla_tune.measure import Samples
-from mla_tune.quarantine import Quarantine, Ward
+from mla_tune.measuring.stopwatch import Samples
+from mla_tune.plan.knobs import Plan, PlanSpace
+from mla_tune.session import Setup
 from mla_tune.shapes import BatchShape, Case, Workload
-from mla_tune.study import Journal
-from mla_tune.tuner import Settings, Tuner
+from mla_tune.tuning.quarantine import Quarantine, Ward
+from mla_tune.tuning.study import Journal
+from mla_tune.tuning.tuner import Settings, Tuner
 
 GIB = 2**30
 

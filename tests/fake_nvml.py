@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 
-from mla_tune.gpu_driver import GpuDriver
+from mla_tune.device.driver import GpuDriver
 
 # ruff: noqa: N802 - NVML's names
 

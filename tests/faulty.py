@@ -15,10 +15,10 @@ from pathlib import Path
 import psutil
 import torch
 
-from mla_tune.backends.interface import Setup
-from mla_tune.bench import Announce, SessionBench
 from mla_tune.environment import Environment
-from mla_tune.knobs import Plan
+from mla_tune.measuring.bench import Announce, SessionBench
+from mla_tune.plan.knobs import Plan
+from mla_tune.session import Setup
 from mla_tune.shapes import BatchShape
 
 MIB = 2**20

@@ -18,19 +18,19 @@ from rich.console import Console
 import fuzzing
 from fake_device import DEFAULT, ENVIRONMENT, GIB, FakeBench, splits, tuner_for, workload
 from fuzzing import Kind
-from mla_tune.assignment import Planner
-from mla_tune.cli import main
+from mla_tune.cli.commands import main
+from mla_tune.cli.terminal import TerminalReporter, show_lookup, show_table
 from mla_tune.errors import InputError
-from mla_tune.recording import RecordingFile
-from mla_tune.run import run
-from mla_tune.run_options import RunOptions
-from mla_tune.runtime.from_record import shapes_from_record
-from mla_tune.runtime.vllm_args import vllm_args
+from mla_tune.measuring.recording import RecordingFile
 from mla_tune.shapes import BatchShape, Workload, parse_size
 from mla_tune.shapes.file import load_shapes
-from mla_tune.study import Journal
 from mla_tune.table import Entry, Table, TableFile, merge
-from mla_tune.terminal import TerminalReporter, show_lookup, show_table
+from mla_tune.traffic.from_record import shapes_from_record
+from mla_tune.tuning.assignment import Planner
+from mla_tune.tuning.run import run
+from mla_tune.tuning.run_options import RunOptions
+from mla_tune.tuning.study import Journal
+from mla_tune.vllm.flags import vllm_args
 
 SEEDS = Path(__file__).parent / "data" / "seeds"
 
@@ -162,7 +162,7 @@ def read_arguments(path: Path) -> None:
         redirect_stdout(shown),
         redirect_stderr(shown),
         mock.patch.object(sys, "argv", ["mla-tune", *arguments]),
-        mock.patch("mla_tune.run.WorkerBench", FakeWorker),
+        mock.patch("mla_tune.tuning.run.WorkerBench", FakeWorker),
         mock.patch.object(tempfile, "tempdir", str(path.parent)),
     ):
         main()

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from mla_tune.cli import command
+from mla_tune.cli.commands import command
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md")])

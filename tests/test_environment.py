@@ -7,12 +7,12 @@ import pytest
 import torch
 
 from fake_device import ENVIRONMENT
-from mla_tune.backends import get_backend
-from mla_tune.backends import vllm_compat as compat
-from mla_tune.backends.interface import Setup
 from mla_tune.environment import Environment, probe
 from mla_tune.errors import UnavailableError
+from mla_tune.registry import get_backend
+from mla_tune.session import Setup
 from mla_tune.shapes import MlaDimensions
+from mla_tune.vllm import compat
 
 
 def test_the_cpu_is_described_by_name_threads_memory_and_software():

@@ -11,7 +11,7 @@ from mla_tune.errors import (
     WorkloadFailure,
     nearest_hint,
 )
-from mla_tune.knobs import Plan
+from mla_tune.plan.knobs import Plan
 
 
 def test_a_message_says_what_is_wrong_what_is_valid_and_what_to_do():

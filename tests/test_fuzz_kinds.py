@@ -5,7 +5,7 @@ import pytest
 
 from fuzz_kinds import ARGUMENTS, KINDS, read
 from fuzzing import mutants
-from mla_tune import cli
+from mla_tune.cli import commands as cli
 
 
 @pytest.mark.parametrize("name", KINDS)

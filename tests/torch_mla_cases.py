@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from mla_tune.backends.interface import Setup
+from mla_tune.session import Setup
 from mla_tune.shapes import BatchShape, MlaDimensions
 
 MODEL = MlaDimensions(

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from mla_tune.api import TuneResult, tune
     from mla_tune.table import Table
+    from mla_tune.tuning.api import TuneResult, tune
 
 
 def __getattr__(name: str) -> Any:
@@ -18,9 +18,9 @@ def __getattr__(name: str) -> Any:
 
         return Table
     if name in ("TuneResult", "tune"):
-        import mla_tune.api
+        import mla_tune.tuning.api
 
-        return getattr(mla_tune.api, name)
+        return getattr(mla_tune.tuning.api, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

@@ -23,7 +23,7 @@ PACKAGES = {
 def main() -> None:
     """Run the command."""
     try:
-        from mla_tune.cli import main as run_command
+        from mla_tune.cli.commands import main as run_command
 
         run_command()
     except ModuleNotFoundError as error:

@@ -1,8 +1,8 @@
 from asked_tables import write_tables
 from mla_tune.environment import probe
-from mla_tune.knobs import Plan
-from mla_tune.runtime.tables import load_tables
+from mla_tune.plan.knobs import Plan
 from mla_tune.shapes import MlaDimensions
+from mla_tune.table.loading import load_tables
 
 
 def test_the_plugin_reads_what_was_asked_for():

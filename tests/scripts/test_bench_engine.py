@@ -6,7 +6,7 @@ import pytest
 
 import bench_engine
 from bench_engine import DEFAULT, PLUGIN, TWIN, is_open, join, paired, pooled, taking_turns
-from mla_tune.decide import NARROW
+from mla_tune.tuning.decide import NARROW
 
 
 class NoisyEngine:

@@ -3,8 +3,8 @@ import yaml
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from mla_tune.document import Document
 from mla_tune.errors import InputError
+from mla_tune.files.document import Document
 from mla_tune.shapes import PRESETS, MlaDimensions
 from mla_tune.shapes.file import load_shapes
 

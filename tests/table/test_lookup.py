@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 import mla_tune
 from fake_device import ENVIRONMENT
 from mla_tune.errors import InputError
-from mla_tune.knobs import Plan
+from mla_tune.plan.knobs import Plan
 from mla_tune.shapes import BatchShape, MlaDimensions, RequestGroup
 from mla_tune.table import Entry, Header, Table, merge
 

@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fake_device import ENVIRONMENT
-from mla_tune.document import Document
 from mla_tune.errors import EnvironmentFailure, InputError
-from mla_tune.knobs import Plan
+from mla_tune.files.document import Document
+from mla_tune.plan.knobs import Plan
 from mla_tune.shapes import BatchShape, MlaDimensions, RequestGroup
 from mla_tune.table import (
     CaseResult,

@@ -3,8 +3,8 @@ from pathlib import Path
 import pytest
 
 from fake_device import ENVIRONMENT
-from mla_tune.document import Document
 from mla_tune.errors import InputError
+from mla_tune.files.document import Document
 from mla_tune.shapes import MlaDimensions
 from mla_tune.table import Header, TableFile
 from mla_tune.table.store import TABLE

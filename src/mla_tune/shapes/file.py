@@ -9,8 +9,8 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from mla_tune.document import Document, Kind
 from mla_tune.errors import InputError, nearest_hint
+from mla_tune.files.document import Document, Kind
 from mla_tune.quantization import UNQUANTIZED
 from mla_tune.shapes.batch import MOST_REQUESTS, BatchShape, Case, RequestGroup, format_size
 from mla_tune.shapes.model import PRESETS, MlaDimensions

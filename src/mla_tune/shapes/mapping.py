@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mla_tune.document import Document, Location
 from mla_tune.errors import InputError
-from mla_tune.yaml_events import MOST_DEPTH
+from mla_tune.files.document import Document, Location
+from mla_tune.files.yaml_events import MOST_DEPTH
 
 NAME = "shapes"
 

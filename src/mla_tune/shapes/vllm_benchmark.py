@@ -4,8 +4,8 @@ __all__ = ["refuse_ordinary_attention", "without_vllm_only_keys"]
 
 from typing import Any
 
-from mla_tune.document import Document
 from mla_tune.errors import InputError, nearest_hint
+from mla_tune.files.document import Document
 from mla_tune.shapes.model import MlaDimensions
 from mla_tune.shapes.sections import (
     VLLM_MODEL_KEYS,

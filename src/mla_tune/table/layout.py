@@ -6,7 +6,7 @@ import itertools
 import textwrap
 from dataclasses import dataclass
 
-from mla_tune.document import Location
+from mla_tune.files.document import Location
 from mla_tune.table.store import TableFile
 
 

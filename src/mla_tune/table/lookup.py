@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 
 from mla_tune.errors import InputError
-from mla_tune.knobs import Plan
+from mla_tune.plan.knobs import Plan
 from mla_tune.shapes import BatchShape, RequestGroup, Workload
 from mla_tune.shapes.batch import MOST_REQUESTS
 from mla_tune.table.index import Index

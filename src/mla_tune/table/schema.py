@@ -24,10 +24,10 @@ from pydantic import (
     model_validator,
 )
 
-from mla_tune.domains import DOMAINS, default_capture_size
 from mla_tune.environment import Environment
 from mla_tune.errors import InputError
-from mla_tune.knobs import Plan
+from mla_tune.plan.domains import DOMAINS, default_capture_size
+from mla_tune.plan.knobs import Plan
 from mla_tune.quantization import UNQUANTIZED
 from mla_tune.shapes import MlaDimensions, Workload
 
@@ -108,7 +108,7 @@ class Device(_Record):
 
 
 class Engine(_Record):
-    """How production runs the backend; see `mla_tune.backends.interface.Setup`.
+    """How production runs the backend; see `mla_tune.session.Setup`.
 
     ``index_topk`` is there for sparse backends only, ``block_size`` for vLLM's and
     ``max_cudagraph_capture_size`` for vLLM's on a GPU.

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from mla_tune.document import Document, Kind
 from mla_tune.errors import InputError
+from mla_tune.files.document import Document, Kind
 from mla_tune.table.schema import SCHEMA_VERSION, Entry, Header
 from mla_tune.table.text import one_line
 

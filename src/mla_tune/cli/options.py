@@ -1,0 +1,84 @@
+"""What the options of the command take: types and callbacks that refuse before anything runs."""
+
+__all__ = [
+    "FACTOR",
+    "PATH",
+    "POSITIVE",
+    "SECONDS",
+    "Finite",
+    "HomePath",
+    "device_name",
+    "size",
+]
+
+import errno
+import math
+import os
+from pathlib import Path
+from typing import Any
+
+import click
+
+from mla_tune.errors import InputError
+from mla_tune.shapes.batch import MOST_REQUESTS
+from mla_tune.tuning import run_options
+
+
+def size(_ctx: click.Context, _option: click.Parameter, value: str | None) -> int | None:
+    """Read a length such as 512 or 4k."""
+    from mla_tune.shapes.batch import parse_size
+
+    try:
+        return None if value is None else parse_size(value)
+    except InputError as error:
+        raise click.BadParameter(f"{error.what}; valid: {error.valid}") from None
+
+
+def device_name(_ctx: click.Context, _option: click.Parameter, value: str) -> str:
+    """Refuse what is no device's name before anything is started for it."""
+    from mla_tune.device.choice import check_device_name
+
+    try:
+        return check_device_name(value)
+    except InputError as error:
+        raise click.BadParameter(f"{error.what}; valid: {error.valid} {error.remedy}") from None
+
+
+class Finite(click.FloatRange):
+    """A number in a range; ``nan`` compares false with both bounds and would pass click's own."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        number = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail(
+                f"{value} is not a finite number; valid: {self._describe_range()}", param, ctx
+            )
+        return number
+
+
+class HomePath(click.Path):
+    """A path, in which ``~`` is the user's home: a shell leaves it alone in quotes."""
+
+    name = "path"
+
+    def __init__(self) -> None:
+        super().__init__(path_type=Path)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        path = Path(os.fsdecode(super().convert(value, param, ctx)))
+        try:
+            path = path.expanduser() if path.parts[:1] == ("~",) else path
+            path.lstat()
+        except OSError as error:
+            # That it is not there, or not to be seen, is for those to say who want it.
+            if error.errno == errno.ENAMETOOLONG:
+                self.fail(f"{path.name[:40]}...: the name is too long", param, ctx)
+        except (RuntimeError, ValueError) as error:  # no home; a NUL in the name
+            self.fail(f"{path}: {error}", param, ctx)
+        return path
+
+
+PATH = HomePath()
+POSITIVE = click.IntRange(min=1, max=MOST_REQUESTS)
+SECONDS = Finite(run_options.SECONDS.least, run_options.SECONDS.most)
+FACTOR = Finite(run_options.FACTOR.least)

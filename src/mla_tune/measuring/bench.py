@@ -1,0 +1,193 @@
+"""The bench: one backend's session and a stopwatch, answering for a workload at a time.
+
+The tuner knows only the `Bench` protocol, so that a worker process, a recording or a fake
+device can stand behind it.
+"""
+
+__all__ = ["Bench", "SessionBench"]
+
+import random
+import time
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from mla_tune.device.driver import driver_of
+from mla_tune.environment import Environment
+from mla_tune.errors import PlanFailure
+from mla_tune.measuring.correctness import OutputCheck
+from mla_tune.measuring.load import load_watch_for
+from mla_tune.measuring.stopwatch import Sampler, Samples, stopwatch_for
+from mla_tune.measuring.throttle import ThrottleWatch
+from mla_tune.plan.knobs import Plan, PlanSpace
+from mla_tune.registry import get_backend
+from mla_tune.session import Session, Setup
+from mla_tune.shapes import BatchShape, Workload
+
+Announce = Callable[[Plan, str], None]
+
+THROTTLE_PAUSE_S = 2.0
+THROTTLE_RETRIES = 10
+
+
+class Bench(Protocol):
+    """Something that can time plans of one workload at a time."""
+
+    environment: Environment
+
+    def open(self, setup: Setup) -> None:
+        """Build what ``setup`` says, dropping what was there.
+
+        Raises:
+            UnavailableError: the backend cannot be built here.
+        """
+        ...
+
+    def plan_space(self, shapes: Sequence[BatchShape]) -> PlanSpace:
+        """The effective plans that ``shapes`` can share. Allocates nothing."""
+        ...
+
+    def load(self, workload: Workload) -> None:
+        """Make the inputs of ``workload``, which the calls below are about."""
+        ...
+
+    def race(self, plans: Sequence[Plan], rounds: int, seed: int) -> dict[Plan, Samples]:
+        """Time ``plans`` side by side: each round samples all of them in a new random order.
+
+        Raises:
+            PlanFailure: one of them failed; `PlanFailure.plan` says which.
+        """
+        ...
+
+    def verify(self, plan: Plan) -> None:
+        """Compare a plan's output with the float64 reference and with the default's output.
+
+        Raises:
+            PlanFailure: of kind ``wrong result``, with the error found.
+        """
+        ...
+
+    def close(self) -> None:
+        """Give back what is held."""
+        ...
+
+
+class SessionBench:
+    """A bench in this process.
+
+    Args:
+        environment: of the device that sessions run on.
+        announce: called with a plan and the step (``warm-up``, ``sample`` or ``check``) before
+            each step that could hang or die on it.
+    """
+
+    def __init__(
+        self, environment: Environment, announce: Announce = lambda _plan, _step: None
+    ) -> None:
+        self.environment = environment
+        self._announce = announce
+        self._session: Session | None = None
+        self._shapes: tuple[BatchShape, ...] = ()
+        self._samplers: dict[tuple[BatchShape, Plan], Sampler] = {}
+
+    def open(self, setup: Setup) -> None:
+        """As `Bench.open`."""
+        self.close()
+        self._session = get_backend(setup.backend).open(setup)
+        self._stopwatch = stopwatch_for(self._session.device, setup.mode)
+        device = self._session.device
+        driver = driver_of(device)
+        self._watch = ThrottleWatch(driver, self.environment.locked_sm_clock_mhz)
+        self._load = load_watch_for(device.type, driver)
+
+    @property
+    def _opened(self) -> Session:
+        assert self._session is not None, "open() comes first"
+        return self._session
+
+    def plan_space(self, shapes: Sequence[BatchShape]) -> PlanSpace:
+        """As `Bench.plan_space`."""
+        return self._opened.plan_space(shapes)
+
+    def load(self, workload: Workload) -> None:
+        """As `Bench.load`."""
+        self._samplers.clear()
+        self._shapes = workload.shapes
+        self._opened.load(self._shapes)
+        default = self.plan_space(self._shapes).default
+        self._check = OutputCheck(self._opened, self._shapes, default)
+
+    def race(self, plans: Sequence[Plan], rounds: int, seed: int) -> dict[Plan, Samples]:
+        """As `Bench.race`; what a slowed-down device measured is thrown away and taken again."""
+        for plan in plans:
+            with _blamed(plan):
+                self._warm_up(plan)
+        throttled = 0
+        while True:
+            taken = self._rounds(plans, rounds, random.Random(seed))
+            reason = self._watch.slowed_down()
+            if reason is None or throttled == THROTTLE_RETRIES * rounds:
+                break
+            throttled += rounds
+            time.sleep(THROTTLE_PAUSE_S)
+        others = self._load.others()
+        return {
+            plan: Samples(tuple(latencies), throttled, reason or "", others)
+            for plan, latencies in taken.items()
+        }
+
+    def _rounds(
+        self, plans: Sequence[Plan], rounds: int, order: random.Random
+    ) -> dict[Plan, list[tuple[float, ...]]]:
+        taken: dict[Plan, list[tuple[float, ...]]] = {plan: [] for plan in plans}
+        for _ in range(rounds):
+            for plan in order.sample(list(plans), len(plans)):
+                with _blamed(plan):
+                    self._announce(plan, "sample")
+                    taken[plan].append(
+                        tuple(self._samplers[shape, plan]() for shape in self._shapes)
+                    )
+        return taken
+
+    def _warm_up(self, plan: Plan) -> None:
+        for shape in self._shapes:
+            if (shape, plan) not in self._samplers:
+                self._announce(plan, "warm-up")
+                prepared = self._opened.prepare(shape, plan)
+                self._samplers[shape, plan] = self._stopwatch.sampler(prepared)
+
+    def verify(self, plan: Plan) -> None:
+        """As `Bench.verify`."""
+        with _blamed(plan):
+            self._announce(plan, "check")
+            self._check.verify(plan)
+
+    def close(self) -> None:
+        """Give back the session's memory."""
+        self._samplers.clear()
+        if self._session is not None:
+            self._session.close()
+            self._session = None
+
+
+class _blamed:  # noqa: N801 - reads as a statement
+    """Turn whatever a plan raises into a `PlanFailure` that names the plan."""
+
+    def __init__(self, plan: Plan) -> None:
+        self._plan = plan
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if error is None or not isinstance(error, Exception):
+            return
+        if isinstance(error, PlanFailure):
+            error.plan = self._plan
+            return
+        out_of_memory = "out of memory" in str(error) or "can't allocate memory" in str(error)
+        failure = PlanFailure(
+            f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no message'}",
+            kind="out of memory" if out_of_memory or isinstance(error, MemoryError) else "raised",
+        )
+        failure.plan = self._plan
+        raise failure from error

@@ -1,0 +1,71 @@
+"""A bench that draws from recorded rounds instead of measuring."""
+
+__all__ = ["RecordedBench"]
+
+import random
+from collections.abc import Sequence
+
+from mla_tune.errors import PlanFailure
+from mla_tune.measuring.recording.content import Recording, Track
+from mla_tune.measuring.stopwatch import Samples
+from mla_tune.plan.knobs import Plan, PlanSpace
+from mla_tune.session import Setup
+from mla_tune.shapes import BatchShape, Case, Workload
+
+
+class RecordedBench:
+    """A bench that draws from recorded rounds instead of measuring.
+
+    Plans recorded side by side are drawn side by side: round i of one comes with round i of the
+    others, so that drift common to them stays common. ``seed`` makes runs differ.
+    """
+
+    def __init__(self, recording: Recording, seed: int = 0) -> None:
+        self.environment = recording.environment
+        self.rounds_spent = 0
+        self._tracks = {(track.setup, str(track.workload)): track for track in recording.tracks}
+        self._setup: Setup | None = None
+        self._track: Track | None = None
+        self._draw = random.Random(seed)
+
+    def open(self, setup: Setup) -> None:
+        """Turn to one section of the recording."""
+        self._setup = setup
+
+    def _find(self, key: str) -> Track:
+        assert self._setup is not None, "open() comes first"
+        return self._tracks[self._setup, key]
+
+    def plan_space(self, shapes: Sequence[BatchShape]) -> PlanSpace:
+        """The recorded plans."""
+        track = self._find(str(Workload(tuple(map(Case, shapes)))))
+        return PlanSpace(track.plans, len(track.plans))
+
+    def load(self, workload: Workload) -> None:
+        """Turn to one track."""
+        self._track = self._find(str(workload))
+
+    def race(self, plans: Sequence[Plan], rounds: int, seed: int) -> dict[Plan, Samples]:
+        """Draw ``rounds`` of each plan, the same position for all."""
+        del seed  # the recording's own draw makes two races differ
+        track = self._track
+        assert track is not None, "load() comes first"
+        for plan in plans:
+            if plan in track.failures or not track.rounds.get(plan):
+                kind, what = track.failures.get(plan, ("raised", "not recorded"))
+                failure = PlanFailure(what, kind=kind)
+                failure.plan = plan
+                raise failure
+        self.rounds_spent += rounds * len(plans)
+        positions = [self._draw.random() for _ in range(rounds)]
+        return {plan: _drawn(track.rounds[plan], positions) for plan in plans}
+
+    def verify(self, plan: Plan) -> None:
+        """Pass: what a recording says of a plan is its latency, or its failure in `race`."""
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+
+def _drawn(recorded: Sequence[tuple[float, ...]], positions: Sequence[float]) -> Samples:
+    return Samples(tuple(recorded[int(position * len(recorded))] for position in positions))

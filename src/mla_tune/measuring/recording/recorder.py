@@ -1,0 +1,136 @@
+"""A bench that writes down everything another one measures."""
+
+__all__ = ["Recorder"]
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from mla_tune.errors import PlanFailure
+from mla_tune.measuring.bench import Bench
+from mla_tune.measuring.recording.file import RecordingFile
+from mla_tune.measuring.stopwatch import Samples
+from mla_tune.plan.knobs import Plan, PlanSpace
+from mla_tune.session import Setup
+from mla_tune.shapes import BatchShape, Workload
+
+MOST_SAMPLES_A_LINE = 20_000
+"""Far below what a reader takes for a line without end."""
+MOST_TEXT = 10_000
+
+
+class Recorder:
+    """A bench that writes down everything another one measures.
+
+    Args:
+        bench: what measures.
+        file: where to.
+        every_plan_rounds: if above zero, race all plans of each workload for so many rounds when
+            it is loaded, and write down these alone: side by side, and no plan screened out, as
+            a comparison of search policies needs them. A workload that the file has so already
+            is not raced again.
+
+    Raises:
+        InputError: the file was recorded in another environment.
+        EnvironmentFailure: it cannot be written.
+    """
+
+    def __init__(self, bench: Bench, file: RecordingFile, every_plan_rounds: int = 0) -> None:
+        self.environment = bench.environment
+        self._bench = bench
+        self._file = file
+        self._every_plan_rounds = every_plan_rounds
+        self._setup: Setup | None = None
+        file.begin(bench.environment)
+
+    def open(self, setup: Setup) -> None:
+        """As the bench's own."""
+        self._bench.open(setup)
+        self._setup = setup
+        self._file.append([{"section": asdict(setup)}])
+
+    def plan_space(self, shapes: Sequence[BatchShape]) -> PlanSpace:
+        """As the bench's own."""
+        return self._bench.plan_space(shapes)
+
+    def load(self, workload: Workload) -> None:
+        """As the bench's own."""
+        self._bench.load(workload)
+        plans = self._bench.plan_space(workload.shapes).plans
+        line = {
+            "workload": str(workload),
+            "weights": [case.weight for case in workload.cases],
+            "plans": [plan.as_dict() for plan in plans],
+        }
+        self._file.append([line])
+        if self._every_plan_rounds:
+            done = self._recorded_before(workload)
+            if not set(plans) <= done:
+                self._race_all(list(plans))
+
+    def _recorded_before(self, workload: Workload) -> set[Plan]:
+        """The plans of ``workload`` that an earlier run has raced, or seen fail."""
+        tracks = self._file.earlier.tracks if self._file.earlier is not None else ()
+        return {
+            plan
+            for track in tracks
+            if (track.setup, str(track.workload)) == (self._setup, str(workload))
+            for plan in track.plans
+            if plan in track.failures or len(track.rounds.get(plan, ())) >= self._every_plan_rounds
+        }
+
+    def _race_all(self, plans: list[Plan]) -> None:
+        """Race all plans that work, taking out the ones that turn out not to."""
+        while plans:
+            try:
+                self._written(plans, self._every_plan_rounds, 0)
+            except PlanFailure as failure:
+                blamed = [plan for plan in plans if plan == failure.plan]
+                if not blamed:
+                    raise
+                plans.remove(blamed[0])
+            else:
+                return
+
+    def race(self, plans: Sequence[Plan], rounds: int, seed: int) -> dict[Plan, Samples]:
+        """As the bench's own."""
+        if self._every_plan_rounds:
+            return self._bench.race(plans, rounds, seed)
+        return self._written(plans, rounds, seed)
+
+    def _written(self, plans: Sequence[Plan], rounds: int, seed: int) -> dict[Plan, Samples]:
+        try:
+            taken = self._bench.race(plans, rounds, seed)
+        except PlanFailure as failure:
+            if isinstance(failure.plan, Plan):
+                content = {"kind": failure.kind, "what": failure.what[:MOST_TEXT]}
+                self._file.append([{"plan": failure.plan.as_dict(), "failure": content}])
+            raise
+        self._file.append(_race_lines(taken))
+        return taken
+
+    def verify(self, plan: Plan) -> None:
+        """As the bench's own."""
+        self._bench.verify(plan)
+
+    def close(self) -> None:
+        """As the bench's own; the file is closed by who has opened it."""
+        self._bench.close()
+
+
+def _race_lines(taken: dict[Plan, Samples]) -> Iterator[dict[str, Any]]:
+    """One line a race: plans that ran side by side are read side by side, or not at all."""
+    rows = {
+        plan: [[round(latency_us, 3) for latency_us in cases] for cases in samples.rounds]
+        for plan, samples in taken.items()
+    }
+    num_rounds = max((len(rounds) for rounds in rows.values()), default=0)
+    width = sum(len(rounds[0]) for rounds in rows.values() if rounds)
+    step = max(1, MOST_SAMPLES_A_LINE // max(1, width))
+    for first in range(0, num_rounds, step):
+        yield {
+            "race": [
+                {"plan": plan.as_dict(), "rounds": rounds[first : first + step]}
+                for plan, rounds in rows.items()
+            ]
+        }

@@ -1,9 +1,0 @@
-"""Recordings: every sample of a run in a file, and a bench that plays them back, noise included."""
-
-__all__ = ["RecordedBench", "Recorder", "Recording", "RecordingFile", "Rounds", "Track"]
-
-from mla_tune.recording.content import Recording, Track
-from mla_tune.recording.file import RecordingFile
-from mla_tune.recording.playback import RecordedBench
-from mla_tune.recording.recorder import Recorder
-from mla_tune.recording.rounds import Rounds

@@ -1,0 +1,180 @@
+"""Whether a table is true for the engine at hand, and which one to use if several are."""
+
+__all__ = ["EngineFacts", "choose", "differences", "told_apart"]
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from mla_tune.plan.domains import DOMAINS
+from mla_tune.table import Table
+from mla_tune.table.loading import LoadedTable
+from mla_tune.versions import minor_release
+
+
+@dataclass(frozen=True)
+class EngineFacts:
+    """What an engine is, in the words of a table's header.
+
+    Attributes:
+        device_name, compute_capability, sm_count: as the driver gives them; the capability is
+            None on a CPU.
+        model: num_q_heads on this GPU and the four MLA dimensions.
+        kv_cache_dtype: vLLM's name, of the layers that the backend serves; 16-bit names that only
+            repeat the activations' are ``auto``.
+        quantization: of those layers' ``kv_b_proj``, as `mla_tune.quantization` names it.
+        block_size: tokens in a block of their KV cache; None while that is not settled, and then
+            it is not compared.
+        vllm: the installed release.
+        max_model_len: the longest sequence the engine admits.
+        max_cudagraph_capture_size: the largest batch, in tokens, under a full graph; 0 without.
+        packages: versions of the installed packages, beside vLLM, that kernels come with.
+    """
+
+    backend: str
+    device_name: str
+    compute_capability: str | None
+    sm_count: int
+    model: tuple[tuple[str, int], ...]
+    kv_cache_dtype: str
+    quantization: str
+    block_size: int | None
+    vllm: str
+    max_model_len: int
+    max_cudagraph_capture_size: int
+    packages: tuple[tuple[str, str], ...]
+
+
+def differences(table: Table, facts: EngineFacts) -> list[tuple[str, Any, Any]]:
+    """Every field in which a table differs from the engine: name, table's value, engine's."""
+    header = table.header
+    packages = _packages(table)
+    installed = dict(facts.packages)
+    # A full graph holds decodes alone, which absorb kv_b_proj in 16 bits whatever it was.
+    has_prefills = header.engine.mode == "eager"
+    # FLASH_ATTN_MLA's own cap holds for eager steps up to that size, and for none beyond.
+    caps_splits = header.backend == "FLASH_ATTN_MLA" and header.engine.mode == "eager"
+    caps_splits = caps_splits and facts.compute_capability is not None
+    theirs = _comparable(
+        backend=header.backend,
+        device_name=header.device.name,
+        compute_capability=header.device.compute_capability,
+        sm_count=header.device.sm_count,
+        model=tuple(header.model.items()),
+        kv_cache_dtype=header.kv_cache_dtype,
+        quantization=header.quantization if has_prefills else None,
+        block_size=None if facts.block_size is None else header.full_engine.block_size,
+        capture_size=header.full_engine.max_cudagraph_capture_size if caps_splits else None,
+        vllm=header.software.get("vllm", "none"),
+        packages={name: header.software.get(name, "none") for name in packages},
+    )
+    ours = _comparable(
+        backend=facts.backend,
+        device_name=facts.device_name,
+        compute_capability=facts.compute_capability,
+        sm_count=facts.sm_count,
+        model=facts.model,
+        kv_cache_dtype=facts.kv_cache_dtype,
+        quantization=facts.quantization if has_prefills else None,
+        block_size=facts.block_size,
+        capture_size=facts.max_cudagraph_capture_size if caps_splits else None,
+        vllm=facts.vllm,
+        packages={name: installed.get(name, "none") for name in packages},
+    )
+    return [
+        (name, theirs.get(name), ours.get(name))
+        for name in dict.fromkeys((*ours, *theirs))
+        if theirs.get(name) != ours.get(name)
+    ]
+
+
+def _comparable(
+    *,
+    backend: str,
+    device_name: str,
+    compute_capability: str | None,
+    sm_count: int,
+    model: Iterable[tuple[str, int]],
+    kv_cache_dtype: str,
+    quantization: str | None,
+    block_size: int | None,
+    capture_size: int | None,
+    vllm: str,
+    packages: dict[str, str],
+) -> dict[str, Any]:
+    values: dict[str, Any] = {
+        "backend": backend,
+        "vLLM release": minor_release(vllm),
+        "GPU": device_name,
+        "compute capability": compute_capability,
+    }
+    if compute_capability is not None:
+        # On a CPU this is the number of threads, which is no property of the device.
+        values["SM count"] = sm_count
+    values.update(model)
+    values.update({f"{name} release": minor_release(packages[name]) for name in packages})
+    values["KV cache dtype"] = _plain_dtype(kv_cache_dtype)
+    values["quantization"] = quantization
+    values["block size"] = block_size
+    values["max_cudagraph_capture_size"] = capture_size
+    return values
+
+
+def _packages(table: Table) -> list[str]:
+    """The packages whose version decides what the table's plans are worth.
+
+    Triton compiles TRITON_MLA's decode anew in every engine, and FlashInfer's kernels are in its
+    own wheel: a release of either can move the best plan with vLLM as it was. Their minor
+    releases count, as vLLM's do.
+    """
+    domain = DOMAINS[table.header.backend]
+    named = [plan for entry in table.entries for _, plan in entry.plans() if plan is not None]
+    return sorted(domain.packages(named))
+
+
+def _plain_dtype(name: str) -> str:
+    # A 16-bit cache is what the activations are; fp8 is e4m3 wherever these kernels run.
+    return {"fp8_e4m3": "fp8", "bfloat16": "auto"}.get(name, name)
+
+
+def choose(
+    tables: Iterable[LoadedTable], facts: EngineFacts
+) -> tuple[dict[str, LoadedTable], str | None]:
+    """Pick at most one table a mode for an engine.
+
+    Of several that match, one measured at a locked SM clock is the last: an engine cannot tell
+    where its GPU's clock is without putting load on it. Of the others the one whose max_model_len
+    is nearest to the engine's wins, then the first by path. Returns the tables by mode and, when
+    there are tables for a mode of which none matches, which fields of the nearest one differ.
+    """
+    scored = [(differences(loaded.table, facts), loaded) for loaded in tables]
+    matching = sorted(
+        (loaded for fields, loaded in scored if not fields),
+        key=lambda loaded: (
+            loaded.table.header.device.locked_sm_clock_mhz is not None,
+            abs(loaded.table.header.engine.max_model_len - facts.max_model_len),
+            str(loaded.path),
+        ),
+    )
+    chosen: dict[str, LoadedTable] = {}
+    for loaded in matching:
+        chosen.setdefault(loaded.mode, loaded)
+    left = [(fields, loaded) for fields, loaded in scored if loaded.mode not in chosen]
+    if not left:
+        return chosen, None
+    fields, nearest = min(left, key=lambda item: len(item[0]))
+    told = ", ".join(f"{name} {table} (engine: {engine})" for name, table, engine in fields)
+    what = f"the nearest table for {nearest.mode} mode" if chosen else "the nearest table"
+    return chosen, f"{what}, {nearest.path}, is for {told}"
+
+
+def told_apart(table: Table, facts: EngineFacts) -> str:
+    """In what a table that is used may still differ from the engine, for the log; or nothing."""
+    length = table.header.engine.max_model_len
+    locked_mhz = table.header.device.locked_sm_clock_mhz
+    told = f", measured at max_model_len {length}" if length != facts.max_model_len else ""
+    if locked_mhz is not None:
+        told += (
+            f", measured with the SM clock locked at {locked_mhz} MHz: lock this GPU's there too"
+        )
+    return told

@@ -1,0 +1,256 @@
+"""From what an engine has served to what to tune next."""
+
+__all__ = ["shapes_from_record"]
+
+import functools
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from mla_tune.errors import InputError
+from mla_tune.quantization import QUANTIZATIONS
+from mla_tune.shapes import BatchShape, RequestGroup
+from mla_tune.table import Table
+from mla_tune.table.loading import LoadedTable
+from mla_tune.traffic.record import Record, record_files
+from mla_tune.traffic.served import Kind
+
+# More shapes than this are noise at the end of a long tail, and a night is only so long.
+MOST_SHAPES = 200
+
+# Query lengths up to this are those of decodes with draft tokens, and stay as they are.
+LONGEST_DECODE = 16
+
+# Whether a table answers a shape of a kind of step.
+Answers = Callable[[Kind, BatchShape], bool]
+
+# What all files of one record have to agree on.
+_ENGINE = (
+    *("backend", "model", "kv_cache_dtype", "quantization", "device", "vllm"),
+    *("max_model_len", "block_size", "max_cudagraph_capture_size"),
+)
+
+
+@dataclass
+class _Traffic:
+    """What all files of a record say together."""
+
+    engine: dict[str, Any]
+    steps: Counter[Kind] = field(default_factory=Counter)
+    requests: Counter[Kind] = field(default_factory=Counter)
+    others: int = 0
+    has_padded_means: bool = False
+
+
+def shapes_from_record(path: Path, tables: Iterable[Path] = ()) -> str:
+    """Write a weighted shapes file of what ``MLA_TUNE_RECORD=path`` has recorded.
+
+    KV lengths, and query lengths above 16, are rounded to a power of two. A graph table is keyed
+    by the captured size, so a replayed step counts for that size: half at the mean and half at
+    the longest of its requests' KV lengths, since a split count has to serve the work of the one
+    and the tail of the other. An eager table is looked up by the longest.
+
+    Args:
+        path: the value of the variable; the files of all its processes are merged.
+        tables: tables to look the shapes up in. Without any, the record's own hits and misses
+            count.
+
+    Returns:
+        The text of the shapes file. Shapes that no table answers come first, and those last that
+        no entry could: eager steps in which one request was far above the mean. Within each part
+        those served most come first; weights are steps.
+
+    Raises:
+        InputError: no record there, one that cannot be read, or records of different engines.
+    """
+    traffic = _read(path)
+    loaded = [LoadedTable(table, Table.load(table)) for table in tables]
+    if not loaded:
+        return _text(path, traffic, lambda kind, _shape: kind.outcome == "hit")
+
+    @functools.cache
+    def answered(mode: str, shape: BatchShape) -> bool:
+        return any(
+            table.table.lookup_shape(shape).is_hit
+            for table in loaded
+            if table.mode == mode and table.table.header.backend == traffic.engine["backend"]
+        )
+
+    return _text(path, traffic, lambda kind, shape: answered(kind.mode, shape))
+
+
+def _read(path: Path) -> _Traffic:
+    files = record_files(path)
+    if not files:
+        raise InputError(
+            f"there is no record {path} (nor {path.name}.*.json beside it)",
+            remedy="serve with MLA_TUNE_TABLES and MLA_TUNE_RECORD set; files follow the first "
+            "half minute of traffic",
+        )
+    traffic: _Traffic | None = None
+    # One after the other: only the counts are kept.
+    for record in map(Record.load, files):
+        engine = record.model_dump(include=set(_ENGINE))
+        if traffic is None:
+            traffic = _Traffic(engine)
+        _refuse_another(path, traffic.engine, engine)
+        for step in record.steps:
+            kind = Kind(*(getattr(step, name) for name in Kind._fields))
+            traffic.steps[kind] += step.count
+            # Format 1 did not tell requests from rows.
+            traffic.requests[kind] += step.requests or step.batch * step.count
+        traffic.others += sum(others.count for others in record.others)
+        traffic.has_padded_means |= record.format == 1
+    assert traffic is not None
+    if not traffic.steps:
+        raise InputError(f"the record {path} holds no steps", remedy="serve some traffic first")
+    return traffic
+
+
+def _given(engine: dict[str, Any], *names: str) -> dict[str, Any]:
+    """Those of the engine's settings that the record has and that can be tuned for."""
+    found = {name: engine[name] for name in names if engine[name]}
+    if found.get("quantization") not in QUANTIZATIONS:
+        found.pop("quantization", None)
+    return found
+
+
+def _refuse_another(path: Path, first: dict[str, Any], engine: dict[str, Any]) -> None:
+    for name in _ENGINE:
+        if engine[name] != first[name]:
+            raise InputError(
+                f"the records of {path} are of different engines: {name} is {first[name]} "
+                f"and {engine[name]}",
+                remedy="record each engine to a file of its own, or remove the old files",
+            )
+
+
+def _shapes(kind: Kind, engine: dict[str, Any]) -> Iterator[tuple[BatchShape, float]]:
+    """The uniform batches that a kind of step counts for, and the share of each."""
+    is_graph = kind.mode == "graph"
+    query_len = kind.query_len if is_graph else _rounded_query(kind.query_len)
+    longest = max(kind.longest_kv_len, kind.kv_len)
+    served = (kind.kv_len, longest) if is_graph else (longest,)
+    # Rounding up may not pass what the engine admits.
+    kv_lens = [max(query_len, min(_rounded(kv), engine["max_model_len"])) for kv in served]
+    for kv_len in dict.fromkeys(kv_lens):
+        shape = BatchShape.of([RequestGroup(query_len, kv_len, kind.batch)])
+        yield shape, kv_lens.count(kv_len) / len(kv_lens)
+
+
+def _rounded(length: int) -> int:
+    """The nearest power of two, by ratio: within the lookup's bound of everything it stands for."""
+    low = 1 << (length.bit_length() - 1)
+    return low if length * length <= 2 * low * low else 2 * low
+
+
+def _rounded_query(query_len: int) -> int:
+    return query_len if query_len <= LONGEST_DECODE else _rounded(query_len)
+
+
+# The parts of a shapes file, in its order.
+_PARTS = {
+    "missed": "without an entry, most served first; weights are steps",
+    "hit": "with an entry, most served first; weights are steps",
+    "ragged": "eager steps with one request over 1.5 times the mean: vLLM decides these whatever "
+    "a table says",
+}
+
+
+@dataclass
+class _Weights:
+    """How often a shape was served, in all and by part, and with how many requests."""
+
+    total: float = 0.0
+    requests: float = 0.0
+    missed: float = 0.0
+    ragged: float = 0.0
+
+    @property
+    def part(self) -> str:
+        if self.ragged == self.total:
+            return "ragged"
+        return "missed" if self.missed > 0 else "hit"
+
+
+def _weighed(traffic: _Traffic, is_answered: Answers) -> dict[BatchShape, _Weights]:
+    weighed: dict[BatchShape, _Weights] = {}
+    for kind, count in traffic.steps.items():
+        for shape, share in _shapes(kind, traffic.engine):
+            weights = weighed.setdefault(shape, _Weights())
+            weights.total += count * share
+            weights.requests += traffic.requests[kind] * share
+            if kind.outcome == "skewed":
+                weights.ragged += count * share
+            elif not is_answered(kind, shape):
+                weights.missed += count * share
+    return weighed
+
+
+def _text(path: Path, traffic: _Traffic, is_answered: Answers) -> str:
+    engine, weighed = traffic.engine, _weighed(traffic, is_answered)
+    parts = list(_PARTS)
+
+    def order(shape: BatchShape) -> tuple[int, float, float, str]:
+        weights = weighed[shape]
+        return parts.index(weights.part), -weights.missed, -weights.total, str(shape)
+
+    ordered = sorted(weighed, key=order)
+    kept = ordered[:MOST_SHAPES]
+    head = {
+        "model": engine["model"],
+        "kv_cache_dtype": engine["kv_cache_dtype"],
+        "engine": {
+            "modes": sorted({kind.mode for kind in traffic.steps}, reverse=True),
+            "max_model_len": engine["max_model_len"],
+            **_given(engine, "block_size", "max_cudagraph_capture_size"),
+        },
+        **_given(engine, "quantization"),
+        "backends": [engine["backend"]],
+    }
+    served = traffic.steps.total() + traffic.others
+    lines = [
+        f"# Served by {engine['backend']} of vLLM {engine['vllm']} on {engine['device']}: "
+        f"{served} steps, from {_shown(path.name)}.",
+        *_remarks(traffic),
+        yaml.safe_dump(head, sort_keys=False, default_flow_style=None).rstrip(),
+        "batch_specs:",
+    ]
+    for part, title in _PARTS.items():
+        shapes = [shape for shape in kept if weighed[shape].part == part]
+        if shapes:
+            lines.append(f"  # {title}")
+            lines += [_line(shape, weighed[shape]) for shape in shapes]
+    if len(ordered) > len(kept):
+        lines.append(f"  # {len(ordered) - len(kept)} rarer shapes are left out")
+    return "\n".join(lines) + "\n"
+
+
+def _remarks(traffic: _Traffic) -> Iterator[str]:
+    weights = traffic.engine["quantization"]
+    if weights is not None and weights not in QUANTIZATIONS:
+        yield f"# Its weights are {weights}, which cannot be tuned for: no eager table matches."
+    if traffic.others:
+        yield f"# {traffic.others} of these were of rare kinds, which no shape below counts."
+    if traffic.has_padded_means:
+        yield "# Format 1: rows that pad a graph were counted in the means, which are too low."
+
+
+def _shown(name: str) -> str:
+    """A file's name as it is, unless that would end the comment it stands in."""
+    return name if name.isprintable() else ascii(name)
+
+
+def _line(shape: BatchShape, weights: _Weights) -> str:
+    line = f"  - {{spec: {shape}, weight: {_weight(weights.total)}}}"
+    filled = weights.requests / weights.total
+    # An eager batch is a bucket, whose requests are up to an eighth more.
+    return f"{line}  # {filled:.1f} requests a step" if filled < shape.num_requests else line
+
+
+def _weight(steps: float) -> str:
+    return str(int(steps)) if steps == int(steps) else f"{steps:.1f}"

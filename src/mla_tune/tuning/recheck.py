@@ -1,0 +1,109 @@
+"""A second look at a table: every published plan against the default, measured again."""
+
+__all__ = ["Recheck", "recheck"]
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from mla_tune.errors import InputError, PlanFailure, WorkloadFailure
+from mla_tune.measuring.bench import Bench
+from mla_tune.measuring.stopwatch import Samples
+from mla_tune.session import Setup
+from mla_tune.shapes import BatchShape, Case, MlaDimensions, Workload
+from mla_tune.table import Entry, TableFile
+from mla_tune.tuning.decide import Interval, log_ratios
+
+
+@dataclass(frozen=True)
+class Recheck:
+    """What became of one published entry.
+
+    ``interval`` is the speed-up seen this time, None where the plan failed; ``problem`` says
+    what is wrong with the entry, or is empty; ``doubts`` why this look may say little.
+    """
+
+    entry: Entry
+    interval: Interval | None
+    problem: str
+    doubts: tuple[str, ...] = ()
+
+    @property
+    def is_open(self) -> bool:
+        """Whether this look was too noisy to tell."""
+        return self.interval is not None and self.interval.is_too_wide and not self.problem
+
+    def __str__(self) -> str:
+        seen = self.interval
+        found = f"{seen.median:.3f}× ({seen.low:.3f}–{seen.high:.3f})" if seen else "no comparison"
+        remarks = "; ".join(filter(None, (self.problem, *self.doubts)))
+        return f"{self.entry.shape}: {self.entry.plan}: {found} {remarks}".rstrip()
+
+
+def recheck(bench: Bench, file: TableFile, device: str, rounds: int) -> Iterator[Recheck]:
+    """Measure every entry of ``file`` that publishes a plan, interleaved with the default.
+
+    Raises:
+        InputError: the table is for another device.
+    """
+    header = file.header
+    if header.device.name != bench.environment.device_name:
+        raise InputError(
+            f"the table is for {header.device.name}, this is {bench.environment.device_name}"
+        )
+    published = [entry for entry in file.entries if entry.plan is not None]
+    workloads = [_workload(entry) for entry in published]
+    if not published:
+        return
+    bench.open(_setup(file, workloads, device))
+    for entry, workload in zip(published, workloads, strict=True):
+        yield _second_look(bench, entry, workload, rounds)
+
+
+def _second_look(bench: Bench, entry: Entry, workload: Workload, rounds: int) -> Recheck:
+    plan = entry.plan
+    assert plan is not None
+    space = bench.plan_space(workload.shapes)
+    try:
+        bench.load(workload)
+        bench.verify(plan)
+        taken = bench.race([space.default, plan], rounds, seed=len(entry.shape))
+    except (PlanFailure, WorkloadFailure) as failure:
+        return Recheck(entry, None, failure.what)
+    interval = Interval.of(log_ratios(taken[space.default], taken[plan], workload.shares()))
+    problem = "slower than the default" if interval.high < 1.0 else ""
+    return Recheck(entry, interval, problem, tuple(_doubts(interval, *taken.values())))
+
+
+def _doubts(interval: Interval, default: Samples, plan: Samples) -> Iterator[str]:
+    """Why samples may say little: those of one race share what befell the device meanwhile."""
+    if interval.is_too_wide:
+        yield "too noisy to tell"
+    both = default + plan
+    if both.others is not None:
+        yield str(both.others)
+    if both.tainted:
+        yield f"no clean samples: {both.tainted}"
+
+
+def _workload(entry: Entry) -> Workload:
+    workload = Workload.parse(entry.shape)
+    if not entry.cases:
+        return workload
+    cases = zip(workload.shapes, entry.cases, strict=True)
+    return Workload(tuple(Case(shape, case.weight) for shape, case in cases))
+
+
+def _setup(file: TableFile, workloads: list[Workload], device: str) -> Setup:
+    header = file.header
+    shapes: list[BatchShape] = [shape for workload in workloads for shape in workload.shapes]
+    return Setup(
+        backend=header.backend,
+        model=MlaDimensions(**header.model),
+        kv_cache_dtype=header.kv_cache_dtype,
+        mode=header.engine.mode,
+        max_model_len=header.engine.max_model_len,
+        max_num_requests=max(shape.num_requests for shape in shapes),
+        max_num_query_tokens=max(shape.num_query_tokens for shape in shapes),
+        index_topk=header.engine.index_topk or 2048,
+        device=device,
+    )

@@ -1,0 +1,105 @@
+"""What a run is asked to do, by the command's flags or from Python: defaults and bounds."""
+
+__all__ = ["FACTOR", "MOST_ROUNDS", "SECONDS", "Bounds", "RunOptions"]
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from mla_tune.device.choice import check_device_name
+from mla_tune.errors import InputError
+from mla_tune.shapes.batch import MOST_REQUESTS
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """The numbers that an option takes, both ends included; finite ones alone."""
+
+    least: float
+    most: float | None = None
+    whole: bool = False
+
+    def check(self, option: str, value: object) -> None:
+        """Make sure that ``value`` is such a number.
+
+        Raises:
+            InputError: it is not; names the option and what is valid.
+        """
+        is_number = isinstance(value, int if self.whole else int | float)
+        if is_number and not isinstance(value, bool) and self._holds(value):
+            return
+        kind = "a whole number" if self.whole else "a number"
+        upper = "" if self.most is None else f" to {self.most}"
+        raise InputError(f"{option} is {value!r:.80}", valid=f"{kind} from {self.least}{upper}")
+
+    def _holds(self, value: Any) -> bool:
+        most = math.inf if self.most is None else self.most
+        return bool(self.least <= value <= most and value != math.inf)
+
+
+MOST_ROUNDS = 100_000  # a night for a kernel of 300 us
+SECONDS = Bounds(0.1, 7 * 86400)  # poll(2) takes no wait beyond 24 days
+FACTOR = Bounds(1.0)
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """The options of a run; `mla_tune.tune` and ``mla-tune --help`` explain them.
+
+    Raises:
+        InputError: a number out of its bounds, or a device's name that cannot be one.
+    """
+
+    shapes: Path | Mapping[str, Any] | None = None
+    backends: tuple[str, ...] = ()
+    out: Path = Path("tuned_configs")
+    study_dir: Path | None = None
+    device: str = "auto"
+    max_tokens: int | None = None
+    tensor_parallel_size: tuple[int, ...] = ()
+    min_speedup: float | None = None
+    confirm_seconds: float = 30.0
+    sample_timeout: float = 30.0
+    plan_timeout: float = 180.0
+    record: Path | None = None
+    record_rounds: int = 0
+    recording: Path | None = None
+    replace: bool = False
+    wait: bool = False
+
+    def __post_init__(self) -> None:
+        check_device_name(self.device)
+        for size in self.tensor_parallel_size:
+            Bounds(1, MOST_REQUESTS, whole=True).check("tensor_parallel_size", size)
+        if self.max_tokens is not None:
+            Bounds(1, whole=True).check("max_tokens", self.max_tokens)
+        if self.min_speedup is not None:
+            FACTOR.check("min_speedup", self.min_speedup)
+        for option in ("confirm_seconds", "sample_timeout", "plan_timeout"):
+            SECONDS.check(option, getattr(self, option))
+        Bounds(0, MOST_ROUNDS, whole=True).check("record_rounds", self.record_rounds)
+
+    @cached_property
+    def study_folder(self) -> Path:
+        """``--study-dir``, or a place of the user's that survives reboots.
+
+        Raises:
+            InputError: the user has no home folder, as in a container run under a bare number.
+        """
+        if self.study_dir is not None:
+            return self.study_dir
+        import platformdirs
+
+        try:
+            folder = platformdirs.user_state_path("mla-tune") / "studies"
+        except (RuntimeError, KeyError):  # neither HOME nor an entry in the list of users
+            folder = Path("~")
+        if not folder.is_absolute():
+            raise InputError(
+                "there is no home folder for the studies, from which a run resumes",
+                remedy="name one with --study-dir, or set HOME",
+            )
+        return folder

@@ -1,0 +1,134 @@
+"""CUTLASS_MLA: split counts per batch, with a workspace sized before anything is captured."""
+
+__all__ = ["TunedCutlassMLABackend"]
+
+import os
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import vllm.v1.attention.backends.mla.cutlass_mla as vllm_cutlass_mla
+
+from mla_tune.shapes import Workload
+from mla_tune.table import DEFAULT_WITHIN, Entry
+from mla_tune.table.loading import LoadedTable
+from mla_tune.vllm.cutlass_workspace import (
+    MOST_SPLITS,
+    most_auto_row_splits,
+    workspace_bytes,
+)
+from mla_tune.vllm.log import logger
+from mla_tune.vllm.plugin.at_load import ReservesAtLoad
+from mla_tune.vllm.plugin.builder import TunedBuilder
+from mla_tune.vllm.plugin.choice import Choice
+from mla_tune.vllm.plugin.engine import most_requests
+from mla_tune.vllm.plugin.fidelity import seen_argument, verified
+from mla_tune.vllm.plugin.replay import Fields
+
+VllmBackend: Any = vllm_cutlass_mla.CutlassMLABackend
+VllmBuilder: Any = VllmBackend.get_builder_cls()
+VllmImpl: Any = VllmBackend.get_impl_cls()
+
+# Requests that may come beside the decodes of an entry in a mixed batch and still find room.
+PREFILLS_BESIDE = 32
+# The most that is reserved. Choices that need more stay as vLLM makes them.
+MOST_BYTES = 2**30
+
+
+def room_wanted(wanted: Iterable[tuple[int, int]], *, rows: int, sm_count: int) -> int:
+    """Bytes of workspace that leave room for what tables ask for, and for vLLM's own choices.
+
+    Args:
+        wanted: (requests, splits) of the plans.
+        rows: the most requests of any step.
+        sm_count: streaming multiprocessors.
+    """
+    asked = (
+        workspace_bytes(min(rows, count + PREFILLS_BESIDE), splits)
+        for count, splits in wanted
+        if 1 <= splits <= MOST_SPLITS
+    )
+    # Where vLLM's own 128 MiB do not do for 512 requests and more, it enlarges them on the way.
+    vllms = workspace_bytes(most_auto_row_splits(rows, sm_count), 1)
+    return max(vllms, min(MOST_BYTES, max(asked, default=0)))
+
+
+class TunedCutlassMLAMetadataBuilder(TunedBuilder, VllmBuilder):  # type: ignore[misc]
+    mla_tune_backend = "CUTLASS_MLA"
+
+    def _after(self, metadata: Any, choice: Choice) -> Fields:
+        splits = choice.num_kv_splits
+        if splits is None or not 1 <= splits <= MOST_SPLITS or not metadata.num_decodes:
+            return ()
+        if os.environ.get("FORCE_NUM_KV_SPLITS"):
+            return ()
+        rows = max(metadata.num_reqs, metadata.decode.block_table.shape[0])
+        if workspace_bytes(rows, splits) > vllm_cutlass_mla.g_sm100_workspace.get_buf().shape[0]:
+            # vLLM would enlarge the buffer that captured graphs point to.
+            if self._deployment is not None:
+                self._deployment.counts.capped += 1
+            return ()
+        return (("mla_tune", (choice, self._deployment)),)
+
+
+class TunedCutlassMLAImpl(ReservesAtLoad, VllmImpl):  # type: ignore[misc]
+    mla_tune_backend = "CUTLASS_MLA"
+
+    _num_kv_splits: int
+
+    def _reserve_at_load(self, vllm_config: Any, tables: Mapping[str, LoadedTable]) -> None:
+        super()._reserve_at_load(vllm_config, tables)
+        shared = vllm_cutlass_mla.g_sm100_workspace
+        entries = [entry for loaded in tables.values() for entry in loaded.table.entries]
+        wanted = [found for entry in entries if (found := _wanted(entry))]
+        if not wanted:
+            return
+        rows = most_requests(vllm_config)
+        needed = room_wanted(wanted, rows=rows, sm_count=shared._sm_count)
+        buffer = shared.get_buf()
+        if needed > buffer.shape[0]:
+            # There is no official way to ask for a size. Nothing points to the buffer yet.
+            logger.info("mla-tune: CUTLASS_MLA workspace %.2f GiB", needed / 2**30)
+            buffer.resize_(needed)
+
+    def forward_mqa(
+        self, q: Any, kv_c_and_k_pe_cache: Any, attn_metadata: Any, layer: Any, *args: Any
+    ) -> Any:
+        def run() -> Any:
+            return super(TunedCutlassMLAImpl, self).forward_mqa(
+                q, kv_c_and_k_pe_cache, attn_metadata, layer, *args
+            )
+
+        found = getattr(attn_metadata, "mla_tune", None)
+        if found is None:
+            return run()
+        choice, deployment = found
+        engine_wide = self._num_kv_splits
+        self._num_kv_splits = choice.num_kv_splits
+        try:
+            if choice.checked:
+                return run()
+            result, seen = seen_argument(self, "_sm100_cutlass_mla_decode", "num_kv_splits", run)
+        finally:
+            self._num_kv_splits = engine_wide
+        verified(choice, "num_kv_splits", choice.num_kv_splits, seen, deployment.counts)
+        return result
+
+
+def _wanted(entry: Entry) -> tuple[int, int] | None:
+    """Requests and splits of an entry's plan, at the edge of what a lookup takes it for."""
+    if entry.plan is None or entry.plan.num_kv_splits is None:
+        return None
+    count = max(case.shape.num_requests for case in Workload.parse(entry.shape).cases)
+    return int(count * DEFAULT_WITHIN) + 1, entry.plan.num_kv_splits
+
+
+class TunedCutlassMLABackend(VllmBackend):  # type: ignore[misc]
+    """vLLM's backend under its own name, with our builder and impl."""
+
+    @staticmethod
+    def get_impl_cls() -> Any:
+        return TunedCutlassMLAImpl
+
+    @staticmethod
+    def get_builder_cls() -> Any:
+        return TunedCutlassMLAMetadataBuilder

@@ -1,0 +1,137 @@
+"""One backend in one engine: its tables, what they say, and what has come of it."""
+
+__all__ = ["Deployment", "deployment_for", "tables_for"]
+
+import functools
+import logging
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from mla_tune.plan.knobs import Plan
+from mla_tune.table.loading import LoadedTable
+from mla_tune.table.matching import EngineFacts, choose, told_apart
+from mla_tune.traffic.recorder import Recorder
+from mla_tune.vllm.log import logger, once
+from mla_tune.vllm.plugin.agreement import disagreement
+from mla_tune.vllm.plugin.carry_over import splits_carry_over
+from mla_tune.vllm.plugin.choice import Choice
+from mla_tune.vllm.plugin.counts import Counts
+from mla_tune.vllm.plugin.engine import engine_facts, refusal
+from mla_tune.vllm.plugin.layers import ServedLayers
+from mla_tune.vllm.plugin.lookups import Lookups
+from mla_tune.vllm.plugin.statement import failed, set_up
+
+# What `registration` has loaded from MLA_TUNE_TABLES in this process.
+LOADED: list[LoadedTable] = []
+
+_deployments: dict[tuple[EngineFacts, tuple[tuple[int, int], ...]], "Deployment"] = {}
+
+
+class Deployment:
+    """What the builders of one backend share.
+
+    Attributes:
+        facts: what the engine is.
+        lookups: None when no table is true for it; vLLM then runs as without the plugin.
+        planned: the choice for every decode graph that is going to be captured, by requests and
+            query length.
+        recorder: None unless ``MLA_TUNE_RECORD`` is set.
+    """
+
+    def __init__(
+        self,
+        facts: EngineFacts,
+        tables: dict[str, LoadedTable],
+        captures: tuple[tuple[int, int], ...],
+    ) -> None:
+        self.facts = facts
+        self.counts = Counts(facts.backend)
+        graph, eager = tables.get("graph"), tables.get("eager")
+        self.lookups: Lookups | None = None
+        self.planned: dict[tuple[int, int], Choice] = {}
+        if tables:
+            self.lookups = Lookups(
+                graph.table if graph else None,
+                eager.table if eager else None,
+                graph_usable=lambda plan: _graph_usable(plan, graph, facts),
+            )
+            self.planned = {key: self.lookups.captured(*key) for key in captures}
+        record = os.environ.get("MLA_TUNE_RECORD")
+        self.recorder = Recorder(Path(record), facts) if record else None
+
+    def leave_untuned(self) -> None:
+        """Forget the tables, before anything of them has been applied."""
+        self.lookups, self.planned = None, {}
+
+
+def _graph_usable(plan: Plan, graph: LoadedTable | None, facts: EngineFacts) -> bool:
+    """Whether a plan that beat the table's frozen default also beats this engine's."""
+    if plan.num_kv_splits is None or graph is None:
+        return True
+    return splits_carry_over(plan.num_kv_splits, graph.table.header, facts)
+
+
+def tables_for(facts: EngineFacts, vllm_config: Any) -> tuple[dict[str, LoadedTable], str | None]:
+    """The tables that are true for an engine, by mode, and why there is none for a mode."""
+    if refused := refusal(vllm_config):
+        return {}, refused
+    return choose([table for table in LOADED if table.table.header.backend == facts.backend], facts)
+
+
+def deployment_for(
+    backend: str,
+    vllm_config: Any,
+    layers: Callable[[], ServedLayers],
+    captures: Callable[[], tuple[tuple[int, int], ...]],
+) -> Deployment:
+    """The deployment of ``backend`` in this engine, made and announced once a process.
+
+    Nothing of a table is applied before this returns: the first call settles with the other ranks
+    of the engine whether anything is. ``layers`` gives those that the backend serves, and
+    ``captures`` the (requests, query length) of the decode graphs to come.
+    """
+    try:
+        facts = engine_facts(backend, vllm_config, layers())
+        key = (facts, captures())
+        if key not in _deployments:
+            _deployments[key] = _made(facts, vllm_config, key[1])
+        return _deployments[key]
+    except Exception as error:
+        # The other ranks wait for this one.
+        disagreement(vllm_config, functools.partial(failed, error))
+        raise
+
+
+def _made(
+    facts: EngineFacts, vllm_config: Any, captures: tuple[tuple[int, int], ...]
+) -> Deployment:
+    tables, reason = tables_for(facts, vllm_config)
+    deployment = Deployment(facts, tables, captures)
+    say = functools.partial(set_up, facts, LOADED, tables, deployment.planned)
+    unlike = disagreement(vllm_config, say)
+    if reason is not None:
+        extent = "runs untuned in part" if tables else "runs untuned"
+        once(logging.WARNING, f"mla-tune: {facts.backend} {extent}: {reason}")
+    if unlike is None:
+        _announce(deployment, tables)
+    else:
+        once(logging.ERROR, f"mla-tune: all ranks run untuned, because they differ: {unlike}")
+        deployment.leave_untuned()
+    return deployment
+
+
+def _announce(deployment: Deployment, tables: dict[str, LoadedTable]) -> None:
+    facts = deployment.facts
+    for loaded in tables.values():
+        note = told_apart(loaded.table, facts)
+        logger.info("mla-tune: %s uses %s%s", facts.backend, loaded, note)
+    if deployment.planned:
+        hits = sum(choice.outcome == "hit" for choice in deployment.planned.values())
+        logger.info(
+            "mla-tune: %s: %d of %d decode graphs have an entry",
+            facts.backend,
+            hits,
+            len(deployment.planned),
+        )

@@ -1,0 +1,96 @@
+"""What the running vLLM engine is. Imports vLLM; nothing here asks a device for data."""
+
+__all__ = ["captured_batches", "engine_facts", "most_requests", "refusal"]
+
+import importlib.metadata
+from typing import Any
+
+from mla_tune.environment import KERNEL_PACKAGES, installed_versions, probe
+from mla_tune.table.matching import EngineFacts
+from mla_tune.vllm.plugin.layers import ServedLayers
+
+
+def engine_facts(backend: str, vllm_config: Any, layers: ServedLayers) -> EngineFacts:
+    """Describe the engine of ``vllm_config`` on this process's device.
+
+    Args:
+        backend: the attention backend's name.
+        vllm_config: vLLM's configuration of the engine.
+        layers: those that the backend serves.
+    """
+    name, capability, sm_count = _device()
+    return EngineFacts(
+        backend=backend,
+        device_name=name,
+        compute_capability=capability,
+        sm_count=sm_count,
+        model=layers.model,
+        kv_cache_dtype=layers.kv_cache_dtype,
+        quantization=layers.quantization,
+        block_size=layers.block_size,
+        vllm=importlib.metadata.version("vllm"),
+        max_model_len=int(vllm_config.model_config.max_model_len),
+        max_cudagraph_capture_size=_largest_capture(vllm_config.compilation_config),
+        packages=tuple(installed_versions(*KERNEL_PACKAGES).items()),
+    )
+
+
+def _largest_capture(compilation: Any) -> int:
+    mode = compilation.cudagraph_mode
+    if mode is None or not mode.has_full_cudagraphs():
+        return 0
+    return int(compilation.max_cudagraph_capture_size or 0)
+
+
+def _device() -> tuple[str, str | None, int]:
+    """Name, compute capability and SM count, in the words of `mla_tune.environment.probe`.
+
+    On a CPU the last is what vLLM's kernels take for it, which no table is compared with.
+    """
+    import torch
+    from vllm.platforms import current_platform
+
+    if not current_platform.is_cuda():
+        return probe("cpu").device_name, None, int(current_platform.num_compute_units())
+    # Not probe("cuda"): it digests the kernel libraries, hundreds of megabytes, at every start.
+    found = torch.cuda.get_device_properties(torch.cuda.current_device())
+    return found.name, f"{found.major}.{found.minor}", found.multi_processor_count
+
+
+def refusal(vllm_config: Any) -> str | None:
+    """Why no table can be true for this engine, whatever it says; None if one can."""
+    import vllm.envs as envs
+
+    parallel = vllm_config.parallel_config
+    if getattr(envs, "VLLM_BATCH_INVARIANT", False):
+        return "VLLM_BATCH_INVARIANT fixes the split counts"
+    if getattr(parallel, "decode_context_parallel_size", 1) > 1:
+        return "decode context parallelism changes every shape; tables are measured without it"
+    if getattr(parallel, "prefill_context_parallel_size", 1) > 1:
+        return "prefill context parallelism changes every shape; tables are measured without it"
+    return None
+
+
+def captured_batches(vllm_config: Any, decode_query_len: int) -> tuple[tuple[int, int], ...]:
+    """(requests, query length) of the decode graphs the engine is going to capture.
+
+    Empty when decode attention stays outside the graphs.
+    """
+    compilation = vllm_config.compilation_config
+    mode = compilation.cudagraph_mode
+    if mode is None or not mode.has_full_cudagraphs():
+        return ()
+    most = int(vllm_config.scheduler_config.max_num_seqs)
+    batches: dict[tuple[int, int], None] = {}
+    for query_len in dict.fromkeys((1, decode_query_len)):
+        for size in compilation.cudagraph_capture_sizes or ():
+            # Rounded up: vLLM moves the sizes to multiples of the query length.
+            batches[min(-(-int(size) // query_len), most), query_len] = None
+    return tuple(batches)
+
+
+def most_requests(vllm_config: Any) -> int:
+    """The most requests of any step, with those that pad it to the size of a graph."""
+    most = int(vllm_config.scheduler_config.max_num_seqs)
+    sizes = vllm_config.compilation_config.cudagraph_capture_sizes or ()
+    return min((int(size) for size in sizes if int(size) >= most), default=most)

@@ -1,0 +1,143 @@
+"""Lookups fast enough for every step: one dict access once a kind of step has been seen."""
+
+__all__ = ["Lookups", "kv_bucket"]
+
+from collections.abc import Callable
+
+from mla_tune.plan.knobs import Plan
+from mla_tune.shapes import BatchShape, RequestGroup, Workload
+from mla_tune.table import DEFAULT_WITHIN, Entry, Table
+from mla_tune.vllm.plugin.choice import Choice
+
+# Batch size x query length x eighth of an octave of KV length: far more than an engine serves.
+MAX_CACHED = 65536
+
+Usable = Callable[[Plan], bool]
+
+
+def kv_bucket(kv_len: int) -> int:
+    """Round a KV length down to an eighth of its octave; 1024 stands for 1024 to 1151."""
+    shift = kv_len.bit_length() - 4
+    return kv_len >> shift << shift if shift > 0 else kv_len
+
+
+def _bucket_end(start: int) -> int:
+    shift = start.bit_length() - 4
+    return start + (1 << shift) - 1 if shift > 0 else start
+
+
+class Lookups:
+    """The graph table and the eager table of one engine.
+
+    Args:
+        graph: plans per captured batch, or None.
+        eager: plans per real lengths, or None.
+        graph_usable: whether a plan of the graph table may be used in this engine; None: every
+            one may.
+    """
+
+    def __init__(
+        self,
+        graph: Table | None,
+        eager: Table | None,
+        *,
+        graph_usable: Usable | None = None,
+        within: float = DEFAULT_WITHIN,
+    ) -> None:
+        self.eager_table = eager
+        self._within = within
+        self._graph_usable = graph_usable
+        self._graph = [
+            (_group(entry), len(Workload.parse(entry.shape).cases), entry)
+            for entry in (graph.entries if graph else ())
+        ]
+        self._cache: dict[tuple[int, int, int], Choice] = {}
+
+    def captured(self, batch: int, query_len: int) -> Choice:
+        """What to freeze into the graph of ``batch`` requests of ``query_len`` tokens.
+
+        The KV lengths are the table's assumption about the deployment; only batch and query
+        length are looked up, both within the bound.
+        """
+        shape = f"{batch}q{query_len}"
+        scored = [
+            (_off_by(batch, query_len, group), -kv_lens, index)
+            for index, (group, kv_lens, _) in enumerate(self._graph)
+            if group is not None
+        ]
+        factor, _, index = min(scored, default=(float("inf"), 0, -1))
+        if factor > self._within:
+            return Choice(shape, "miss", reason=f"no graph entry within {self._within:g}x")
+        entry = self._graph[index][2]
+        if entry.plan is None:
+            return Choice(shape, "hit", longest_kv=_longest_kv(entry))
+        if self._graph_usable is not None and not self._graph_usable(entry.plan):
+            reason = f"{entry.shape}: {entry.plan} is not proven for this engine's max_model_len"
+            return Choice(shape, "miss", reason=reason)
+        return _choice(shape, entry.plan, _longest_kv(entry))
+
+    def eager(self, batch: int, query_len: int, kv_len: int) -> Choice:
+        """What to use for a uniform batch whose longest request has ``kv_len`` tokens."""
+        key = (batch, query_len, kv_bucket(kv_len))
+        choice = self._cache.get(key)
+        if choice is None:
+            if len(self._cache) >= MAX_CACHED:
+                self._cache.clear()
+            choice = self._cache[key] = self._look_up(batch, query_len, key[2])
+        return choice
+
+    def _look_up(self, batch: int, query_len: int, start: int) -> Choice:
+        shape = str(BatchShape.of([RequestGroup(query_len, max(start, query_len), batch)]))
+        if self.eager_table is None:
+            return Choice(shape, "miss", reason="no table for eager steps")
+        ends = [
+            self.eager_table.lookup(
+                batch=batch, query_len=query_len, kv_len=max(kv, query_len), within=self._within
+            )
+            for kv in (start, _bucket_end(start))
+        ]
+        # A bucket that reaches beyond the bound is a miss as a whole.
+        for lookup in ends:
+            if not lookup.is_hit:
+                return Choice(shape, "miss", reason=lookup.reason)
+        plan = ends[0].plan
+        return Choice(shape, "hit") if plan is None else _choice(shape, plan, None)
+
+    def splits_wanted(self) -> list[tuple[int, int]]:
+        """(rows of queries, splits) that eager steps may ask for, at the edge of the bound."""
+        wanted = []
+        for entry in self.eager_table.entries if self.eager_table else ():
+            group = _group(entry)
+            if entry.plan is None or entry.plan.num_kv_splits is None or group is None:
+                continue
+            rows = int(group.count * group.query_len * self._within**2) + 1
+            wanted.append((rows, entry.plan.num_kv_splits))
+        return wanted
+
+
+def _choice(shape: str, plan: Plan, longest_kv: int | None) -> Choice:
+    return Choice(
+        shape,
+        "hit",
+        num_kv_splits=plan.num_kv_splits,
+        threshold=plan.reorder_batch_threshold,
+        prefill_backend=plan.prefill_backend,
+        longest_kv=longest_kv,
+    )
+
+
+def _group(entry: Entry) -> RequestGroup | None:
+    """The entry's only group of requests (of its longest KV), or None for a mixed batch."""
+    shape = Workload.parse(entry.shape).cases[-1].shape
+    return shape.groups[0] if len(shape.groups) == 1 else None
+
+
+def _longest_kv(entry: Entry) -> int:
+    return max(case.shape.max_kv_len for case in Workload.parse(entry.shape).cases)
+
+
+def _off_by(batch: int, query_len: int, group: RequestGroup) -> float:
+    if (query_len == 1) != (group.query_len == 1):
+        return float("inf")
+    ratios = (batch / group.count, query_len / group.query_len)
+    return max(max(ratio, 1 / ratio) for ratio in ratios)

@@ -1,0 +1,63 @@
+"""Put our subclasses where vLLM looks its backends up."""
+
+__all__ = ["register_backends"]
+
+import logging
+import os
+from collections.abc import Iterable
+
+from mla_tune.table.loading import LoadedTable, load_tables
+from mla_tune.vllm.log import logger, once
+from mla_tune.vllm.plugin import deployment
+from mla_tune.vllm.plugin.resolve import BACKENDS, path_of
+
+_registered_for: str | None = None
+
+
+def register_backends(setting: str) -> None:
+    """Load the tables of ``setting`` and override the backends they are for."""
+    global _registered_for
+    if _registered_for != setting:
+        tables, problems = load_tables(setting)
+        for problem in problems:
+            once(logging.ERROR, f"mla-tune: not used: {problem}")
+        deployment.LOADED[:] = _as_asked(tables)
+        logger.info("mla-tune: %d tables loaded from MLA_TUNE_TABLES=%s", len(tables), setting)
+        _registered_for = setting
+    recording = bool(os.environ.get("MLA_TUNE_RECORD"))
+    _override_backends(deployment.LOADED, every=recording)
+
+
+def _as_asked(tables: list[LoadedTable]) -> list[LoadedTable]:
+    """Leave plans that nobody could compare with the default alone, unless they are asked for."""
+    count = sum(table.num_unproven for table in tables)
+    if not count:
+        return tables
+    if os.environ.get("MLA_TUNE_UNPROVEN") == "1":
+        once(logging.WARNING, f"mla-tune: MLA_TUNE_UNPROVEN=1: {count} unproven plans may act")
+        return [table.with_unproven() for table in tables]
+    once(
+        logging.INFO,
+        f"mla-tune: {count} unproven plans are left alone; MLA_TUNE_UNPROVEN=1 applies them",
+    )
+    return tables
+
+
+def _override_backends(tables: Iterable[LoadedTable], *, every: bool) -> None:
+    """Override the backends that have tables; all of them, to record what they serve."""
+    from vllm.v1.attention.backends.registry import AttentionBackendEnum, register_backend
+
+    named = {table.table.header.backend for table in tables}
+    for name in sorted(named | set(BACKENDS) if every else named):
+        member = AttentionBackendEnum.__members__.get(name)
+        if name not in BACKENDS:
+            once(logging.WARNING, f"mla-tune: tables for {name} do not act in an engine")
+        elif member is None:
+            once(logging.INFO, f"mla-tune: this vLLM has no {name}")
+        elif member.is_overridden() and member.get_path() != path_of(name):
+            once(
+                logging.WARNING,
+                f"mla-tune: {name} is already overridden by {member.get_path()}; left as it is",
+            )
+        else:
+            register_backend(member, path_of(name))

@@ -1,0 +1,55 @@
+"""Where vLLM's registries find our subclasses: ``mla_tune.vllm.plugin.resolve.TRITON_MLA``.
+
+vLLM resolves a class path when it needs the class, in the process that needs it. A subclass that
+cannot be defined there, on a release that moved what it stands on, must not keep the engine from
+starting: then vLLM's own class is what is found.
+"""
+
+__all__ = ["BACKENDS", "path_of"]
+
+import importlib
+import logging
+from typing import Any
+
+from mla_tune.vllm.log import once
+
+BACKENDS = {
+    "TRITON_MLA": "triton_mla.TunedTritonMLABackend",
+    "FLASH_ATTN_MLA": "flash_attn_mla.TunedFlashAttnMLABackend",
+    "FLASHMLA": "flashmla.TunedFlashMLABackend",
+    "CUTLASS_MLA": "cutlass_mla.TunedCutlassMLABackend",
+    "FLASHINFER_MLA": "flashinfer_mla.TunedFlashInferMLABackend",
+    "TOKENSPEED_MLA": "tokenspeed_mla.TunedTokenspeedMLABackend",
+}
+
+
+def path_of(name: str) -> str:
+    """The class path to register for a backend."""
+    return f"{__name__}.{name}"
+
+
+def __getattr__(name: str) -> Any:
+    ours = BACKENDS.get(name)
+    if ours is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    try:
+        return _resolved(f"mla_tune.vllm.plugin.{ours}")
+    except Exception as error:
+        vllms = _resolved(_vllm_path(name))  # raises, if at all, what it would raise without us
+        once(
+            logging.ERROR,
+            f"mla-tune: {name} runs as without tables: {type(error).__name__}: {error}",
+            exc_info=error,
+        )
+        return vllms
+
+
+def _vllm_path(name: str) -> str:
+    from vllm.v1.attention.backends.registry import AttentionBackendEnum
+
+    return str(AttentionBackendEnum[name].value)
+
+
+def _resolved(path: str) -> Any:
+    module, _, name = path.rpartition(".")
+    return getattr(importlib.import_module(module), name)

@@ -1,0 +1,144 @@
+"""Checking that a plan took, and giving a batch's metadata memory of its own."""
+
+__all__ = ["checked_run", "detach", "scratch_values"]
+
+import dataclasses
+from collections.abc import Iterator
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any
+
+from mla_tune.errors import PlanFailure
+from mla_tune.vllm import compat
+from mla_tune.vllm.prefill import prefill_name
+from mla_tune.vllm.session.splits import calls_of
+
+if TYPE_CHECKING:
+    import torch
+
+    from mla_tune.vllm.session.session import PreparedVllm, VllmSession
+
+# Buffers that hold nothing from one run to the next, and are too large to copy.
+SCRATCH = "workspace"
+
+
+def checked_run(session: "VllmSession", prepared: "PreparedVllm") -> None:
+    """Run ``prepared`` once, watching what really happens.
+
+    Raises:
+        PlanFailure: of kind ``not applied`` when the builder divided the batch otherwise, another
+            split count reached the kernel, or another prefill backend ran; of kind ``raised`` or
+            ``out of memory`` when the pass failed.
+    """
+    import torch
+
+    _check_route(session, prepared)
+    engine, splits = session.engine, session.engine.splits
+    with ExitStack() as stack:
+        launched: list[int] = []
+        if splits is not None:
+            launched = stack.enter_context(splits.observe())
+        prefills: list[Any] = []
+        if getattr(prepared.metadata, "prefill", None) is not None:
+            owner, method = compat.prefill_owner(session.parts.impl, prepared.metadata)
+            _check_prefill(prepared, owner)
+            prefills = stack.enter_context(calls_of(owner, method))
+        try:
+            prepared.forward()
+            if session.device.type == "cuda":
+                torch.cuda.synchronize(session.device)
+        except torch.OutOfMemoryError as error:
+            raise PlanFailure(str(error), kind="out of memory") from error
+        except Exception as error:
+            problem = f"{session.setup.backend}: {type(error).__name__}: {error}"
+            raise PlanFailure(problem, kind="raised") from error
+    _check_splits(session, prepared, launched)
+    dense = engine.prefills_densely(prepared.route)
+    if dense is not None and dense != bool(prefills):
+        taken = "ran" if prefills else "did not run"
+        raise _not_applied(f"the prefill backend {taken}, against what the plan says")
+
+
+def _not_applied(problem: str) -> PlanFailure:
+    return PlanFailure(problem, kind="not applied", remedy="report it with the vLLM release")
+
+
+def _check_route(session: "VllmSession", prepared: "PreparedVllm") -> None:
+    """Compare how the builder divided the batch with what the plan was taken to mean."""
+    metadata, route = prepared.metadata, prepared.route
+    # The sparse builders of 0.20 do not say.
+    decode_tokens = getattr(metadata, "num_decode_tokens", None)
+    if decode_tokens is not None and decode_tokens != route.num_decode_tokens:
+        raise _not_applied(
+            f"{decode_tokens} decode tokens in the builder's metadata, expected "
+            f"{route.num_decode_tokens} with threshold {prepared.plan.reorder_batch_threshold} "
+            f"(builder: {session.parts.builder.reorder_batch_threshold})"
+        )
+    decodes = getattr(metadata, "num_decodes", None)
+    if decodes is not None and decodes != route.num_decodes:
+        raise _not_applied(f"{decodes} decodes in the metadata, expected {route.num_decodes}")
+
+
+def _check_splits(session: "VllmSession", prepared: "PreparedVllm", launched: list[int]) -> None:
+    splits, value = session.engine.splits, prepared.plan.num_kv_splits
+    if splits is None or value is None or not prepared.route.num_decode_tokens:
+        return
+    expected = splits.expected(value, prepared.route.num_decode_tokens)
+    if launched != [expected]:
+        raise _not_applied(f"kernel launches with splits {launched}, expected [{expected}]")
+
+
+def _check_prefill(prepared: "PreparedVllm", owner: Any) -> None:
+    wanted = prepared.plan.prefill_backend
+    if wanted is None:
+        return
+    named = prefill_name(owner) if hasattr(owner, "get_name") else compat.prefill_in_impl(owner)
+    # FlashAttention's version is bound into the function that is called.
+    bound = getattr(getattr(owner, "flash_attn_varlen_func", None), "keywords", {})
+    version = bound.get("fa_version")
+    if named != wanted or (version is not None and wanted != f"fa{version}"):
+        raise _not_applied(
+            f"prefill backend {named} (FlashAttention version {version}), expected {wanted}"
+        )
+
+
+def detach(metadata: Any, builder: Any) -> None:
+    """Give ``metadata`` copies of the tensors that ``builder`` fills again for the next batch.
+
+    A schedule or a request index of one batch is overwritten by the next build, in vLLM as here;
+    there each build is used before the next, here plans and their graphs run in any order.
+    """
+    import torch
+
+    owned = {
+        value.untyped_storage().data_ptr()
+        for name, value in vars(builder).items()
+        if isinstance(value, torch.Tensor) and SCRATCH not in name and value.numel()
+    }
+    for holder, name, tensor in list(_tensors(metadata, set())):
+        if tensor.numel() and tensor.untyped_storage().data_ptr() in owned:
+            setattr(holder, name, tensor.clone())
+
+
+def _tensors(node: Any, seen: set[int]) -> Iterator[tuple[Any, str, "torch.Tensor"]]:
+    """Every tensor field of the metadata's dataclasses, with who holds it."""
+    import torch
+
+    if id(node) in seen:
+        return
+    seen.add(id(node))
+    if isinstance(node, (list, tuple)):
+        for item in node:
+            yield from _tensors(item, seen)
+    elif dataclasses.is_dataclass(node) and not isinstance(node, type):
+        for name, value in list(vars(node).items()):
+            if isinstance(value, torch.Tensor):
+                yield node, name, value
+            else:
+                yield from _tensors(value, seen)
+
+
+def scratch_values(tensor: "torch.Tensor") -> "torch.Tensor":
+    """The bytes of ``tensor``, for filling."""
+    import torch
+
+    return tensor.view(torch.uint8)

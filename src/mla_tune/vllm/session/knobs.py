@@ -1,0 +1,148 @@
+"""Which plans a backend has for a batch, and what a plan comes down to."""
+
+__all__ = ["Engine", "Route", "route"]
+
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+
+from mla_tune.plan.knobs import KnobDomain, Plan, PlanSpace, effective_plans
+from mla_tune.shapes import BatchShape
+from mla_tune.vllm.session.splits import SplitKnob
+
+# Attending over the latents costs 4.5 times the work of attending over keys and values, so long
+# queries never win there; vLLM's largest default threshold is 1024.
+LONGEST_DECODE_QUERY = 1024
+
+
+@dataclass(frozen=True)
+class Route:
+    """How a batch is divided: requests and tokens that take the decode path, the rest prefill."""
+
+    num_decodes: int
+    num_decode_tokens: int
+    num_prefill_tokens: int
+    longest_prefill: int
+    """The longest KV length among the prefills, 0 when there are none."""
+
+
+def route(shape: BatchShape, threshold: int, *, uniform: bool) -> Route:
+    """Divide as vLLM's ``split_decodes_and_prefills`` does.
+
+    Args:
+        threshold: the longest query on the decode path.
+        uniform: whether only leading requests of one common query length decode together.
+    """
+    requests = shape.requests()
+    first_len = requests[0][0]
+    decodes: list[int] = []
+    if first_len <= threshold:
+        for query_len, _ in requests:
+            if query_len != first_len if uniform else query_len > threshold:
+                break
+            decodes.append(query_len)
+    prefills = requests[len(decodes) :]
+    return Route(
+        num_decodes=len(decodes),
+        num_decode_tokens=sum(decodes),
+        num_prefill_tokens=sum(q for q, _ in prefills),
+        longest_prefill=max((kv_len for _, kv_len in prefills), default=0),
+    )
+
+
+@dataclass(frozen=True)
+class Engine:
+    """What the plans of one session depend on, found in the layer and builder as built.
+
+    Attributes:
+        mode: ``eager`` or ``graph``.
+        threshold: the builder's own ``reorder_batch_threshold``.
+        has_threshold: whether it is a knob; backends of single-token decode fix it at 1.
+        uniform: see `route`.
+        prefill_backends: the offered ones, the default first; empty where there is no choice.
+        splits: the split knob, if the backend has one.
+        topk: for sparse backends, how many tokens a query attends to.
+        sparse_prefill: for sparse backends, see `vllm_compat.sparse_prefill_path`.
+        sparse_split: for sparse backends, whether the kernel treats decode and prefill tokens
+            apart even when all take the sparse path.
+    """
+
+    mode: str
+    threshold: int
+    has_threshold: bool
+    uniform: bool
+    prefill_backends: tuple[str, ...]
+    splits: SplitKnob | None
+    topk: int | None = None
+    sparse_prefill: str = "mha"
+    sparse_split: bool = False
+
+    def route(self, shape: BatchShape, plan: Plan) -> Route:
+        return route(shape, plan.reorder_batch_threshold or self.threshold, uniform=self.uniform)
+
+    def domain(self, shapes: Sequence[BatchShape]) -> KnobDomain:
+        """All values to try for ``shapes``, and what vLLM does untuned.
+
+        Raises:
+            ValueError: eager shapes with different defaults cannot share a domain.
+        """
+        splits = self.splits
+        if splits is not None and len({splits.default([shape]) for shape in shapes}) > 1:
+            raise ValueError("eager shapes with different default splits share no plan space")
+        threshold = self.threshold
+        thresholds: tuple[int, ...] = ()
+        if self.mode == "graph":
+            # Only decode is captured; speculative decoding raises the threshold to cover it.
+            threshold = max(threshold, *(shape.max_query_len for shape in shapes))
+        elif self.has_threshold:
+            lens = {query_len for shape in shapes for query_len in shape.query_lens}
+            thresholds = tuple(n for n in sorted(lens | {1}) if n <= LONGEST_DECODE_QUERY)
+        return KnobDomain(
+            default=Plan(
+                reorder_batch_threshold=threshold if self.has_threshold else None,
+                num_kv_splits=splits.default(shapes) if splits is not None else None,
+                prefill_backend=self.prefill_backends[0] if self.prefill_backends else None,
+            ),
+            reorder_batch_threshold=thresholds,
+            num_kv_splits=splits.values(shapes) if splits is not None else (),
+            prefill_backend=self.prefill_backends,
+        )
+
+    def plan_space(self, shapes: Sequence[BatchShape]) -> PlanSpace:
+        """The effective plans, without those whose workspace the kernel could not address."""
+        domain = self.domain(shapes)
+        space = effective_plans(domain, shapes, self.execution)
+        kept = (plan for plan in space.plans[1:] if self._fits(plan.over(domain.default), shapes))
+        return PlanSpace((space.default, *kept), space.assignments)
+
+    def _fits(self, plan: Plan, shapes: Sequence[BatchShape]) -> bool:
+        if self.splits is None or plan.num_kv_splits is None:
+            return True
+        tokens = max(self.route(shape, plan).num_decode_tokens for shape in shapes)
+        return self.splits.admits(plan.num_kv_splits, tokens)
+
+    def execution(self, shape: BatchShape, plan: Plan) -> Hashable:
+        """What a plan comes down to; plans with equal descriptions are one."""
+        taken = self.route(shape, plan)
+        if self.topk is not None:
+            return self._sparse_execution(taken, plan)
+        splits = None
+        if self.splits is not None and taken.num_decode_tokens:
+            splits = self.splits.expected(plan.num_kv_splits or 0, taken.num_decode_tokens)
+        prefill = plan.prefill_backend if taken.num_prefill_tokens else None
+        return taken.num_decode_tokens, splits, prefill
+
+    def prefills_densely(self, taken: Route) -> bool | None:
+        """Whether the prefill tokens take the up-projecting path; None when vLLM may do either."""
+        if not taken.num_prefill_tokens:
+            return False
+        if self.topk is None:
+            return True
+        if self.sparse_prefill == "either" and taken.longest_prefill > self.topk:
+            return None
+        return self.sparse_prefill != "mqa" and taken.longest_prefill <= self.topk
+
+    def _sparse_execution(self, taken: Route, plan: Plan) -> Hashable:
+        dense = self.prefills_densely(taken)
+        if dense is False:
+            return (taken.num_decode_tokens if self.sparse_split else None, None)
+        return taken.num_decode_tokens, plan.prefill_backend

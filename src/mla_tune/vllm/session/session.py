@@ -1,0 +1,312 @@
+"""The session that drives the real `MLAAttention.forward_impl` of the installed vLLM."""
+
+__all__ = ["PreparedVllm", "VllmSession"]
+
+import gc
+import inspect
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING, Any
+
+from mla_tune.errors import PlanFailure
+from mla_tune.plan.knobs import KNOBS, Plan, PlanSpace
+from mla_tune.quantization import UNQUANTIZED
+from mla_tune.session import Reference, Setup
+from mla_tune.shapes import BatchShape
+from mla_tune.vllm import compat, workspace
+from mla_tune.vllm.prefill import PLANS_EACH_STEP
+from mla_tune.vllm.session.applied import checked_run, detach, scratch_values
+from mla_tune.vllm.session.config import current_config
+from mla_tune.vllm.session.expected import expected_output
+from mla_tune.vllm.session.inputs import Batch, LatentCache, blocks_needed, make_batch
+from mla_tune.vllm.session.knobs import Engine, Route
+from mla_tune.vllm.session.parts import Parts
+
+if TYPE_CHECKING:
+    import torch
+
+
+class VllmSession:
+    """One real layer with its builder, cache and inputs, reused for every plan and shape.
+
+    Args:
+        setup: what the parts were built for.
+        parts: layer, builder and what was found out about them.
+    """
+
+    def __init__(self, setup: Setup, parts: Parts) -> None:
+        import torch
+
+        self.setup = setup
+        self.parts = parts
+        self.device = parts.device
+        self.engine: Engine = parts.engine
+        self._generator = torch.Generator(device=self.device).manual_seed(0)
+        self._cache: LatentCache | None = None
+        self._batches: dict[BatchShape, Batch] = {}
+        # Held until the next load: captured graphs read their metadata and never own it.
+        self._prepared: dict[tuple[BatchShape, Plan], PreparedVllm] = {}
+
+    @property
+    def block_size(self) -> int:
+        return self.parts.block_size
+
+    @property
+    def cache(self) -> LatentCache:
+        if self._cache is None:
+            raise RuntimeError("no shapes are loaded")
+        return self._cache
+
+    def plan_space(self, shapes: Sequence[BatchShape]) -> PlanSpace:
+        return self.engine.plan_space(shapes)
+
+    def load(self, shapes: Sequence[BatchShape]) -> None:
+        """One cache large enough for the largest shape; each shape pages through all of it."""
+        self._prepared.clear()
+        self._batches.clear()
+        blocks = 1 + max(blocks_needed(shape, self.block_size) for shape in shapes)
+        if self._cache is None or self._cache.blocks.shape[0] < blocks:
+            self._cache = None
+            self._cache = self._filled_cache(blocks)
+        topk = self.setup.index_topk if self.parts.sparse else None
+        for shape in shapes:
+            self._batches[shape] = make_batch(
+                shape, self._cache, self.setup.max_model_len, topk, self.parts.dtype
+            )
+
+    def _filled_cache(self, blocks: int) -> LatentCache:
+        parts, setup = self.parts, self.setup
+        dtype_name = parts.layer.kv_cache_dtype
+        cache = LatentCache(
+            blocks, parts.block_size, setup.model, dtype_name, parts.dtype, self.device
+        )
+
+        def store(
+            kv_c: "torch.Tensor", k_pe: "torch.Tensor", to: "torch.Tensor", slots: "torch.Tensor"
+        ) -> None:
+            parts.impl.do_kv_cache_update(kv_c, k_pe, to, slots, dtype_name, parts.layer._k_scale)
+
+        cache.fill(store, self._generator, parts.dtype)
+        return cache
+
+    def queries(self, shape: BatchShape) -> "torch.Tensor":
+        return self._batches[shape].query
+
+    def poison_scratch(self) -> None:
+        """Fill vLLM's workspaces with bytes of ones: NaN in every float format in use."""
+        for tensor in workspace.scratch_tensors(self.parts.builder, self.parts.impl):
+            scratch_values(tensor).fill_(0xFF)
+
+    def prepare(self, shape: BatchShape, plan: Plan) -> "PreparedVllm":
+        key = (shape, plan)
+        if key not in self._prepared:
+            full = self._full(shape, plan)
+            self._prepared[key] = PreparedVllm(self, shape, self._batches[shape], full)
+        return self._prepared[key]
+
+    def _full(self, shape: BatchShape, plan: Plan) -> Plan:
+        """Fill in the default's knobs, after checking that those set are this backend's."""
+        default = self.engine.domain([shape]).default
+        for knob in KNOBS:
+            value = getattr(plan, knob)
+            if value is None:
+                continue
+            if getattr(default, knob) is None:
+                problem = f"{self.setup.backend} has no knob {knob} here"
+                raise PlanFailure(problem, kind="not applied")
+            offered = self.engine.prefill_backends
+            if knob == "prefill_backend" and value not in offered:
+                problem = f"prefill backend {value!r} does not run here"
+                if value in PLANS_EACH_STEP:
+                    problem = f"prefill backend {value!r} is not tuned: {PLANS_EACH_STEP[value]}"
+                raise PlanFailure(problem, kind="not applied", valid=", ".join(offered))
+        return plan.over(default)
+
+    def fp8_tokens(self, shape: BatchShape, plan: Plan) -> int:
+        if not self.parts.fp8_queries:
+            return 0
+        route = self.engine.route(shape, plan)
+        # A sparse backend sends prefill tokens through the same kernel, unless it up-projects.
+        if self.parts.sparse and self.engine.prefills_densely(route) is False:
+            return shape.num_query_tokens
+        return route.num_decode_tokens
+
+    def projected_from(self, shape: BatchShape, plan: Plan) -> int:
+        route = self.engine.route(shape, plan)
+        if self.setup.quantization == UNQUANTIZED or not self.engine.prefills_densely(route):
+            return shape.num_query_tokens
+        return route.num_decode_tokens
+
+    def reference(
+        self, shape: BatchShape, fp8_tokens: int = 0, projected_from: int | None = None
+    ) -> Reference:
+        first = shape.num_query_tokens if projected_from is None else projected_from
+        batch = self._batches[shape]
+        return expected_output(
+            *(self.setup, self.parts, batch, self.cache),
+            fp8_tokens=fp8_tokens,
+            projected_from=first,
+        )
+
+    def close(self) -> None:
+        self._prepared.clear()
+        self._batches.clear()
+        self._cache = None
+        workspace.stop_workspace()
+        # Layer, builder and config refer to each other.
+        self.__dict__.pop("parts", None)
+        gc.collect()
+        if self.device.type == "cuda":
+            import torch
+
+            torch.cuda.empty_cache()
+
+
+class PreparedVllm:
+    """One plan for one batch: metadata built under the plan's knobs, and kept.
+
+    The metadata owns its tensors: those that vLLM's builder reuses from step to step are copied,
+    so that plans can be replayed in any order.
+    """
+
+    def __init__(self, session: VllmSession, shape: BatchShape, batch: Batch, plan: Plan) -> None:
+        self.output = batch.output
+        self.plan = plan
+        self.route: Route = session.engine.route(shape, plan)
+        self._session = session
+        self._batch = batch
+        self._checked = False
+        try:
+            with self._knobs():
+                self.metadata = self._build()
+        except Exception as error:
+            problem = f"{session.setup.backend} refuses it: {type(error).__name__}: {error}"
+            raise PlanFailure(problem, kind="raised") from error
+
+    def _build(self) -> Any:
+        """Build as vLLM does: in graph mode as for a capture, then as for the step replayed."""
+        import torch
+
+        session, batch = self._session, self._batch
+        builder = session.parts.builder
+        real = int(batch.kv_lens.max())
+        with torch.no_grad():
+            if session.setup.mode == "graph":
+                longest = session.setup.max_model_len
+                metadata = builder.build_for_cudagraph_capture(batch.metadata(longest))
+                # Schedules are made anew at every step, from the real lengths, into buffers that
+                # the graph reads: building again leaves exactly that in them.
+                builder.build(0, batch.metadata(real))
+            else:
+                metadata = builder.build(0, batch.metadata(real))
+        detach(metadata, builder)
+        splits = session.engine.splits
+        if splits is not None and self.plan.num_kv_splits is not None:
+            splits.stamp(metadata, self.plan.num_kv_splits)
+        return metadata
+
+    @contextmanager
+    def _knobs(self) -> Iterator[None]:
+        """Set the plan's knobs on builder and impl, and restore what was there."""
+        session, plan = self._session, self.plan
+        parts, splits = session.parts, session.engine.splits
+        with ExitStack() as stack:
+            stack.enter_context(current_config(parts.vllm_config))
+            if plan.reorder_batch_threshold is not None:
+                stack.enter_context(
+                    _attribute(
+                        parts.builder, "reorder_batch_threshold", plan.reorder_batch_threshold
+                    )
+                )
+            if splits is not None and plan.num_kv_splits is not None:
+                stack.enter_context(splits.set(plan.num_kv_splits))
+            instance = parts.prefill_instances.get(plan.prefill_backend or "")
+            stack.enter_context(compat.using_prefill(parts.builder, instance))
+            if self._batch.topk is not None:
+                stack.enter_context(_attribute(parts.impl, "topk_indices_buffer", self._batch.topk))
+            yield
+
+    @contextmanager
+    def applied(self) -> Iterator[Callable[[], None]]:
+        """Set the knobs, check once with a real pass that they act, and yield the pass.
+
+        The pass that checks also compiles what is to be compiled and lets FLASHMLA schedule: its
+        schedule is made by the first of a step's many layers, and the others are what counts.
+
+        Raises:
+            PlanFailure: the check found another path, split count or prefill backend; or the
+                pass failed.
+        """
+        with self._knobs():
+            compat.refresh_prefill(self._session.parts.builder, self.metadata)
+            if not self._checked:
+                checked_run(self._session, self)
+                self._checked = True
+            yield self.forward
+
+    def forward(self) -> None:
+        """Run the layer once. The knobs must be set."""
+        import torch
+
+        batch, parts = self._batch, self._session.parts
+        with torch.no_grad():
+            if batch.topk is not None:
+                compat.announce_topk(parts.impl)
+            parts.layer.forward_impl(
+                batch.query,
+                batch.kv_c,
+                batch.k_pe,
+                self._session.cache.blocks,
+                self.metadata,
+                output=batch.output,
+            )
+
+    @contextmanager
+    def decode_kernel(self, *, joined_query: bool = False) -> Iterator[Callable[[], Any]]:
+        """Yield ``impl.forward_mqa`` alone, on the arguments that the layer hands it.
+
+        This is the scope that vLLM's own attention benchmark times. The layer hands the query's
+        two parts over apart, and FLASHMLA joins them inside; ``joined_query`` joins them
+        beforehand, as that benchmark does for FLASHMLA.
+        """
+        import torch
+
+        impl = self._session.parts.impl
+        with self.applied() as run, _capturing_arguments(impl, "forward_mqa") as calls:
+            run()
+        if not calls:
+            raise PlanFailure("no token of this batch takes the decode path", kind="not applied")
+        args, kwargs = calls[0]
+        if joined_query and isinstance(args[0], tuple):
+            args = (torch.cat(args[0], dim=-1), *args[1:])
+        with self.applied():
+            yield lambda: impl.forward_mqa(*args, **kwargs)
+
+
+@contextmanager
+def _attribute(owner: Any, name: str, value: Any) -> Iterator[None]:
+    """Give ``owner`` another ``name`` for a while; a class attribute shows through afterwards."""
+    is_property = isinstance(inspect.getattr_static(type(owner), name, None), property)
+    had_own = is_property or name in vars(owner)
+    before = getattr(owner, name)
+    setattr(owner, name, value)
+    try:
+        yield
+    finally:
+        if had_own:
+            setattr(owner, name, before)
+        else:
+            delattr(owner, name)
+
+
+@contextmanager
+def _capturing_arguments(owner: Any, function: str) -> Iterator[list[tuple[Any, Any]]]:
+    calls: list[tuple[Any, Any]] = []
+    original = getattr(owner, function)
+
+    def watched(*args: Any, **kwargs: Any) -> Any:
+        calls.append((args, kwargs))
+        return original(*args, **kwargs)
+
+    with _attribute(owner, function, watched):
+        yield calls

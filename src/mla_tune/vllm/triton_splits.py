@@ -1,0 +1,76 @@
+"""TRITON_MLA's split counts: what vLLM makes of a KV length, and how to ask it for a count.
+
+``metadata.max_seq_len`` feeds nothing but the split count (read in 0.20.2, 0.26.0, 0.32.0 and
+0.33.0, where `reserve_workspace` and the builder go by ``max_model_len`` instead). So a batch that
+reports another length gets another count. Which length stands for which count is found by calling
+vLLM's own function, so that a release that changes its rule changes the answer here too.
+"""
+
+__all__ = ["SplitRule"]
+
+from collections.abc import Callable
+
+from mla_tune.errors import UnavailableError
+from mla_tune.vllm import compat
+
+_MODULE = "vllm.v1.attention.backends.mla.triton_mla"
+_FUNCTION = "_compute_num_kv_splits"
+# From this release on the rule is a function; it was written out in forward_mqa before.
+_A_FUNCTION_SINCE = (0, 26)
+# Powers of two up to the longest length that vLLM's int32 lengths can have.
+_LENGTHS = tuple(1 << power for power in range(31))
+
+
+class SplitRule:
+    """How many splits TRITON_MLA takes, as a function of the longest KV length of a batch.
+
+    Args:
+        compute: from ``max_seq_len`` and ``sm_count`` to the count.
+        sm_count: streaming multiprocessors.
+    """
+
+    def __init__(self, compute: Callable[[int, int], int], sm_count: int) -> None:
+        self._compute = compute
+        self._sm_count = sm_count
+        self._length_of: dict[int, int] = {}
+        for length in _LENGTHS:
+            self._length_of.setdefault(self.splits(length), length)
+
+    @classmethod
+    def of_vllm(cls, sm_count: int) -> "SplitRule":
+        """The rule of the installed vLLM.
+
+        Raises:
+            UnavailableError: it is not where this release would have it.
+        """
+        compute = getattr(compat.module(_MODULE), _FUNCTION, None)
+        if compute is None and compat.release() >= _A_FUNCTION_SINCE:
+            raise UnavailableError(
+                f"TRITON_MLA of this vLLM has no {_FUNCTION}: its split counts are not known",
+                remedy="report it with the vLLM release",
+            )
+        return cls(compute or _written_out, sm_count)
+
+    def splits(self, max_seq_len: int) -> int:
+        """The count that vLLM takes for a batch whose longest request has ``max_seq_len``."""
+        return int(self._compute(max_seq_len, self._sm_count))
+
+    def length_for(self, splits: int) -> int | None:
+        """A ``max_seq_len`` for which vLLM takes exactly ``splits``; None if there is none."""
+        return self._length_of.get(splits)
+
+    def most_within(self, room: int) -> int:
+        """The largest count that can be asked for and is at most ``room``; else the smallest."""
+        counts = sorted(self._length_of)
+        return max((count for count in counts if count <= room), default=counts[0])
+
+    @property
+    def counts(self) -> tuple[int, ...]:
+        """Every count that can be asked for."""
+        return tuple(sorted(self._length_of))
+
+
+def _written_out(max_seq_len: int, sm_count: int) -> int:
+    """The rule as it stands in ``forward_mqa`` of 0.20 to 0.25: parts of 512 tokens or more."""
+    parts = max(1, max_seq_len // 512)
+    return min(1 << (parts - 1).bit_length(), 2 * sm_count)

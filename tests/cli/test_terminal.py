@@ -1,0 +1,213 @@
+import io
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from fake_device import DEFAULT, ENVIRONMENT, splits, workload
+from mla_tune.cli.terminal import TerminalReporter, show_lookup, show_table
+from mla_tune.errors import WorkloadFailure
+from mla_tune.plan.knobs import Plan
+from mla_tune.session import Setup
+from mla_tune.shapes import BatchShape, MlaDimensions
+from mla_tune.table import Entry, Header, Lookup, Speedup
+from mla_tune.tuning.assignment import Assignment
+from mla_tune.tuning.study import Outcome
+
+HEADER = Header.of(ENVIRONMENT, "TORCH_MLA", MlaDimensions(2), "auto", "eager", 4096)
+WORKLOAD = workload("8q1s1k")
+ASKED = BatchShape.parse("8q1s1k")
+ASSIGNMENT = Assignment(
+    Setup("TORCH_MLA", MlaDimensions(2)), (WORKLOAD,), HEADER, Path("out/a[/b].yaml")
+)
+ENTRY = Entry(
+    shape="8q1s1k",
+    plan=splits(2),
+    default_plan=DEFAULT,
+    ties=(splits(1),),
+    latency_us=50.0,
+    default_us=100.0,
+    speedup=Speedup(median=2.0, low=1.9, high=2.1),
+    note="num_kv_splits=8 failed (raised: [Errno 2] no [/such] file)",
+)
+
+
+def shown(write, *, terminal=False, width=120):
+    console = Console(file=io.StringIO(), force_terminal=terminal, width=width)
+    write(console)
+    return console.file.getvalue()
+
+
+def whole_run(console):
+    with TerminalReporter(console) as reporter:
+        reporter.skipped("device: skipped [/dev/null]")
+        reporter.assigned([ASSIGNMENT])
+        reporter.started(ASSIGNMENT, WORKLOAD)
+        reporter.planned(WORKLOAD, 3)
+        reporter.tried(WORKLOAD, Outcome(DEFAULT, None, "raised: [/x]"), None)
+        reporter.tried(WORKLOAD, Outcome(splits(2), 50.0), 50.0)
+        reporter.confirming(WORKLOAD, [DEFAULT, splits(2)], 8)
+        reporter.decided(ASSIGNMENT, WORKLOAD, ENTRY)
+        reporter.failed(ASSIGNMENT, WORKLOAD, WorkloadFailure("boom [/x] [COUNT]q[k]"))
+    reporter.summary()
+    assert reporter.num_decided == 1
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_a_run_shows_what_happened_brackets_and_all(terminal):
+    text = shown(whole_run, terminal=terminal)
+    for part in (
+        "device: skipped [/dev/null]",
+        "1 batch shapes for 1 table(s)",
+        "num_kv_splits=2, 50.0 µs, 2.00× the default's speed",
+        "boom [/x] [COUNT]q[k]",
+        "[Errno 2] no [/such] file",
+        "written to out/a[/b].yaml",
+    ):
+        assert part in text
+
+
+def test_the_live_line_shows_which_plan_and_the_best_so_far():
+    def halfway(console):
+        with TerminalReporter(console) as reporter:
+            reporter.assigned([ASSIGNMENT])
+            reporter.started(ASSIGNMENT, WORKLOAD)
+            reporter.planned(WORKLOAD, 3)
+            reporter.tried(WORKLOAD, Outcome(DEFAULT, 100.0), 100.0)
+            reporter.tried(WORKLOAD, Outcome(splits(2), 50.0), 50.0)
+            reporter._progress.refresh()
+
+    text = shown(halfway, terminal=True, width=200)
+    assert "TORCH_MLA 2 heads eager 8q1s1k" in text
+    assert "plan 2/3 (num_kv_splits=2), best 50.0 µs" in text
+
+
+def test_a_table_shows_plans_figures_and_ties():
+    text = shown(lambda console: show_table(console, HEADER, [ENTRY]))
+    for part in ("TORCH_MLA, Fake Device", "8q1s1k", "num_kv_splits=2", "100.0", "2.00×"):
+        assert part in text
+
+
+def test_a_plan_that_is_not_proven_is_shown_as_such():
+    row = {"shape": "8q1s1k", "plan": "default", "unproven": splits(2), "latency_us": 50.0}
+    entry = Entry.model_validate(row)
+    text = shown(lambda console: show_table(console, HEADER, [entry]))
+    assert "not measured" in text
+    assert "default (unproven: num_kv_splits=2)" in text
+    found = Lookup(ASKED, entry, None, 1.0)
+    assert "unproven: num_kv_splits=2" in shown(lambda console: show_lookup(console, found))
+
+
+@pytest.mark.parametrize(
+    ("lookup", "says"),
+    [
+        (
+            Lookup(ASKED, ENTRY, splits(2), 1.0),
+            "hit: 8q1s1k: num_kv_splits=2 (entry 8q1s1k, ex",
+        ),
+        (
+            Lookup(ASKED, ENTRY, splits(2), 1.25),
+            "nearest, off by a factor 1.25",
+        ),
+        (Lookup(ASKED, None, None, missed=lambda: "too far"), "miss: 8q1s1k: too far"),
+    ],
+)
+def test_a_lookup_says_hit_or_miss(lookup, says):
+    assert says in shown(lambda console: show_lookup(console, lookup))
+
+
+HOSTILE = "[/x][bold]\x1b[2J\x1b]0;owned\x07\nnext \u202e :smile:"
+SHOWN = r"[/x][bold]\x1b[2J\x1b]0;owned\x07\nnext \u202e :smile:"
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_text_from_a_table_is_printed_as_data(terminal):
+    header = HEADER.model_copy(
+        update={
+            "device": HEADER.device.model_copy(update={"name": HOSTILE}),
+            "kv_cache_dtype": HOSTILE,
+            "software": {"vllm": HOSTILE},
+        }
+    )
+    plan = Plan(prefill_backend=HOSTILE)
+    entry = ENTRY.model_copy(update={"note": HOSTILE, "plan": plan})
+    text = shown(lambda console: show_table(console, header, [entry]), terminal=terminal)
+    assert text.count(SHOWN) == 5
+    text += shown(
+        lambda console: show_lookup(console, Lookup(ASKED, entry, plan, 1.0)),
+        terminal=terminal,
+    )
+    text += shown(
+        lambda console: show_lookup(console, Lookup(ASKED, None, None, missed=lambda: HOSTILE)),
+        terminal=terminal,
+    )
+    assert text.count(SHOWN) == 7
+    assert all(line.isprintable() for line in text.split("\n"))
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_what_is_said_of_a_run_is_printed_as_data(terminal):
+    def hostile(console):
+        with TerminalReporter(console) as reporter:
+            reporter.skipped(HOSTILE)
+            reporter.assigned([ASSIGNMENT])
+            reporter.started(ASSIGNMENT, WORKLOAD)
+            reporter.tried(WORKLOAD, Outcome(Plan(prefill_backend=HOSTILE), 50.0), 50.0)
+            reporter.decided(ASSIGNMENT, WORKLOAD, ENTRY)
+            reporter.failed(ASSIGNMENT, WORKLOAD, WorkloadFailure(f"{HOSTILE}"))
+            reporter.unpublished(ASSIGNMENT, [ENTRY], WorkloadFailure("disk full"))
+        reporter.summary()
+
+    text = shown(hostile, terminal=terminal, width=300)
+    # What was skipped is one line; an error has lines of its own.
+    assert text.count(SHOWN) >= 1
+    assert r"[/x][bold]\x1b[2J\x1b]0;owned\x07" in text.replace(SHOWN, "")
+    assert "\x1b[2J" not in text
+    assert "\x1b]0;" not in text
+    assert "1 decided batch shapes are not in their table: disk full" in text
+    assert "written to" not in text
+
+
+def test_columns_stand_below_each_other_and_one_long_cell_moves_no_other_row():
+    long = Plan(prefill_backend="x" * 500)
+    entries = [ENTRY, ENTRY.model_copy(update={"shape": "128q1s128k", "plan": None})]
+    lines = shown(lambda console: show_table(console, HEADER, entries), width=40).splitlines()
+    assert lines[1].index("plan") == lines[3].index("num_kv_splits") == lines[4].index("default")
+    entries.append(ENTRY.model_copy(update={"plan": long}))
+    lines = shown(lambda console: show_table(console, HEADER, entries), width=40).splitlines()
+    assert len(lines[3]) < 200
+    assert long.prefill_backend in lines[5]
+
+
+def test_a_run_says_that_an_earlier_entry_stays_and_why():
+    def run(console):
+        with TerminalReporter(console) as reporter:
+            reporter.assigned([ASSIGNMENT])
+            reporter.started(ASSIGNMENT, WORKLOAD)
+            reporter.kept(WORKLOAD, "8 rounds are too few [/x]")
+
+    told = "no verdict this time (8 rounds are too few [/x]); the entry of an earlier run stays"
+    assert told in shown(run)
+
+
+def test_a_default_that_does_not_work_is_said_once_a_table():
+    wrong = ENTRY.model_copy(
+        update={
+            "plan": None,
+            "unproven": splits(2),
+            "default_us": None,
+            "speedup": None,
+            "note": "the default could not be measured: wrong result: relative error 0.66",
+        }
+    )
+
+    def run(console):
+        with TerminalReporter(console) as reporter:
+            reporter.assigned([ASSIGNMENT])
+            reporter.started(ASSIGNMENT, WORKLOAD)
+            for entry in (ENTRY, wrong, wrong):
+                reporter.decided(ASSIGNMENT, WORKLOAD, entry)
+
+    text = shown(run)
+    assert text.count("TORCH_MLA: what vLLM does untuned does not work here") == 1
+    assert text.count("relative error 0.66") == 1

@@ -1,0 +1,352 @@
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from dataclasses import replace
+from functools import partial
+from types import ModuleType
+
+import psutil
+import pytest
+import yaml
+
+from fake_device import WARD, workload
+from faulty import (
+    DiesOnOpen,
+    EndedFromOutside,
+    HangsOnce,
+    KilledOnce,
+    end_at_once,
+    faulty_bench,
+    faulty_bench_without_room,
+)
+from mla_tune.errors import (
+    EnvironmentFailure,
+    InputError,
+    PlanFailure,
+    UnavailableError,
+    WorkloadFailure,
+)
+from mla_tune.measuring.worker import Limits, WorkerBench
+from mla_tune.plan.knobs import Plan
+from mla_tune.tuning.quarantine import Quarantine
+from mla_tune.tuning.study import Journal
+from mla_tune.tuning.tuner import Settings, Tuner
+from torch_mla_cases import SETUP
+
+# Generous for a machine that does other work too; the plan that sleeps is tried twice.
+LIMITS = Limits(sample_s=2.0, warm_up_s=2.0, open_s=120.0)
+WORKLOAD = workload("2q1s1k")
+GOOD = Plan(num_kv_splits=1)
+FAULTS = {
+    Plan(num_kv_splits=2): "raises",
+    Plan(num_kv_splits=3): "sleeps",
+    Plan(num_kv_splits=5): "exits",
+    Plan(num_kv_splits=6): "segfaults",
+    Plan(num_kv_splits=7): "takes all memory",
+    Plan(num_kv_splits=8): "scales by 1 %",
+}
+KINDS = {
+    "raises": ("raised", "ValueError: bad plan"),
+    "sleeps": ("timed out", "no answer within 2 s"),
+    "exits": ("died", "exit code 7"),
+    "segfaults": ("died", "SIGSEGV"),
+    "takes all memory": ("out of memory", "allocate memory"),
+}
+BY_FAULT = {fault: plan for plan, fault in FAULTS.items()}
+
+
+def started(tmp_path, factory, limits=LIMITS):
+    worker = WorkerBench("cpu", tmp_path / "worker.log", limits, factory)
+    worker.open(SETUP)
+    worker.load(WORKLOAD)
+    return worker
+
+
+@pytest.fixture(scope="module")
+def worker(tmp_path_factory):
+    worker = started(tmp_path_factory.mktemp("worker"), partial(faulty_bench, FAULTS))
+    yield worker
+    worker.close()
+
+
+@pytest.mark.parametrize("fault", KINDS)
+def test_a_plan_that_fails_is_named_with_its_cause_and_the_next_one_runs(worker, fault):
+    kind, says = KINDS[fault]
+    plan = BY_FAULT[fault]
+    with pytest.raises(PlanFailure) as caught:
+        worker.race([plan], 2, seed=0)
+    assert (caught.value.kind, caught.value.plan) == (kind, plan)
+    assert says in caught.value.what
+    assert len(worker.race([GOOD], 2, seed=0)[GOOD].rounds) == 2
+
+
+def test_the_one_that_failed_in_company_is_the_one_that_is_named(worker):
+    with pytest.raises(PlanFailure) as caught:
+        worker.race([GOOD, BY_FAULT["exits"]], 4, seed=0)
+    assert caught.value.plan == BY_FAULT["exits"]
+
+
+def test_a_wrong_output_is_found_across_the_process_boundary(worker):
+    worker.verify(GOOD)
+    with pytest.raises(PlanFailure) as caught:
+        worker.verify(BY_FAULT["scales by 1 %"])
+    assert caught.value.kind == "wrong result"
+
+
+def test_a_worker_does_not_import_the_script_that_started_this_process(monkeypatch, tmp_path):
+    script = ModuleType("__main__")
+    script.__file__ = str(tmp_path / "script.py")
+    (tmp_path / "script.py").write_text("import os; os._exit(9)")
+    monkeypatch.setitem(sys.modules, "__main__", script)
+    worker = WorkerBench("cpu", tmp_path / "worker.log", LIMITS)
+    worker.close()
+    assert sys.modules["__main__"] is script
+
+
+def end_idle(worker, number):
+    """End a worker that has nothing to do."""
+    worker.race([GOOD], 1, seed=0)
+    os.kill(worker._process.pid, number)
+    worker._process.join()
+
+
+def test_a_worker_killed_while_idle_costs_nothing(worker):
+    end_idle(worker, signal.SIGKILL)
+    assert worker.race([GOOD], 1, seed=0)[GOOD].rounds
+    end_idle(worker, signal.SIGKILL)
+    assert GOOD.num_kv_splits in {p.num_kv_splits for p in worker.plan_space(WORKLOAD.shapes).plans}
+
+
+def test_a_worker_that_ended_before_a_plans_turn_is_not_that_plans_fault(worker):
+    end_idle(worker, signal.SIGABRT)
+    assert worker.race([GOOD], 1, seed=0)[GOOD].rounds
+
+
+@pytest.mark.parametrize(
+    ("found", "starts"),
+    [
+        # What the new workers find, and how many are started.
+        ([None, None, 1005], 3),  # hot at first
+        ([1020], 1),  # a step of the clock is no other lock
+        (["silent"], 1),
+        ([None, None, None], None),
+        ([1410, 1410, 1410], None),
+    ],
+)
+def test_new_workers_that_find_the_clock_locked_elsewhere_end_the_run(
+    worker, monkeypatch, found, starts
+):
+    before = replace(worker.environment, locked_sm_clock_mhz=1005)
+    looks = [
+        replace(worker.environment, unwatched="clocks (NVML: unknown error)")
+        if mhz == "silent"
+        else replace(before, locked_sm_clock_mhz=mhz)
+        for mhz in found
+    ]
+    began, real = [], worker._started
+
+    def started_as_found():
+        began.append(real() if len(began) + 1 == starts else None)
+        return looks[len(began) - 1]
+
+    worker.close()
+    monkeypatch.setattr(worker, "environment", before)
+    monkeypatch.setattr(worker, "_started", started_as_found)
+    monkeypatch.setattr(worker, "CLOCK_PAUSE_S", 0.0)
+    if starts is None:
+        with pytest.raises(EnvironmentFailure, match=r"; .* it was locked at 1005 MHz"):
+            worker.race([GOOD], 1, seed=0)
+        assert len(began) == WorkerBench.START_ATTEMPTS
+    else:
+        assert worker.race([GOOD], 1, seed=0)[GOOD].rounds
+        assert len(began) == starts
+
+
+def test_what_a_worker_prints_goes_to_its_log(worker):
+    with pytest.raises(PlanFailure):
+        worker.race([BY_FAULT["raises"]], 1, seed=0)
+    assert "Traceback" in worker.log.read_text()
+
+
+def test_a_worker_killed_in_the_middle_of_a_race_is_replaced_and_asked_again(tmp_path):
+    worker = started(tmp_path, partial(KilledOnce, tmp_path / "mark"))
+    try:
+        assert len(worker.race([GOOD], 2, seed=0)[GOOD].rounds) == 2
+        assert worker.restarts == 1
+    finally:
+        worker.close()
+
+
+def test_a_time_out_gets_a_second_try_in_a_new_worker(tmp_path):
+    worker = started(tmp_path, partial(HangsOnce, tmp_path / "mark"))
+    try:
+        assert len(worker.race([GOOD], 2, seed=0)[GOOD].rounds) == 2
+        assert worker.restarts == 1
+    finally:
+        worker.close()
+
+
+def test_a_worker_that_is_suspended_has_not_timed_out(worker, monkeypatch):
+    worker.race([GOOD], 1, seed=0)
+    monkeypatch.setattr(worker, "_limits", Limits(sample_s=0.4, warm_up_s=0.4, open_s=0.4))
+    pid = worker._process.pid
+    os.kill(pid, signal.SIGSTOP)
+    threading.Timer(1.2, os.kill, (pid, signal.SIGCONT)).start()
+    assert worker.race([GOOD], 1, seed=0)[GOOD].rounds
+    assert worker._process.pid == pid
+
+
+def test_a_terminal_that_closes_does_not_end_the_worker_nor_blame_a_plan(worker):
+    worker.race([GOOD], 1, seed=0)
+    pid = worker._process.pid
+    os.kill(pid, signal.SIGHUP)
+    assert worker.race([GOOD], 1, seed=0)[GOOD].rounds
+    assert worker._process.pid == pid
+
+
+def test_a_terminal_that_closes_while_the_worker_starts_does_not_end_it(tmp_path):
+    worker = WorkerBench("cpu", tmp_path / "worker.log", LIMITS)
+    worker._kill()
+    real = worker._awaited
+
+    def hang_up_first(*arguments):
+        os.kill(worker._process.pid, signal.SIGHUP)
+        os.kill(worker._process.pid, signal.SIGINT)
+        return real(*arguments)
+
+    worker._awaited = hang_up_first
+    try:
+        worker._started()
+        assert worker.restarts == 1
+    finally:
+        worker.close()
+
+
+def test_somebody_who_keeps_ending_workers_stops_the_run_and_no_plan_is_to_blame(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr(WorkerBench, "ATTEMPTS_FROM_OUTSIDE", 2)
+    worker = started(tmp_path, partial(EndedFromOutside, signal.SIGTERM))
+    try:
+        with pytest.raises(EnvironmentFailure, match="ended by SIGTERM 2 times"):
+            worker.race([GOOD], 2, seed=0)
+    finally:
+        worker.close()
+
+
+def test_a_full_disk_changes_no_cause_and_is_no_plans_fault(tmp_path):
+    full = Plan(num_kv_splits=9)
+    faults = FAULTS | {full: "fills the disk"}
+    worker = started(tmp_path, partial(faulty_bench_without_room, faults))
+    try:
+        with pytest.raises(PlanFailure) as caught:
+            worker.race([BY_FAULT["raises"]], 2, seed=0)
+        assert caught.value.kind == "raised"
+        with pytest.raises(EnvironmentFailure, match="no room to write: No space left"):
+            worker.race([full], 2, seed=0)
+        assert worker.race([GOOD], 1, seed=0)[GOOD].rounds
+        assert worker.restarts == 0
+    finally:
+        worker.close()
+
+
+def test_a_backend_whose_worker_dies_while_it_opens_fails_its_workloads_only(tmp_path):
+    worker = WorkerBench("cpu", tmp_path / "worker.log", LIMITS, DiesOnOpen)
+    try:
+        with pytest.raises(WorkloadFailure, match="ended twice when asked to open") as caught:
+            worker.open(SETUP)
+        assert "worker.log" in caught.value.remedy
+        assert worker.free_bytes() > 0
+    finally:
+        worker.close()
+
+
+def test_a_worker_that_does_not_start_is_a_failure_of_the_machine(tmp_path, monkeypatch):
+    monkeypatch.setattr(WorkerBench, "START_ATTEMPTS", 1)
+    with pytest.raises(EnvironmentFailure, match="no worker starts on cpu"):
+        WorkerBench("cpu", tmp_path / "worker.log", LIMITS, end_at_once)
+
+
+def test_a_device_that_is_not_there_is_named(tmp_path):
+    with pytest.raises(InputError, match="device cuda:99 is not there"):
+        WorkerBench("cuda:99", tmp_path / "worker.log", LIMITS)
+
+
+def test_a_workload_that_cannot_be_loaded_fails_alone(worker):
+    with pytest.raises((WorkloadFailure, UnavailableError)):
+        worker.load(workload("40000q1s128k"))
+    worker.load(WORKLOAD)
+    assert worker.race([GOOD], 1, seed=0)[GOOD].rounds
+
+
+def test_a_study_over_plans_that_fail_in_every_way_ends_with_a_verdict(worker, tmp_path):
+    plans = (Plan(num_kv_splits=4), GOOD, *FAULTS)
+    quarantine = Quarantine(tmp_path / "quarantine.yaml")
+    journal = Journal(tmp_path / "a.journal")
+    tuner = Tuner(
+        WithPlans(worker, plans),
+        journal,
+        quarantine,
+        WARD,
+        Settings(confirmation_rounds=8, min_speedup=1.5, trial_rounds=4),
+    )
+    try:
+        entry = tuner.tune(WORKLOAD)
+    finally:
+        journal.close()
+    assert entry.plan is None
+    filed = yaml.safe_load(quarantine.path.read_text())["quarantine"]
+    causes = {f["plan"]["num_kv_splits"]: f["reason"].partition(":")[0] for f in filed}
+    expected = {BY_FAULT[fault].num_kv_splits: kind for fault, (kind, _) in KINDS.items()}
+    assert expected.items() <= causes.items()
+    assert set(causes.values()) <= {kind for kind, _ in KINDS.values()} | {"wrong result"}
+
+
+class WithPlans:
+    """A worker whose plans are given."""
+
+    def __init__(self, worker, plans):
+        self._worker, self._plans = worker, plans
+
+    def __getattr__(self, name):
+        return getattr(self._worker, name)
+
+    def plan_space(self, shapes):
+        from mla_tune.plan.knobs import PlanSpace
+
+        del shapes
+        return PlanSpace(self._plans, len(self._plans))
+
+
+def test_a_worker_ends_with_its_parent_even_while_a_kernel_hangs(tmp_path):
+    program = f"""
+        import sys
+        from functools import partial
+        from pathlib import Path
+        from faulty import faulty_bench
+        from test_worker import BY_FAULT, FAULTS, SETUP, WORKLOAD, WorkerBench
+
+        if __name__ == "__main__":
+            worker = WorkerBench("cpu", Path({str(tmp_path)!r}) / "worker.log",
+                                 factory=partial(faulty_bench, FAULTS))
+            worker.open(SETUP)
+            worker.load(WORKLOAD)
+            print(worker._process.pid, flush=True)
+            worker.race([BY_FAULT["sleeps"]], 1, seed=0)
+    """
+    script = tmp_path / "parent.py"
+    script.write_text(textwrap.dedent(program))
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    parent = subprocess.Popen(
+        [sys.executable, script], stdout=subprocess.PIPE, text=True, env=environment
+    )
+    worker = psutil.Process(int(parent.stdout.readline()))
+    time.sleep(0.5)
+    parent.kill()
+    parent.wait()
+    worker.wait(timeout=20)
+    parent.stdout.close()

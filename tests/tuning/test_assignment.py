@@ -1,0 +1,245 @@
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from fake_device import ENVIRONMENT, GIB
+from mla_tune.errors import InputError, UnavailableError
+from mla_tune.registry import get_backend
+from mla_tune.shapes import MlaDimensions
+from mla_tune.shapes.file import load_shapes
+from mla_tune.table import Header, TableFile, merge
+from mla_tune.tuning.assignment import (
+    Planner,
+    check_output,
+    check_table,
+    shipped_folder_notice,
+    table_path,
+)
+from mla_tune.vllm import compat
+from mla_tune.vllm.backends import VllmBackend
+
+HEAD = "model: {num_q_heads: 2, kv_lora_rank: 32}\n"
+
+
+@pytest.fixture
+def planned(write, tmp_path):
+    """The assignments for a shapes file, and what was skipped."""
+
+    def plan(text, *backends, free_bytes=8 * GIB):
+        skipped = []
+        shapes = load_shapes(write(HEAD + text))
+        planner = Planner(ENVIRONMENT, "cpu", free_bytes, shapes, tmp_path / "out", skipped.append)
+        return planner.assignments(backends), skipped
+
+    return plan
+
+
+def test_there_is_a_table_for_each_model_and_dtype(planned):
+    text = "batch_specs: [q1]\ntensor_parallel_sizes: [1, 2]\nkv_cache_dtype: [auto, bfloat16]\n"
+    assignments, _ = planned(text, "TORCH_MLA")
+    found = {(a.header.model["num_q_heads"], a.header.kv_cache_dtype) for a in assignments}
+    assert found == {(2, "auto"), (2, "bfloat16"), (1, "auto"), (1, "bfloat16")}
+    assert len({a.path for a in assignments}) == 4
+
+
+def test_a_setup_is_made_for_the_largest_of_its_shapes(planned):
+    (assignment,), _ = planned("batch_specs: [8q1s1k, 2q64s1k]\n", "TORCH_MLA")
+    assert assignment.setup.max_num_requests == 8
+    assert assignment.setup.max_num_query_tokens == 128
+    assert [str(workload) for workload in assignment.workloads] == ["8q1s1k", "2q64s1k"]
+
+
+def test_tables_of_a_locked_clock_are_tables_of_their_own():
+    locked = replace(ENVIRONMENT, locked_sm_clock_mhz=1005)
+    names = [
+        table_path(Path(), Header.of(found, "TORCH_MLA", MlaDimensions(2), "auto", "eager", 4096))
+        for found in (ENVIRONMENT, locked)
+    ]
+    assert [path.stem.removeprefix("TORCH_MLA-Fake_Device-heads_2-") for path in names] == [
+        "kv_auto-eager",
+        "kv_auto-eager-clock_1005",
+    ]
+
+
+def test_what_a_backend_does_not_have_is_named_and_skipped(planned):
+    assignments, skipped = planned("batch_specs: [q1]\nkv_cache_dtype: [fp8, auto]\n", "TORCH_MLA")
+    assert len(assignments) == 1
+    assert skipped == ["TORCH_MLA: fp8 skipped: it has auto, bfloat16"]
+
+
+def test_when_nothing_is_left_the_file_is_refused(planned):
+    with pytest.raises(InputError, match="nothing to tune for TORCH_MLA"):
+        planned("batch_specs: [q1]\nengine: {modes: graph}\n", "TORCH_MLA")
+
+
+@pytest.fixture
+def graphs_run(monkeypatch):
+    """A GPU on which FLASH_ATTN_MLA's graphs could be captured."""
+    backend = get_backend("FLASH_ATTN_MLA")
+    monkeypatch.setattr(type(backend), "unavailable", lambda *_: None)
+    monkeypatch.setattr(compat, "release", lambda: (0, 32, 0))
+
+
+@pytest.mark.usefixtures("graphs_run")
+def test_a_ragged_decode_batch_is_not_tuned_for_graphs_which_could_never_look_it_up(planned):
+    text = "batch_specs: [8q1s1k, q1s32k_7q1s512]\nengine: {modes: [graph, eager]}\n"
+    assignments, skipped = planned(text, "FLASH_ATTN_MLA")
+    found = {a.setup.mode: [str(w) for w in a.workloads] for a in assignments}
+    assert found == {"graph": ["8q1s1k"], "eager": ["8q1s1k", "q1s32k_7q1s512"]}
+    assert any("1 skipped (q1s32k_7q1s512): a graph's entry is found by" in s for s in skipped)
+    with pytest.raises(InputError, match="nothing to tune for FLASH_ATTN_MLA"):
+        planned("batch_specs: [q1s32k_7q1s512]\nengine: {modes: graph}\n", "FLASH_ATTN_MLA")
+
+
+def test_backends_of_the_file_that_do_not_run_here_are_named_and_skipped(planned):
+    assignments, skipped = planned("batch_specs: [q1]\nbackends: [TORCH_MLA, flashmla, flux]\n")
+    assert [a.setup.backend for a in assignments] == ["TORCH_MLA"]
+    assert any(line.startswith("FLASHMLA: skipped") for line in skipped)
+    assert any(line.startswith("flux: skipped: is not an MLA backend") for line in skipped)
+
+
+def test_a_backend_that_was_asked_for_has_to_run(planned):
+    with pytest.raises(UnavailableError) as caught:
+        planned("batch_specs: [q1]\n", "TORCH_MLA", "FLASHMLA")
+    assert caught.value.what.startswith("FLASHMLA ")
+    assert caught.value.valid == "available here: TORCH_MLA"
+
+
+def test_memory_is_estimated_before_anything_is_allocated(planned):
+    text = "batch_specs: [8q1s1k, 64q1s64k]\n"
+    planned(text, "TORCH_MLA")
+    with pytest.raises(InputError) as caught:
+        planned(text, "TORCH_MLA", free_bytes=GIB)
+    assert "64q1s64k needs about" in caught.value.what
+    assert "1.0 GiB are free on cpu" in caught.value.what
+
+
+def test_a_tables_name_holds_what_tells_it_from_others(tmp_path, planned):
+    (assignment,), _ = planned("batch_specs: [q1]\n", "TORCH_MLA")
+    assert assignment.path.name == (
+        "TORCH_MLA-Fake_Device-heads_2-dims_32_128_64_128-kv_auto-eager.yaml"
+    )
+    software = {"vllm": "0.26.0"}
+    header = assignment.header.model_copy(update={"backend": "TRITON_MLA", "software": software})
+    assert table_path(tmp_path, header).name.endswith("-vllm_0.26.0.yaml")
+
+
+def test_a_strange_device_name_makes_no_strange_path(tmp_path, planned):
+    (assignment,), _ = planned("batch_specs: [q1]\n", "TORCH_MLA")
+    device = assignment.header.device.model_copy(update={"name": "../GPU (R) /x\n, é=1"})
+    header: Header = assignment.header.model_copy(update={"device": device})
+    path = table_path(tmp_path, header)
+    assert path.parent == tmp_path
+    assert re.fullmatch(r"[-._a-zA-Z0-9]{1,253}", path.name)  # a ConfigMap's key
+
+
+def test_the_shipped_tables_are_named_as_a_tune_would_name_them():
+    shipped = sorted((Path(__file__).parents[2] / "tuned_configs").glob("*.yaml"))
+    assert shipped
+    for path in shipped:
+        assert path == table_path(path.parent, TableFile.load(path).header)
+
+
+def test_the_output_folder_is_made_and_old_tables_are_looked_at(tmp_path, planned):
+    assignments, _ = planned("batch_specs: [q1]\n", "TORCH_MLA")
+    check_output(tmp_path / "out")
+    (assignment,) = assignments
+    other = assignment.header.model_copy(update={"software": {"torch": "1"}})
+    merge(assignment.path, other, [])
+    with pytest.raises(InputError, match="is for software"):
+        check_table(assignment)
+
+
+@pytest.mark.parametrize(
+    ("out", "is_own"),
+    [
+        ("tuned_configs", True),
+        ("tuned_configs/night", True),
+        ("src/mla_tune/tuned_configs", True),
+        ("build/tables", False),
+        ("../deployment/tuned_configs", False),
+    ],
+)
+def test_a_run_about_to_write_among_the_shipped_tables_says_so(tmp_path, monkeypatch, out, is_own):
+    clone = tmp_path / "clone"
+    (clone / "src" / "mla_tune").mkdir(parents=True)
+    (clone / "src" / "mla_tune" / "__init__.py").touch()
+    monkeypatch.chdir(clone)
+    notice = shipped_folder_notice(Path(out))
+    assert (notice is not None) is is_own
+    assert notice is None or "--out build/tables" in notice
+
+
+def test_headers_follow_the_environment(planned):
+    (assignment,), _ = planned("batch_specs: [q1]\n", "TORCH_MLA")
+    device = assignment.header.device
+    assert (device.name, device.sm_count) == ("Fake Device", 2)
+    assert replace(ENVIRONMENT, sm_count=4).sm_count != device.sm_count
+
+
+def test_a_broken_table_is_found_before_anything_is_measured(planned):
+    (assignment,), _ = planned("batch_specs: [q1]\n", "TORCH_MLA")
+    assignment.path.parent.mkdir(exist_ok=True)
+    assignment.path.write_text("entries: [")
+    with pytest.raises(InputError, match="not valid YAML"):
+        check_table(assignment)
+
+
+@pytest.fixture
+def on_a_gpu(write, tmp_path, monkeypatch):
+    """The assignments of vLLM's backends on a GPU, for a shapes file."""
+    monkeypatch.setattr(VllmBackend, "unavailable", lambda *_: None)
+    monkeypatch.setattr(compat, "release", lambda: (0, 33, 0))
+
+    def plan(text, *backends, capability="9.0"):
+        skipped = []
+        shapes = load_shapes(write("batch_specs: [8q1s1k, 600q1s1k]\n" + text))
+        gpu = replace(ENVIRONMENT, compute_capability=capability, software={"vllm": "0.33.0"})
+        planner = Planner(gpu, "cuda", 64 * GIB, shapes, tmp_path / "out", skipped.append)
+        return planner.assignments(backends), skipped
+
+    return plan
+
+
+def test_a_header_says_vllms_own_settings_as_well(on_a_gpu):
+    (assignment,), _ = on_a_gpu("", "FLASHMLA")
+    engine = assignment.header.engine
+    assert (engine.block_size, engine.max_cudagraph_capture_size) == (64, 512)
+    assert assignment.header.quantization == "none"
+    assert assignment.path.name == "FLASHMLA-Fake_Device-heads_128-kv_auto-eager-vllm_0.33.0.yaml"
+
+
+def test_settings_of_the_engine_reach_session_header_and_name(on_a_gpu):
+    text = (
+        "engine: {block_size: 64, max_cudagraph_capture_size: 640}\nquantization: fp8_per_block\n"
+    )
+    (assignment,), _ = on_a_gpu(text, "TRITON_MLA")
+    setup, header = assignment.setup, assignment.header
+    assert (setup.block_size, setup.max_cudagraph_capture_size) == (64, 640)
+    assert (header.engine.block_size, header.engine.max_cudagraph_capture_size) == (64, 640)
+    assert setup.quantization == header.quantization == "fp8_per_block"
+    assert "-eager-fp8_per_block-block_64-capture_640-vllm" in assignment.path.name
+
+
+def test_graphs_are_tuned_up_to_the_largest_capture(on_a_gpu):
+    text = "engine: {modes: graph, max_cudagraph_capture_size: 1024}\n"
+    (assignment,), skipped = on_a_gpu(text, "FLASH_ATTN_MLA")
+    assert [str(w) for w in assignment.workloads] == ["8q1s1k", "600q1s1k"]
+    assert skipped == []
+    (assignment,), skipped = on_a_gpu("engine: {modes: graph}\n", "TRITON_MLA")
+    assert "captured up to 512 tokens" in skipped[0]
+    (assignment,), skipped = on_a_gpu("engine: {modes: graph}\n", "TRITON_MLA", capability="10.0")
+    assert skipped == []
+
+
+def test_a_block_size_that_a_backend_does_not_take_is_named_and_skipped(on_a_gpu):
+    (assignment,), skipped = on_a_gpu("engine: {block_size: 128}\n", "FLASHMLA", "TRITON_MLA")
+    assert assignment.setup.backend == "TRITON_MLA"
+    assert skipped == ["FLASHMLA: skipped: block size 128, it takes 64"]
+
+
+def test_weights_that_a_backend_cannot_have_are_named(planned):
+    with pytest.raises(InputError, match="nothing to tune for TORCH_MLA"):
+        planned("batch_specs: [q1]\nquantization: fp8_per_tensor\n", "TORCH_MLA")

@@ -1,0 +1,89 @@
+from hypothesis import given
+from hypothesis import strategies as st
+from tabled_engine import entry
+from test_matching import header
+
+from mla_tune.plan.knobs import Plan
+from mla_tune.table import Entry, Table
+from mla_tune.vllm.plugin.lookups import Lookups, kv_bucket
+
+
+def graph(*entries: Entry) -> Lookups:
+    return Lookups(Table(header(), entries), None)
+
+
+def eager(*entries: Entry) -> Lookups:
+    table = Table(header(engine={"mode": "eager", "max_model_len": 131072}), entries)
+    return Lookups(None, table)
+
+
+def splits(count: int) -> Plan:
+    return Plan(num_kv_splits=count)
+
+
+@given(st.integers(1, 1 << 20))
+def test_a_bucket_is_an_eighth_of_an_octave(kv_len: int) -> None:
+    start = kv_bucket(kv_len)
+    assert start <= kv_len < start * 1.125 + 1
+    assert kv_bucket(start) == start
+
+
+def test_a_graph_is_answered_by_batch_and_query_length_alone() -> None:
+    lookups = graph(entry("32q1s{512,1k,4k}", splits(8)), entry("64q1s1k", splits(4)))
+    choice = lookups.captured(32, 1)
+    assert (choice.outcome, choice.num_kv_splits, choice.longest_kv) == ("hit", 8, 4096)
+    assert lookups.captured(40, 1).num_kv_splits == 8
+    assert lookups.captured(56, 1).num_kv_splits == 4
+
+
+def test_a_captured_size_beyond_the_bound_stays_vllms() -> None:
+    lookups = graph(entry("8q1s1k", splits(8)), entry("32q1s1k", splits(4)))
+    choice = lookups.captured(16, 1)
+    assert (choice.outcome, choice.num_kv_splits) == ("miss", None)
+    assert lookups.captured(8, 4).outcome == "miss"  # one token answers only one token
+
+
+def test_of_two_entries_for_one_batch_the_one_over_more_lengths_answers() -> None:
+    lookups = graph(entry("32q1s1k", splits(2)), entry("32q1s{1k,4k}", splits(16)))
+    assert lookups.captured(32, 1).num_kv_splits == 16
+
+
+def test_a_plan_that_is_not_proven_here_is_a_miss() -> None:
+    table = Table(header(), (entry("32q1s1k", splits(8)), entry("64q1s1k", None)))
+    lookups = Lookups(table, None, graph_usable=lambda _: False)
+    assert lookups.captured(32, 1).outcome == "miss"
+    # The default needs no proof.
+    assert lookups.captured(64, 1).outcome == "hit"
+
+
+def test_an_eager_step_is_answered_by_its_lengths() -> None:
+    lookups = eager(entry("32q1s1k", splits(8)), entry("32q1s4k", splits(16)))
+    assert lookups.eager(32, 1, 1024).num_kv_splits == 8
+    assert lookups.eager(32, 1, 1200).num_kv_splits == 8
+    assert lookups.eager(32, 1, 4000).num_kv_splits == 16
+    assert lookups.eager(32, 1, 2048).outcome == "miss"
+    assert lookups.eager(128, 1, 1024).outcome == "miss"
+
+
+@given(st.integers(1, 1 << 17))
+def test_no_eager_answer_comes_from_beyond_the_bound(kv_len: int) -> None:
+    lookups = eager(entry("32q1s1k", splits(8)))
+    if lookups.eager(32, 1, kv_len).outcome == "hit":
+        assert 1024 / 1.5 <= kv_len <= 1024 * 1.5
+
+
+def test_a_kind_of_step_is_looked_up_once() -> None:
+    lookups = eager(entry("32q1s1k", splits(8)))
+    assert lookups.eager(32, 1, 1024) is lookups.eager(32, 1, 1151)
+
+
+def test_without_an_eager_table_every_eager_step_is_a_miss() -> None:
+    assert graph(entry("32q1s1k", splits(8))).eager(32, 1, 1024).outcome == "miss"
+
+
+def test_a_threshold_moves_with_the_query_length() -> None:
+    """A batch within the bound takes the path that was measured."""
+    decode = eager(entry("8q256s4k", Plan(reorder_batch_threshold=256)))
+    assert (decode.eager(8, 300, 4096).threshold or 0) >= 300
+    prefill = eager(entry("8q256s4k", Plan(reorder_batch_threshold=128)))
+    assert (prefill.eager(8, 200, 4096).threshold or 999) < 200

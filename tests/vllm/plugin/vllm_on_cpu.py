@@ -1,0 +1,153 @@
+"""A real MLA layer and builder of the installed vLLM, on the CPU, found through its registry."""
+
+import sys
+from dataclasses import dataclass, replace
+from typing import Any
+
+import pytest
+import torch
+from tabled_engine import MODEL
+
+from cpu_builders import flash_attention_stand_ins
+from mla_tune.plan.domains import DOMAINS
+from mla_tune.session import Setup
+from mla_tune.shapes import BatchShape
+from mla_tune.vllm.session.config import current_config, use_cpu_platform
+from mla_tune.vllm.session.parts import PREFIX, build_parts
+
+use_cpu_platform()
+
+FLASH_ATTN_MODULES = (
+    "vllm.v1.attention.backends.mla.flashattn_mla",
+    "mla_tune.vllm.plugin.flash_attn_mla",
+)
+BLOCK_SIZE = 16
+MAX_MODEL_LEN = 4096
+
+
+@dataclass
+class Engine:
+    config: Any
+    layer: Any
+    builder: Any
+
+    @property
+    def deployment(self) -> Any:
+        return self.builder._deployment
+
+    def batch(self, spec: str, longest: int | None = None) -> Any:
+        """What a model runner hands a builder for ``spec``; ``longest`` as in a capture."""
+        from vllm.v1.attention.backend import CommonAttentionMetadata
+
+        requests = BatchShape.parse(spec).requests()
+        query_lens = torch.tensor([query for query, _ in requests], dtype=torch.int32)
+        kv_lens = torch.tensor([kv for _, kv in requests], dtype=torch.int32)
+        start = torch.zeros(len(requests) + 1, dtype=torch.int32)
+        start[1:] = query_lens.cumsum(0)
+        blocks = -(-int(kv_lens.max()) // BLOCK_SIZE)
+        table = 1 + torch.arange(len(requests) * blocks, dtype=torch.int32).view(-1, blocks)
+        slots = [
+            table[row].long()[position // BLOCK_SIZE] * BLOCK_SIZE + position % BLOCK_SIZE
+            for row, (query, kv) in enumerate(requests)
+            for position in range(kv - query, kv)
+        ]
+        return CommonAttentionMetadata(
+            query_start_loc=start,
+            query_start_loc_cpu=start,
+            seq_lens=kv_lens,
+            seq_lens_cpu_upper_bound=kv_lens,
+            num_reqs=len(requests),
+            num_actual_tokens=int(start[-1]),
+            max_query_len=int(query_lens.max()),
+            max_seq_len=longest or int(kv_lens.max()),
+            block_table_tensor=table,
+            slot_mapping=torch.stack(slots),
+        )
+
+    def forward(self, spec: str, metadata: Any) -> torch.Tensor:
+        """Run the layer on the batch of ``spec``: the same inputs every time."""
+        shape = BatchShape.parse(spec)
+        generator = torch.Generator().manual_seed(7)
+        tokens, blocks = (
+            shape.num_query_tokens,
+            1 + shape.num_requests * (-(-shape.max_kv_len // BLOCK_SIZE)),
+        )
+        draw = lambda *size: torch.randn(size, generator=generator).half()  # noqa: E731
+        cache = draw(blocks, BLOCK_SIZE, MODEL.latent_dim)
+        # The new tokens as the cache holds them: both paths see the same values.
+        new = cache.view(-1, MODEL.latent_dim)[metadata.slot_mapping]
+        output = torch.zeros(tokens, MODEL.num_q_heads * MODEL.v_head_dim, dtype=torch.float16)
+        with torch.no_grad(), current_config(self.config):
+            self.layer.forward_impl(
+                draw(tokens, MODEL.num_q_heads, MODEL.qk_head_dim),
+                new[:, : MODEL.kv_lora_rank].contiguous(),
+                new[:, None, MODEL.kv_lora_rank :].contiguous(),
+                cache,
+                metadata,
+                output=output,
+            )
+        return output
+
+
+def start(
+    backend: str = "TRITON_MLA",
+    *,
+    captures: tuple[int, ...] = (),
+    tensor_parallel: int = 1,
+    **config: Any,
+) -> Engine:
+    """Build the TRITON_MLA layer and a builder of ``backend``, as the registry has them now.
+
+    ``captures`` are the batch sizes of the decode graphs the engine says it will capture; the
+    rest goes into the compilation config. The builder is one of ``tensor_parallel`` ranks.
+    """
+    from vllm.config import CUDAGraphMode
+    from vllm.v1.attention.backends.registry import AttentionBackendEnum
+
+    setup = Setup(
+        backend="TRITON_MLA",
+        model=MODEL,
+        max_model_len=MAX_MODEL_LEN,
+        max_num_requests=64,
+        max_num_query_tokens=512,
+    )
+    parts = build_parts(setup, sparse=False)
+    compilation = parts.vllm_config.compilation_config
+    if captures:
+        compilation.cudagraph_mode = CUDAGraphMode.FULL_AND_PIECEWISE
+        compilation.cudagraph_capture_sizes = list(captures)
+    for name, value in config.items():
+        setattr(compilation, name, value)
+    parts.vllm_config.parallel_config.tensor_parallel_size = tensor_parallel
+    spec = parts.layer.get_kv_cache_spec(parts.vllm_config)
+    # The layer is TRITON_MLA's; vLLM gives each backend blocks that its kernels take.
+    spec = replace(spec, block_size=DOMAINS[backend].block_size)
+    builder_cls = AttentionBackendEnum[backend].get_class().get_builder_cls()
+    with current_config(parts.vllm_config):
+        builder = builder_cls(spec, [PREFIX], parts.vllm_config, torch.device("cpu"))
+    return Engine(parts.vllm_config, parts.layer, builder)
+
+
+def leave_out_flash_attention(patch: pytest.MonkeyPatch) -> list[int]:
+    """Let FLASH_ATTN_MLA's module be imported anew, without its two CUDA functions.
+
+    Returns the caps that the scheduler is called with from here on.
+    """
+    import vllm.v1.attention.backends.fa_utils as fa_utils
+
+    caps: list[int] = []
+    for name, stand_in in flash_attention_stand_ins(caps).items():
+        patch.setattr(fa_utils, name, stand_in, raising=False)
+    for name in FLASH_ATTN_MODULES:
+        patch.delitem(sys.modules, name, raising=False)
+    return caps
+
+
+def with_workspace(monkeypatch: pytest.MonkeyPatch, **slots: int) -> Any:
+    """vLLM's workspace manager, which wants an accelerator only to empty its cache."""
+    from vllm.v1.worker import workspace
+
+    monkeypatch.setattr(torch.accelerator, "empty_cache", lambda: None)
+    monkeypatch.setattr(workspace, "_manager", None)
+    workspace.init_workspace_manager(torch.device("cpu"), **slots)
+    return workspace.current_workspace_manager()

@@ -1,0 +1,217 @@
+# ruff: noqa: ARG001, ARG005
+"""The facts about vLLM's backends, without vLLM."""
+
+import dataclasses
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from mla_tune.environment import Environment
+from mla_tune.errors import UnavailableError
+from mla_tune.plan.domains import DOMAINS
+from mla_tune.registry import ALIASES, NAMES, get_backend
+from mla_tune.session import Setup
+from mla_tune.shapes import BatchShape, MlaDimensions
+from mla_tune.vllm import compat
+from mla_tune.vllm.backends import BACKENDS, VllmBackend
+from mla_tune.vllm.prefill import NAMES as PREFILLS
+
+H200 = Environment("NVIDIA H200", "9.0", 132, 139.8, {"vllm": "0.26.0"}, {})
+B200 = dataclasses.replace(H200, device_name="NVIDIA B200", compute_capability="10.0")
+CPU = Environment("Some CPU", None, 8, 32.0, {"vllm": "0.26.0"}, {})
+
+
+@pytest.fixture
+def with_vllm(monkeypatch):
+    """Pretend that vLLM 0.26.0 is installed, with all of its extensions."""
+    monkeypatch.setattr(compat, "release", lambda: (0, 26, 0))
+    monkeypatch.setattr(compat, "backend_source", lambda name: Path(name))
+    monkeypatch.setattr(VllmBackend, "_extension_problem", lambda self: None)
+
+
+def test_registry_holds_every_backend_of_vllm():
+    assert set(BACKENDS) == set(NAMES) - {"TORCH_MLA"}
+    for alias in ("flashattn_mla", "flashmla", "flashinfer_mla", "cutlass_mla"):
+        assert get_backend(alias).name == ALIASES[alias]
+
+
+def test_importing_the_facts_imports_neither_vllm_nor_torch():
+    code = (
+        "import sys, mla_tune.vllm.backends\nprint({'vllm', 'torch', 'triton'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"
+
+
+def test_missing_vllm_comes_first():
+    nothing = dataclasses.replace(CPU, software={})
+    for backend in BACKENDS.values():
+        reason = backend.unavailable(nothing)
+        assert reason == "vLLM is not installed: pip install 'mla-tune[vllm]'"
+
+
+def test_too_old_a_release_is_named(monkeypatch):
+    monkeypatch.setattr(compat, "release", lambda: (0, 19, 1))
+    reason = get_backend("TRITON_MLA").unavailable(H200)
+    assert reason is not None
+    assert "0.19.1" in reason
+    assert "0.20.2" in reason
+
+
+def test_a_build_that_hides_its_release_is_not_called_old(monkeypatch):
+    monkeypatch.setattr(compat, "installed", lambda: "0.1.dev5+gabc")
+    reason = get_backend("TRITON_MLA").unavailable(H200)
+    assert reason == (
+        "vLLM 0.1.dev5+gabc was built without git tags and does not say what release it is of"
+    )
+
+
+@pytest.mark.parametrize(
+    ("version", "numbers"),
+    [("0.33rc1", (0, 33, 0)), ("0.26.0+cu130", (0, 26, 0)), ("0.23.1rc1.dev7", (0, 23, 1))],
+)
+def test_the_release_is_read_as_a_version(monkeypatch, version, numbers):
+    monkeypatch.setattr(compat, "installed", lambda: version)
+    assert compat.release() == numbers
+
+
+def test_a_backend_that_the_release_lacks_is_named_before_the_hardware(with_vllm, monkeypatch):
+    monkeypatch.setattr(compat, "backend_source", lambda name: None)
+    assert get_backend("TOKENSPEED_MLA").unavailable(H200) == (
+        "vLLM 0.26.0 has no backend TOKENSPEED_MLA"
+    )
+
+
+@pytest.mark.usefixtures("with_vllm")
+class TestHardware:
+    def test_capability_that_is_needed_and_found(self):
+        assert get_backend("CUTLASS_MLA").unavailable(H200) == (
+            "needs compute capability 10.x, this is 9.0 (NVIDIA H200)"
+        )
+        assert get_backend("FLASH_ATTN_MLA").unavailable(B200) == (
+            "needs compute capability 9.x, this is 10.0 (NVIDIA B200)"
+        )
+
+    def test_what_runs_on_which(self):
+        def running(environment):
+            return {name for name, b in BACKENDS.items() if b.unavailable(environment) is None}
+
+        assert running(H200) == {
+            "TRITON_MLA",
+            "FLASH_ATTN_MLA",
+            "FLASHMLA",
+            "FLASHMLA_SPARSE",
+            "FLASH_ATTN_MLA_SPARSE",
+        }
+        assert running(B200) == {
+            "TRITON_MLA",
+            "CUTLASS_MLA",
+            "FLASHINFER_MLA",
+            "TOKENSPEED_MLA",
+            "FLASHMLA_SPARSE",
+            "FLASHINFER_MLA_SPARSE",
+        }
+
+    def test_cpu_only_through_the_interpreter(self, monkeypatch):
+        monkeypatch.delenv("TRITON_INTERPRET", raising=False)
+        assert get_backend("TRITON_MLA").unavailable(CPU) == "needs a CUDA GPU, this is Some CPU"
+        monkeypatch.setenv("TRITON_INTERPRET", "1")
+        assert get_backend("TRITON_MLA").unavailable(CPU) is None
+        assert get_backend("FLASHMLA").unavailable(CPU) is not None
+
+    def test_open_refuses_with_the_same_reason(self, monkeypatch):
+        monkeypatch.setattr("mla_tune.vllm.backends._hardware", lambda device: H200)
+        setup = Setup("CUTLASS_MLA", MlaDimensions(16), device="cuda")
+        with pytest.raises(UnavailableError, match=r"needs compute capability 10\.x"):
+            get_backend("CUTLASS_MLA").open(setup)
+
+    def test_open_names_the_kv_dtypes_there_are(self, monkeypatch):
+        monkeypatch.setattr("mla_tune.vllm.backends._hardware", lambda device: H200)
+        setup = Setup("FLASH_ATTN_MLA", MlaDimensions(16), kv_cache_dtype="fp8", device="cuda")
+        with pytest.raises(UnavailableError, match="auto, bfloat16"):
+            get_backend("FLASH_ATTN_MLA").open(setup)
+
+
+def test_missing_extension_is_named(monkeypatch):
+    monkeypatch.setattr(compat, "release", lambda: (0, 26, 0))
+    monkeypatch.setattr(compat, "backend_source", lambda name: Path(name))
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert get_backend("FLASHINFER_MLA").unavailable(B200) == (
+        "the package flashinfer is not installed"
+    )
+
+
+class TestModes:
+    @pytest.fixture(autouse=True)
+    def _release(self, with_vllm):
+        pass
+
+    def test_triton_of_0_20_is_never_captured(self, monkeypatch):
+        monkeypatch.setattr(compat, "release", lambda: (0, 20, 2))
+        backend = get_backend("TRITON_MLA")
+        assert backend.modes == ("eager",)
+        assert "not captured" in (backend.supports("graph", BatchShape.parse("q1s1k")) or "")
+
+    def test_triton_of_0_26_decodes_single_tokens(self, monkeypatch):
+        backend = get_backend("TRITON_MLA")
+        assert backend.knobs == ("num_kv_splits", "prefill_backend")
+        assert backend.supports("graph", BatchShape.parse("8q1s1k")) is None
+        assert backend.supports("graph", BatchShape.parse("8q2s1k")) is not None
+        monkeypatch.setattr(compat, "release", lambda: (0, 32, 0))
+        assert backend.knobs == ("reorder_batch_threshold", "num_kv_splits", "prefill_backend")
+        assert backend.supports("graph", BatchShape.parse("8q2s1k")) is None
+
+    @pytest.mark.parametrize("spec", ["2q2_8q1s1k", "8q256s1k", "1024q1s1k", "q1s32k_7q1s512"])
+    def test_what_no_graph_covers(self, spec):
+        backend = get_backend("FLASH_ATTN_MLA")
+        shape = BatchShape.parse(spec)
+        assert backend.supports("graph", shape) is not None
+        assert backend.supports("eager", shape) is None
+
+
+class TestEstimate:
+    def setup_for(self, name, heads=16, **changes):
+        return Setup(name, MlaDimensions(heads), **changes)
+
+    def test_cache_alone(self):
+        setup = self.setup_for("FLASHMLA")
+        shape = BatchShape.parse("128q1s32k")
+        cache = 128 * 32768 * 576 * 2
+        estimate = get_backend("FLASHMLA").estimate_bytes(setup, shape)
+        assert cache < estimate < 1.2 * cache
+
+    def test_fp8_is_smaller(self):
+        shape = BatchShape.parse("128q1s32k")
+        backend = get_backend("FLASHMLA_SPARSE")
+        packed = self.setup_for("FLASHMLA_SPARSE", kv_cache_dtype="fp8_ds_mla")
+        plain = self.setup_for("FLASHMLA_SPARSE")
+        assert backend.estimate_bytes(packed, shape) < backend.estimate_bytes(plain, shape)
+
+    def test_triton_reserves_what_the_design_note_says(self):
+        # 1024 sequences, 16 heads, 256 splits: 8 GiB of partial results.
+        setup = self.setup_for("TRITON_MLA", max_num_requests=1024)
+        shape = BatchShape.parse("8q1s1k")
+        estimate = get_backend("TRITON_MLA").estimate_bytes(setup, shape)
+        assert 8 * 2**30 < estimate < 8.5 * 2**30
+
+    def test_prefill_counts_keys_and_values(self):
+        setup = self.setup_for("FLASHMLA", heads=128)
+        extend = get_backend("FLASHMLA").estimate_bytes(setup, BatchShape.parse("q512s64k"))
+        # 64k tokens, 128 heads, 256 up-projected and 192 assembled values of 2 bytes: 7 GB.
+        assert extend > 65536 * 128 * 448 * 2
+
+
+def test_the_prefill_backends_of_the_installed_vllm_may_stand_in_a_table():
+    source = compat.backend_source("triton_mla")
+    if source is None or not (source.parent / "prefill").is_dir():
+        pytest.skip("needs a vLLM with prefill backends")
+    named = set()
+    for file in (source.parent / "prefill").glob("*.py"):
+        named |= set(re.findall(r'def get_name\(\)[^"]*"([A-Z_]+)"', file.read_text()))
+    assert {"FLASH_ATTN", "TRTLLM_RAGGED"} <= named
+    short = {member: name for name, (member, _) in PREFILLS.items()}
+    known = {short.get(member, member.lower()) for member in named}
+    assert known <= set(DOMAINS["FLASHMLA"].prefill_backends)
