@@ -2,7 +2,7 @@
 """Set a checkout up and run it, on a machine that has only Python.
 
     python3 scripts/dev.py quickstart   make .venv and tune TORCH_MLA for examples/shapes.yaml
-    python3 scripts/dev.py test         make .venv with all test needs; ruff, mypy, pytest
+    python3 scripts/dev.py test         make .venv with all test needs; lint, type-check and test
 
 Both may be run again at any time; what is installed already is not installed twice.
 """
@@ -145,6 +145,7 @@ def test() -> None:
     run(PYTHON, "-m", "ruff", "check", ".")
     run(PYTHON, "-m", "ruff", "format", "--check", ".")
     run(PYTHON, "-m", "mypy")
+    run(VENV / "bin" / "lint-imports", "--no-logo")
     run(PYTHON, "-m", "pytest", "-m", "not vllm", "-n", "2", "--durations", "10")
     # Each in a process of its own: vLLM and Triton read their environment once, at import.
     older = older_vllm()

@@ -4,7 +4,7 @@ __all__ = ["Table", "TuneResult", "__version__", "tune"]
 
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+from mla_tune._version import __version__
 
 if TYPE_CHECKING:
     from mla_tune.table import Table

@@ -267,7 +267,7 @@ def test_importing_the_package_imports_nothing_heavy():
     done = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=True
     )
-    assert done.stdout == "[]\n['mla_tune']\n"
+    assert done.stdout == "[]\n['mla_tune', 'mla_tune._version']\n"
 
 
 def test_the_package_offers_what_it_lists():

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from mla_tune import __version__
+from mla_tune._version import __version__
 from mla_tune.cli.options import (
     FACTOR,
     PATH,

@@ -5,7 +5,7 @@ __all__ = ["failed", "set_up"]
 import hashlib
 from collections.abc import Iterable, Mapping
 
-import mla_tune
+from mla_tune._version import __version__
 from mla_tune.table.loading import LoadedTable
 from mla_tune.table.matching import EngineFacts
 from mla_tune.vllm.plugin.choice import Choice
@@ -39,7 +39,7 @@ def set_up(
         uses.append(f"plans of {len(planned)} graphs {_digest(_plans(planned))}")
     return {
         SET_UP: "done",
-        "mla-tune": mla_tune.__version__,
+        "mla-tune": __version__,
         "vLLM": facts.vllm,
         "the GPU": f"{facts.device_name} with {facts.sm_count} SMs",
         "max_model_len": str(facts.max_model_len),
