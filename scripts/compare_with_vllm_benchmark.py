@@ -146,8 +146,8 @@ class Ours:
     def decodes(self, spec: str) -> bool:
         """Whether the untuned plan sends the whole batch through ``forward_mqa``."""
         shape = self.shapes[spec]
-        default = self.session.engine.domain([shape]).default
-        taken = self.session.engine.route(shape, default)
+        default = self.session.rules.domain([shape]).default
+        taken = self.session.rules.route(shape, default)
         return bool(taken.num_decode_tokens == shape.num_query_tokens)
 
     def median_us(self, spec: str) -> float:

@@ -1,13 +1,13 @@
 """The fingerprint a measurement is true for: the device, and the software that drives it."""
 
-__all__ = ["KERNEL_PACKAGES", "Environment", "installed_versions", "probe"]
+__all__ = ["KERNEL_PACKAGES", "Environment", "described", "installed_versions", "probe"]
 
 import hashlib
 import importlib.metadata
 import importlib.util
 import os
 import platform
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -77,6 +77,19 @@ def probe(device: str) -> Environment:
     Raises:
         RuntimeError: from torch, when the device is not there.
     """
+    found = described(device)
+    if not device.startswith("cuda"):
+        return found
+    driver = _driver_version()
+    software = found.software | ({"driver": driver} if driver else {})
+    return replace(found, software=software, kernels=_kernel_digests())
+
+
+def described(device: str) -> Environment:
+    """`probe` without what takes time: the driver's version and the digests of the kernels.
+
+    Those digests read hundreds of megabytes.
+    """
     import torch
 
     software = installed_versions("torch", "triton", "vllm", "flashinfer-python")
@@ -90,20 +103,17 @@ def probe(device: str) -> Environment:
             kernels={},
         )
     properties = torch.cuda.get_device_properties(torch.device(device))
-    software |= gpu_platform()
-    if driver := _driver_version():
-        software["driver"] = driver
     return Environment(
         device_name=properties.name,
         compute_capability=f"{properties.major}.{properties.minor}",
         sm_count=properties.multi_processor_count,
         memory_gib=round(properties.total_memory / 2**30, 1),
-        software=software,
-        kernels=_kernel_digests(),
+        software=software | _gpu_platform(),
+        kernels={},
     )
 
 
-def gpu_platform() -> dict[str, str]:
+def _gpu_platform() -> dict[str, str]:
     """The version of what this build of PyTorch runs GPUs with: ``cuda``, or ``hip`` on AMD's."""
     import torch
 

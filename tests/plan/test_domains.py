@@ -4,7 +4,7 @@ from mla_tune.plan.domains import DOMAINS
 from mla_tune.plan.knobs import Plan
 from mla_tune.registry import NAMES
 from mla_tune.torch_mla.backend import SPLITS
-from mla_tune.vllm.session.knobs import LONGEST_DECODE_QUERY
+from mla_tune.vllm.session.rules import LONGEST_DECODE_QUERY
 from mla_tune.vllm.session.splits import CutlassSplits, FlashAttnCap
 
 

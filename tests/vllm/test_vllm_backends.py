@@ -123,13 +123,13 @@ class TestHardware:
         assert get_backend("FLASHMLA").unavailable(CPU) is not None
 
     def test_open_refuses_with_the_same_reason(self, monkeypatch):
-        monkeypatch.setattr("mla_tune.vllm.backends._hardware", lambda device: H200)
+        monkeypatch.setattr("mla_tune.vllm.backends.described", lambda device: H200)
         setup = Setup("CUTLASS_MLA", MlaDimensions(16), device="cuda")
         with pytest.raises(UnavailableError, match=r"needs compute capability 10\.x"):
             get_backend("CUTLASS_MLA").open(setup)
 
     def test_open_names_the_kv_dtypes_there_are(self, monkeypatch):
-        monkeypatch.setattr("mla_tune.vllm.backends._hardware", lambda device: H200)
+        monkeypatch.setattr("mla_tune.vllm.backends.described", lambda device: H200)
         setup = Setup("FLASH_ATTN_MLA", MlaDimensions(16), kv_cache_dtype="fp8", device="cuda")
         with pytest.raises(UnavailableError, match="auto, bfloat16"):
             get_backend("FLASH_ATTN_MLA").open(setup)

@@ -7,7 +7,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from mla_tune.environment import Environment, gpu_platform
+from mla_tune.environment import Environment, described
 from mla_tune.errors import UnavailableError
 from mla_tune.plan.domains import DOMAINS, Domain
 from mla_tune.quantization import QUANTIZATIONS
@@ -187,7 +187,7 @@ class VllmBackend:
         return workspace + rows * model.num_q_heads * up_projected * 2 + partial
 
     def open(self, setup: Setup) -> Session:
-        if reason := self.unavailable(_hardware(setup.device)):
+        if reason := self.unavailable(described(setup.device)):
             raise UnavailableError(f"{self.name}: {reason}")
         if setup.kv_cache_dtype not in self.kv_cache_dtypes:
             raise UnavailableError(
@@ -198,22 +198,6 @@ class VllmBackend:
         from mla_tune.vllm.session.session import VllmSession
 
         return VllmSession(setup, build_parts(setup, sparse=self.sparse))
-
-
-def _hardware(device: str) -> Environment:
-    """What `VllmBackend.unavailable` looks at, without hashing the kernels' files."""
-    import torch
-
-    software = {"vllm": ".".join(map(str, compat.release()))} if compat.release() else {}
-    if not device.startswith("cuda"):
-        return Environment("a CPU", None, torch.get_num_threads(), 0.0, software, {})
-    software |= gpu_platform()
-    found = torch.cuda.get_device_properties(torch.device(device))
-    capability = f"{found.major}.{found.minor}"
-    memory_gib = found.total_memory / 2**30
-    return Environment(
-        found.name, capability, found.multi_processor_count, memory_gib, software, {}
-    )
 
 
 _FLASHMLA = "_flashmla_C*.so"

@@ -44,6 +44,7 @@ from typing import Any
 from mla_tune.errors import InputError, UnavailableError
 from mla_tune.plan.domains import default_capture_size
 from mla_tune.versions import is_development_build, release_numbers
+from mla_tune.vllm.observe import set_for_now
 
 OLDEST = (0, 20, 2)
 KNOWN = "0.20.2 to 0.33.0"
@@ -272,12 +273,8 @@ def using_prefill(builder: Any, instance: Any | None) -> Iterator[None]:
     if instance is None:
         yield
         return
-    before = builder._prefill_backend
-    builder._prefill_backend = instance
-    try:
+    with set_for_now(builder, "_prefill_backend", instance):
         yield
-    finally:
-        builder._prefill_backend = before
 
 
 def refresh_prefill(builder: Any, metadata: Any) -> None:

@@ -18,6 +18,7 @@ from typing import Any
 
 from mla_tune.errors import InputError, UnavailableError
 from mla_tune.vllm import compat
+from mla_tune.vllm.observe import set_for_now
 
 # Short name: member of vLLM's registry, FlashAttention version.
 NAMES: dict[str, tuple[str, int | None]] = {
@@ -143,8 +144,8 @@ def _instance(cls: Any, version: int | None, like: Any, vllm_config: Any) -> Any
     # Only while the instance is made: an engine-wide flash_attn_version other than 3 also turns
     # off the decode scheduling of FLASH_ATTN_MLA (fa_aot_schedule) on compute capability 9.
     before = config.flash_attn_version
-    config.flash_attn_version = before if version is None else version
-    try:
+    wanted = before if version is None else version
+    with set_for_now(config, "flash_attn_version", wanted):
         return cls(
             num_heads=like.num_heads,
             scale=like.scale,
@@ -154,5 +155,3 @@ def _instance(cls: Any, version: int | None, like: Any, vllm_config: Any) -> Any
             v_head_dim=like.v_head_dim,
             vllm_config=vllm_config,
         )
-    finally:
-        config.flash_attn_version = before

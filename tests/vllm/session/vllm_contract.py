@@ -64,12 +64,12 @@ def open_session(name: str, mode: str):
 
 
 def describe(session) -> dict:
-    engine = session.engine
+    rules = session.rules
     return {
-        "threshold": engine.threshold,
-        "has_threshold": engine.has_threshold,
-        "uniform": engine.uniform,
-        "prefill_backends": engine.prefill_backends,
+        "threshold": rules.threshold,
+        "has_threshold": rules.has_threshold,
+        "uniform": rules.uniform,
+        "prefill_backends": rules.prefill_backends,
         "block_size": session.block_size,
     }
 

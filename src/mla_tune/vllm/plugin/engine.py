@@ -5,7 +5,7 @@ __all__ = ["captured_batches", "engine_facts", "most_requests", "refusal"]
 import importlib.metadata
 from typing import Any
 
-from mla_tune.environment import KERNEL_PACKAGES, installed_versions, probe
+from mla_tune.environment import KERNEL_PACKAGES, described, installed_versions
 from mla_tune.table.matching import EngineFacts
 from mla_tune.vllm.plugin.layers import ServedLayers
 
@@ -43,7 +43,7 @@ def _largest_capture(compilation: Any) -> int:
 
 
 def _device() -> tuple[str, str | None, int]:
-    """Name, compute capability and SM count, in the words of `mla_tune.environment.probe`.
+    """Name, compute capability and SM count, in the words of `mla_tune.environment`.
 
     On a CPU the last is what vLLM's kernels take for it, which no table is compared with.
     """
@@ -51,10 +51,9 @@ def _device() -> tuple[str, str | None, int]:
     from vllm.platforms import current_platform
 
     if not current_platform.is_cuda():
-        return probe("cpu").device_name, None, int(current_platform.num_compute_units())
-    # Not probe("cuda"): it digests the kernel libraries, hundreds of megabytes, at every start.
-    found = torch.cuda.get_device_properties(torch.cuda.current_device())
-    return found.name, f"{found.major}.{found.minor}", found.multi_processor_count
+        return described("cpu").device_name, None, int(current_platform.num_compute_units())
+    found = described(f"cuda:{torch.cuda.current_device()}")
+    return found.device_name, found.compute_capability, found.sm_count
 
 
 def refusal(vllm_config: Any) -> str | None:

@@ -2,13 +2,12 @@
 
 __all__ = ["seen_argument", "verified"]
 
-import functools
-import inspect
 import logging
 from collections.abc import Callable
 from typing import Any
 
 from mla_tune.vllm.log import logger, once
+from mla_tune.vllm.observe import calls_of
 from mla_tune.vllm.plugin.choice import Choice
 from mla_tune.vllm.plugin.counts import Counts
 
@@ -20,29 +19,8 @@ def seen_argument(
 
     Returns the result of ``run``, and the argument (None when the function was not called).
     """
-    # There is no official way to observe a launch; the name is put back before this returns, and
-    # each choice is observed once.
-    original = getattr(owner, function)
-    was_own = function in vars(owner)
-    parameters = inspect.signature(original)
-    seen: list[Any] = []
-
-    @functools.wraps(original)
-    def watching(*args: Any, **kwargs: Any) -> Any:
-        bound = parameters.bind(*args, **kwargs)
-        bound.apply_defaults()
-        # A wrapper declared with **kwargs binds its keyword under that name.
-        seen.append(bound.arguments.get(argument, kwargs.get(argument)))
-        return original(*args, **kwargs)
-
-    setattr(owner, function, watching)
-    try:
+    with calls_of(owner, function, argument) as seen:
         result = run()
-    finally:
-        if was_own:
-            setattr(owner, function, original)
-        else:
-            delattr(owner, function)
     return result, seen[0] if seen else None
 
 

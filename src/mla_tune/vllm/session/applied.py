@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from mla_tune.errors import PlanFailure
 from mla_tune.vllm import compat
+from mla_tune.vllm.observe import calls_of
 from mla_tune.vllm.prefill import prefill_name
-from mla_tune.vllm.session.splits import calls_of
 
 if TYPE_CHECKING:
     import torch
@@ -32,7 +32,7 @@ def checked_run(session: "VllmSession", prepared: "PreparedVllm") -> None:
     import torch
 
     _check_route(session, prepared)
-    engine, splits = session.engine, session.engine.splits
+    rules, splits = session.rules, session.rules.splits
     with ExitStack() as stack:
         launched: list[int] = []
         if splits is not None:
@@ -52,7 +52,7 @@ def checked_run(session: "VllmSession", prepared: "PreparedVllm") -> None:
             problem = f"{session.setup.backend}: {type(error).__name__}: {error}"
             raise PlanFailure(problem, kind="raised") from error
     _check_splits(session, prepared, launched)
-    dense = engine.prefills_densely(prepared.route)
+    dense = rules.prefills_densely(prepared.route)
     if dense is not None and dense != bool(prefills):
         taken = "ran" if prefills else "did not run"
         raise _not_applied(f"the prefill backend {taken}, against what the plan says")
@@ -79,7 +79,7 @@ def _check_route(session: "VllmSession", prepared: "PreparedVllm") -> None:
 
 
 def _check_splits(session: "VllmSession", prepared: "PreparedVllm", launched: list[int]) -> None:
-    splits, value = session.engine.splits, prepared.plan.num_kv_splits
+    splits, value = session.rules.splits, prepared.plan.num_kv_splits
     if splits is None or value is None or not prepared.route.num_decode_tokens:
         return
     expected = splits.expected(value, prepared.route.num_decode_tokens)

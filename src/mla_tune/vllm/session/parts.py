@@ -22,7 +22,7 @@ from mla_tune.vllm.session.config import (
     start_single_rank,
     use_cpu_platform,
 )
-from mla_tune.vllm.session.knobs import Engine
+from mla_tune.vllm.session.rules import SessionRules
 from mla_tune.vllm.session.splits import CutlassSplits, FlashAttnCap, SplitKnob, TritonSplits
 from mla_tune.vllm.session.weights import absorbed_weight, kv_b_projection
 from mla_tune.vllm.triton_splits import SplitRule
@@ -52,7 +52,7 @@ class Parts:
     block_size: int
     sparse: bool
     prefill_instances: dict[str, Any]
-    engine: Engine
+    rules: SessionRules
     fp8_queries: bool
 
 
@@ -113,8 +113,8 @@ def _build(setup: Setup, *, sparse: bool) -> Parts:
             )
         builder = backend_cls.get_builder_cls()(spec, [PREFIX], vllm_config, device)
         instances = prefill_instances(builder, layer, vllm_config)
-    engine = _engine(setup, layer, builder, instances)
-    refuse_out_of_bounds(setup.backend, engine)
+    rules = _rules(setup, layer, builder, instances)
+    refuse_out_of_bounds(setup.backend, rules)
     return Parts(
         device=device,
         dtype=dtype,
@@ -126,7 +126,7 @@ def _build(setup: Setup, *, sparse: bool) -> Parts:
         block_size=block_size,
         sparse=sparse,
         prefill_instances=instances,
-        engine=engine,
+        rules=rules,
         fp8_queries=compat.takes_fp8_queries(layer),
     )
 
@@ -203,7 +203,7 @@ def _layer(
     return compat.attention_layer(backend_cls, arguments, indexer)
 
 
-def _engine(setup: Setup, layer: Any, builder: Any, instances: dict[str, Any]) -> Engine:
+def _rules(setup: Setup, layer: Any, builder: Any, instances: dict[str, Any]) -> SessionRules:
     """Ask layer and builder what the plans depend on."""
     sparse = compat.is_sparse(layer.impl)
     support = getattr(getattr(builder, "query_len_support", None), "value", "varlen")
@@ -212,7 +212,7 @@ def _engine(setup: Setup, layer: Any, builder: Any, instances: dict[str, Any]) -
     uniform = support != "varlen"
     if sparse:
         uniform = compat.sparse_decodes_uniform(builder)
-    return Engine(
+    return SessionRules(
         mode=setup.mode,
         threshold=int(builder.reorder_batch_threshold or 1),
         has_threshold=support != "single_only",
@@ -225,14 +225,14 @@ def _engine(setup: Setup, layer: Any, builder: Any, instances: dict[str, Any]) -
     )
 
 
-def refuse_out_of_bounds(backend: str, engine: Engine) -> None:
+def refuse_out_of_bounds(backend: str, rules: SessionRules) -> None:
     """Make sure that what the default and its rivals are called can stand in a table.
 
     Raises:
         UnavailableError: a release brings a name or a threshold that no table may have.
     """
-    threshold = engine.threshold if engine.has_threshold else None
-    for name in engine.prefill_backends or (None,):
+    threshold = rules.threshold if rules.has_threshold else None
+    for name in rules.prefill_backends or (None,):
         plan = Plan(reorder_batch_threshold=threshold, prefill_backend=name)
         for knob, valid in DOMAINS[backend].outside(plan, None):
             raise UnavailableError(

@@ -3,7 +3,6 @@
 __all__ = ["PreparedVllm", "VllmSession"]
 
 import gc
-import inspect
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
@@ -14,13 +13,14 @@ from mla_tune.quantization import UNQUANTIZED
 from mla_tune.session import Reference, Setup
 from mla_tune.shapes import BatchShape
 from mla_tune.vllm import compat, workspace
+from mla_tune.vllm.observe import arguments_of, set_for_now
 from mla_tune.vllm.prefill import PLANS_EACH_STEP
 from mla_tune.vllm.session.applied import checked_run, detach, scratch_values
 from mla_tune.vllm.session.config import current_config
 from mla_tune.vllm.session.expected import expected_output
 from mla_tune.vllm.session.inputs import Batch, LatentCache, blocks_needed, make_batch
-from mla_tune.vllm.session.knobs import Engine, Route
 from mla_tune.vllm.session.parts import Parts
+from mla_tune.vllm.session.rules import Route, SessionRules
 
 if TYPE_CHECKING:
     import torch
@@ -40,7 +40,7 @@ class VllmSession:
         self.setup = setup
         self.parts = parts
         self.device = parts.device
-        self.engine: Engine = parts.engine
+        self.rules: SessionRules = parts.rules
         self._generator = torch.Generator(device=self.device).manual_seed(0)
         self._cache: LatentCache | None = None
         self._batches: dict[BatchShape, Batch] = {}
@@ -58,7 +58,7 @@ class VllmSession:
         return self._cache
 
     def plan_space(self, shapes: Sequence[BatchShape]) -> PlanSpace:
-        return self.engine.plan_space(shapes)
+        return self.rules.plan_space(shapes)
 
     def load(self, shapes: Sequence[BatchShape]) -> None:
         """One cache large enough for the largest shape; each shape pages through all of it."""
@@ -106,7 +106,7 @@ class VllmSession:
 
     def _full(self, shape: BatchShape, plan: Plan) -> Plan:
         """Fill in the default's knobs, after checking that those set are this backend's."""
-        default = self.engine.domain([shape]).default
+        default = self.rules.domain([shape]).default
         for knob in KNOBS:
             value = getattr(plan, knob)
             if value is None:
@@ -114,7 +114,7 @@ class VllmSession:
             if getattr(default, knob) is None:
                 problem = f"{self.setup.backend} has no knob {knob} here"
                 raise PlanFailure(problem, kind="not applied")
-            offered = self.engine.prefill_backends
+            offered = self.rules.prefill_backends
             if knob == "prefill_backend" and value not in offered:
                 problem = f"prefill backend {value!r} does not run here"
                 if value in PLANS_EACH_STEP:
@@ -125,15 +125,15 @@ class VllmSession:
     def fp8_tokens(self, shape: BatchShape, plan: Plan) -> int:
         if not self.parts.fp8_queries:
             return 0
-        route = self.engine.route(shape, plan)
+        route = self.rules.route(shape, plan)
         # A sparse backend sends prefill tokens through the same kernel, unless it up-projects.
-        if self.parts.sparse and self.engine.prefills_densely(route) is False:
+        if self.parts.sparse and self.rules.prefills_densely(route) is False:
             return shape.num_query_tokens
         return route.num_decode_tokens
 
     def projected_from(self, shape: BatchShape, plan: Plan) -> int:
-        route = self.engine.route(shape, plan)
-        if self.setup.quantization == UNQUANTIZED or not self.engine.prefills_densely(route):
+        route = self.rules.route(shape, plan)
+        if self.setup.quantization == UNQUANTIZED or not self.rules.prefills_densely(route):
             return shape.num_query_tokens
         return route.num_decode_tokens
 
@@ -172,7 +172,7 @@ class PreparedVllm:
     def __init__(self, session: VllmSession, shape: BatchShape, batch: Batch, plan: Plan) -> None:
         self.output = batch.output
         self.plan = plan
-        self.route: Route = session.engine.route(shape, plan)
+        self.route: Route = session.rules.route(shape, plan)
         self._session = session
         self._batch = batch
         self._checked = False
@@ -200,7 +200,7 @@ class PreparedVllm:
             else:
                 metadata = builder.build(0, batch.metadata(real))
         detach(metadata, builder)
-        splits = session.engine.splits
+        splits = session.rules.splits
         if splits is not None and self.plan.num_kv_splits is not None:
             splits.stamp(metadata, self.plan.num_kv_splits)
         return metadata
@@ -209,12 +209,12 @@ class PreparedVllm:
     def _knobs(self) -> Iterator[None]:
         """Set the plan's knobs on builder and impl, and restore what was there."""
         session, plan = self._session, self.plan
-        parts, splits = session.parts, session.engine.splits
+        parts, splits = session.parts, session.rules.splits
         with ExitStack() as stack:
             stack.enter_context(current_config(parts.vllm_config))
             if plan.reorder_batch_threshold is not None:
                 stack.enter_context(
-                    _attribute(
+                    set_for_now(
                         parts.builder, "reorder_batch_threshold", plan.reorder_batch_threshold
                     )
                 )
@@ -223,7 +223,9 @@ class PreparedVllm:
             instance = parts.prefill_instances.get(plan.prefill_backend or "")
             stack.enter_context(compat.using_prefill(parts.builder, instance))
             if self._batch.topk is not None:
-                stack.enter_context(_attribute(parts.impl, "topk_indices_buffer", self._batch.topk))
+                stack.enter_context(
+                    set_for_now(parts.impl, "topk_indices_buffer", self._batch.topk)
+                )
             yield
 
     @contextmanager
@@ -272,7 +274,7 @@ class PreparedVllm:
         import torch
 
         impl = self._session.parts.impl
-        with self.applied() as run, _capturing_arguments(impl, "forward_mqa") as calls:
+        with self.applied() as run, arguments_of(impl, "forward_mqa") as calls:
             run()
         if not calls:
             raise PlanFailure("no token of this batch takes the decode path", kind="not applied")
@@ -281,32 +283,3 @@ class PreparedVllm:
             args = (torch.cat(args[0], dim=-1), *args[1:])
         with self.applied():
             yield lambda: impl.forward_mqa(*args, **kwargs)
-
-
-@contextmanager
-def _attribute(owner: Any, name: str, value: Any) -> Iterator[None]:
-    """Give ``owner`` another ``name`` for a while; a class attribute shows through afterwards."""
-    is_property = isinstance(inspect.getattr_static(type(owner), name, None), property)
-    had_own = is_property or name in vars(owner)
-    before = getattr(owner, name)
-    setattr(owner, name, value)
-    try:
-        yield
-    finally:
-        if had_own:
-            setattr(owner, name, before)
-        else:
-            delattr(owner, name)
-
-
-@contextmanager
-def _capturing_arguments(owner: Any, function: str) -> Iterator[list[tuple[Any, Any]]]:
-    calls: list[tuple[Any, Any]] = []
-    original = getattr(owner, function)
-
-    def watched(*args: Any, **kwargs: Any) -> Any:
-        calls.append((args, kwargs))
-        return original(*args, **kwargs)
-
-    with _attribute(owner, function, watched):
-        yield calls

@@ -1,9 +1,7 @@
 """The split knobs: what each backend's value means, how it is set, and how it is seen to act."""
 
-__all__ = ["CutlassSplits", "FlashAttnCap", "SplitKnob", "TritonSplits", "calls_of"]
+__all__ = ["CutlassSplits", "FlashAttnCap", "SplitKnob", "TritonSplits"]
 
-import functools
-import inspect
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Protocol
@@ -11,6 +9,7 @@ from typing import Any, Protocol
 from mla_tune.shapes import BatchShape
 from mla_tune.vllm import compat
 from mla_tune.vllm.cutlass_workspace import MOST_SPLITS, workspace_bytes
+from mla_tune.vllm.observe import calls_of, set_for_now
 from mla_tune.vllm.triton_splits import SplitRule
 
 # Attention logits and their log-sum-exp, float32, of every (query token, head, split). vLLM 0.26's
@@ -144,12 +143,8 @@ class FlashAttnCap:
 
     @contextmanager
     def set(self, value: int) -> Iterator[None]:
-        before = self._builder.max_num_splits
-        self._builder.max_num_splits = value
-        try:
+        with set_for_now(self._builder, "max_num_splits", value):
             yield
-        finally:
-            self._builder.max_num_splits = before
 
     def stamp(self, metadata: Any, value: int) -> None:
         """Nothing to do: the builder put it there."""
@@ -191,12 +186,8 @@ class CutlassSplits:
 
     @contextmanager
     def set(self, value: int) -> Iterator[None]:
-        before = self._impl._num_kv_splits
-        self._impl._num_kv_splits = value
-        try:
+        with set_for_now(self._impl, "_num_kv_splits", value):
             yield
-        finally:
-            self._impl._num_kv_splits = before
 
     def stamp(self, metadata: Any, value: int) -> None:
         """Nothing to do: the impl reads its own attribute."""
@@ -215,29 +206,3 @@ class CutlassSplits:
         buffer = self._impl._workspace.get_buf()
         if buffer.shape[0] < needed:
             buffer.resize_(needed)
-
-
-@contextmanager
-def calls_of(owner: Any, function: str, argument: str | None = None) -> Iterator[list[Any]]:
-    """Collect ``argument`` (or None) of every call of ``owner.function``, which still runs."""
-    original = getattr(owner, function)
-    signature = inspect.signature(original)
-    had_own = function in vars(owner)
-    seen: list[Any] = []
-
-    @functools.wraps(original)
-    def watched(*args: Any, **kwargs: Any) -> Any:
-        bound = signature.bind(*args, **kwargs)
-        bound.apply_defaults()
-        # An argument may hide in a catch-all **kwargs.
-        seen.append(bound.arguments.get(argument, kwargs.get(argument)) if argument else None)
-        return original(*args, **kwargs)
-
-    setattr(owner, function, watched)
-    try:
-        yield seen
-    finally:
-        if had_own:
-            setattr(owner, function, original)
-        else:
-            delattr(owner, function)

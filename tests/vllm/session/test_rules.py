@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from mla_tune.errors import UnavailableError
 from mla_tune.plan.knobs import Plan
 from mla_tune.shapes import BatchShape, RequestGroup
-from mla_tune.vllm.session.knobs import Engine, route
 from mla_tune.vllm.session.parts import refuse_out_of_bounds
+from mla_tune.vllm.session.rules import SessionRules, route
 
 
 class Splits:
@@ -39,7 +39,7 @@ class Splits:
         return nullcontext([])
 
 
-def engine(**changes):
+def rules(**changes):
     facts = {
         "mode": "eager",
         "threshold": 128,
@@ -48,7 +48,7 @@ def engine(**changes):
         "prefill_backends": ("fa3", "fa2"),
         "splits": None,
     }
-    return Engine(**(facts | changes))
+    return SessionRules(**(facts | changes))
 
 
 def shapes_of(*specs):
@@ -123,12 +123,12 @@ def test_route_is_the_one_vllm_takes(groups, threshold, uniform):
 
 
 def test_decode_has_no_threshold_and_no_prefill_backend():
-    space = engine().plan_space(shapes_of("8q1s1k"))
+    space = rules().plan_space(shapes_of("8q1s1k"))
     assert space.plans == (Plan(),)
 
 
 def test_extend_may_take_either_path():
-    space = engine().plan_space(shapes_of("8q64s1k"))
+    space = rules().plan_space(shapes_of("8q64s1k"))
     assert space.plans == (
         Plan(reorder_batch_threshold=128),
         Plan(reorder_batch_threshold=1, prefill_backend="fa3"),
@@ -137,12 +137,12 @@ def test_extend_may_take_either_path():
 
 
 def test_very_long_queries_are_not_tried_on_the_decode_path():
-    space = engine().plan_space(shapes_of("q4k"))
+    space = rules().plan_space(shapes_of("q4k"))
     assert space.plans == (Plan(prefill_backend="fa3"), Plan(prefill_backend="fa2"))
 
 
 def test_graph_mode_is_decode_whatever_its_query_length():
-    found = engine(mode="graph", threshold=1, uniform=True, splits=Splits())
+    found = rules(mode="graph", threshold=1, uniform=True, splits=Splits())
     shapes = shapes_of("8q2s1k", "8q2s1024")
     domain = found.domain(shapes)
     assert domain.default.reorder_batch_threshold == 2
@@ -150,7 +150,7 @@ def test_graph_mode_is_decode_whatever_its_query_length():
 
 
 def test_plans_beyond_the_workspace_are_left_out_but_never_the_default():
-    found = engine(splits=Splits(), has_threshold=False, threshold=1)
+    found = rules(splits=Splits(), has_threshold=False, threshold=1)
     space = found.plan_space(shapes_of("400q1s2k"))
     assert [plan.num_kv_splits for plan in space.plans] == [4, 1, 2]
     space = found.plan_space(shapes_of("600q1s2k"))
@@ -159,24 +159,24 @@ def test_plans_beyond_the_workspace_are_left_out_but_never_the_default():
 
 def test_eager_shapes_of_other_defaults_share_no_space():
     with pytest.raises(ValueError, match="share no plan space"):
-        engine(splits=Splits()).plan_space(shapes_of("8q1s1k", "8q1s4k"))
+        rules(splits=Splits()).plan_space(shapes_of("8q1s1k", "8q1s4k"))
 
 
 class TestSparse:
     def test_beyond_the_topk_everything_takes_one_kernel(self):
-        found = engine(topk=2048)
+        found = rules(topk=2048)
         assert found.plan_space(shapes_of("q64s8k_8q1s8k")).plans == (Plan(),)
 
     def test_within_the_topk_prefills_are_dense(self):
-        found = engine(topk=2048)
+        found = rules(topk=2048)
         assert len(found.plan_space(shapes_of("8q64s1k")).plans) == 3
 
     def test_without_a_dense_path_there_is_no_choice(self):
-        found = engine(topk=2048, sparse_prefill="mqa", prefill_backends=())
+        found = rules(topk=2048, sparse_prefill="mqa", prefill_backends=())
         assert found.plan_space(shapes_of("8q64s1k")).plans == (Plan(),)
 
     def test_kernels_that_differ_keep_the_threshold(self):
-        found = engine(topk=2048, sparse_split=True)
+        found = rules(topk=2048, sparse_split=True)
         assert found.plan_space(shapes_of("8q64s8k")).plans == (
             Plan(reorder_batch_threshold=128),
             Plan(reorder_batch_threshold=1),
@@ -184,9 +184,9 @@ class TestSparse:
 
 
 def test_what_no_table_may_say_is_refused_before_it_is_measured():
-    refuse_out_of_bounds("FLASHMLA", engine())
-    refuse_out_of_bounds("CUTLASS_MLA", engine(has_threshold=False, prefill_backends=()))
+    refuse_out_of_bounds("FLASHMLA", rules())
+    refuse_out_of_bounds("CUTLASS_MLA", rules(has_threshold=False, prefill_backends=()))
     with pytest.raises(UnavailableError, match="has prefill_backend 'quantum'"):
-        refuse_out_of_bounds("FLASHMLA", engine(prefill_backends=("fa3", "quantum")))
+        refuse_out_of_bounds("FLASHMLA", rules(prefill_backends=("fa3", "quantum")))
     with pytest.raises(UnavailableError, match="has reorder_batch_threshold 100000"):
-        refuse_out_of_bounds("FLASHMLA", engine(threshold=100_000))
+        refuse_out_of_bounds("FLASHMLA", rules(threshold=100_000))

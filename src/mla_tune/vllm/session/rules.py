@@ -1,6 +1,6 @@
 """Which plans a backend has for a batch, and what a plan comes down to."""
 
-__all__ = ["Engine", "Route", "route"]
+__all__ = ["Route", "SessionRules", "route"]
 
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
@@ -50,7 +50,7 @@ def route(shape: BatchShape, threshold: int, *, uniform: bool) -> Route:
 
 
 @dataclass(frozen=True)
-class Engine:
+class SessionRules:
     """What the plans of one session depend on, found in the layer and builder as built.
 
     Attributes:
@@ -61,7 +61,7 @@ class Engine:
         prefill_backends: the offered ones, the default first; empty where there is no choice.
         splits: the split knob, if the backend has one.
         topk: for sparse backends, how many tokens a query attends to.
-        sparse_prefill: for sparse backends, see `vllm_compat.sparse_prefill_path`.
+        sparse_prefill: for sparse backends, see `mla_tune.vllm.compat.sparse_prefill_path`.
         sparse_split: for sparse backends, whether the kernel treats decode and prefill tokens
             apart even when all take the sparse path.
     """
