@@ -1,0 +1,1 @@
+"""How long a plan takes, and whether its output is right: the bench, its worker and recordings."""
