@@ -25,7 +25,7 @@ from mla_tune.measuring.recording import RecordingFile
 from mla_tune.shapes import BatchShape, Workload, parse_size
 from mla_tune.shapes.file import load_shapes
 from mla_tune.table import Entry, Table, TableFile, merge
-from mla_tune.traffic.from_record import shapes_from_record
+from mla_tune.traffic.shapes import shapes_from_traffic
 from mla_tune.tuning.assignment import Planner
 from mla_tune.tuning.run import run
 from mla_tune.tuning.run_options import RunOptions
@@ -77,9 +77,9 @@ def read_table(path: Path) -> None:
 
 
 def read_record(path: Path) -> None:
-    """Make a shapes file of a record, and read it."""
+    """Make a shapes file of a traffic histogram, and read it."""
     shapes = path.parent / "shapes.yaml"
-    shapes.write_text(shapes_from_record(path, [SEEDS / "graph.yaml"]), encoding="utf-8")
+    shapes.write_text(shapes_from_traffic(path, [SEEDS / "graph.yaml"]), encoding="utf-8")
     load_shapes(shapes)
 
 

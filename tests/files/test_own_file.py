@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from mla_tune.errors import InputError
+from mla_tune.files.atomic_write import fresh_beside
 from mla_tune.files.own_file import open_own
-from mla_tune.files.regular_file import fresh_beside
 
 
 def test_a_new_file_has_the_mode_of_the_umask(tmp_path: Path) -> None:
@@ -37,7 +37,7 @@ def test_a_link_that_someone_else_has_planted_is_not(
     (tmp_path / "link").symlink_to(victim)
     # Whoever runs the tests cannot make a link of another user's, but can be another user.
     monkeypatch.setattr("os.geteuid", lambda: 4242)
-    monkeypatch.setattr("mla_tune.files.regular_file._owner_of_folder", lambda _link: 4243)
+    monkeypatch.setattr("mla_tune.files.planted_links._owner_of_folder", lambda _link: 4243)
     with pytest.raises(InputError, match="is a link that user"):
         open_own(tmp_path / "link", os.O_WRONLY | os.O_TRUNC)
     assert victim.read_text() == "kept"

@@ -1,13 +1,10 @@
-import errno
 import os
 import socket
-import stat
 
 import pytest
 
 from mla_tune.errors import InputError
-from mla_tune.files import regular_file
-from mla_tune.files.regular_file import read_text, write_atomically
+from mla_tune.files.regular_file import read_text
 
 
 def refusal(path):
@@ -47,68 +44,3 @@ def test_a_file_that_grows_while_it_is_read_is_still_bounded(tmp_path):
     assert "1048577 bytes" in refusal(path)
     path.write_bytes(b"x" * 2**20)
     assert len(read_text(path, what="table", most_bytes=2**20)) == 2**20
-
-
-@pytest.fixture(params=[0o022, 0o002, 0o077])
-def umask(request):
-    before = os.umask(request.param)
-    yield request.param
-    os.umask(before)
-
-
-def test_a_new_file_has_the_mode_that_the_umask_leaves_and_keeps_it(tmp_path, umask):
-    path = tmp_path / "t.yaml"
-    write_atomically(path, "one")
-    assert stat.S_IMODE(path.stat().st_mode) == 0o666 & ~umask
-    path.chmod(0o640)
-    write_atomically(path, "two")
-    assert stat.S_IMODE(path.stat().st_mode) == 0o640
-    assert path.read_text() == "two"
-
-
-def test_a_link_of_ours_is_written_through(tmp_path):
-    real, link = tmp_path / "real.yaml", tmp_path / "t.yaml"
-    link.symlink_to("real.yaml")
-    write_atomically(link, "first")
-    write_atomically(link, "second")
-    assert link.is_symlink()
-    assert real.read_text() == "second"
-
-
-def test_a_link_that_another_user_planted_is_refused(tmp_path, monkeypatch):
-    victim, link = tmp_path / "victim", tmp_path / "shared" / "t.yaml"
-    victim.write_text("mine")
-    link.parent.mkdir()
-    link.symlink_to(victim)
-    # Whoever owns the link and the folder, it is now neither this user nor the same one.
-    owner = link.lstat().st_uid
-    monkeypatch.setattr(regular_file.os, "geteuid", lambda: owner + 1)
-    monkeypatch.setattr(regular_file, "_owner_of_folder", lambda _path: owner + 1)
-    with pytest.raises(PermissionError, match=f"a link that user {owner} put there"):
-        write_atomically(link, "theirs")
-    assert victim.read_text() == "mine"
-    assert list(link.parent.iterdir()) == [link]
-
-
-def test_a_loop_of_links_is_an_error(tmp_path):
-    loop = tmp_path / "loop.yaml"
-    loop.symlink_to(loop)
-    with pytest.raises(OSError) as caught:  # noqa: PT011 - the number says which
-        write_atomically(loop, "x")
-    assert caught.value.errno == errno.ELOOP
-
-
-@pytest.mark.parametrize("call", ["open", "fdopen", "fsync"])
-def test_a_full_disk_leaves_the_old_file_and_no_litter(tmp_path, monkeypatch, call):
-    path = tmp_path / "t.yaml"
-    write_atomically(path, "old")
-
-    def full(*_arguments, **_named):
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    with monkeypatch.context() as patched:
-        patched.setattr(os, call, full)
-        with pytest.raises(OSError, match="No space left"):
-            write_atomically(path, "new")
-    assert path.read_text() == "old"
-    assert list(tmp_path.iterdir()) == [path]

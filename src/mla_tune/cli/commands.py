@@ -119,7 +119,7 @@ WAIT = click.option(
     type=click.IntRange(min=0, max=MOST_ROUNDS),
     default=RunOptions.record_rounds,
     metavar="N",
-    help="Record N rounds of every plan, side by side, and these alone.",
+    help="HistogramFile N rounds of every plan, side by side, and these alone.",
 )
 @click.option(
     "--recording",
@@ -296,9 +296,9 @@ def shapes() -> None:
 )
 def from_record(record: Path, tables: tuple[Path, ...]) -> None:
     """Turn what MLA_TUNE_RECORD wrote into a weighted shapes file, on standard output."""
-    from mla_tune.traffic.from_record import shapes_from_record
+    from mla_tune.traffic.shapes import shapes_from_traffic
 
-    click.echo(shapes_from_record(record, tables), nl=False)
+    click.echo(shapes_from_traffic(record, tables), nl=False)
 
 
 def main() -> None:

@@ -10,7 +10,7 @@ import stat
 from pathlib import Path
 
 from mla_tune.errors import InputError
-from mla_tune.files.regular_file import is_planted
+from mla_tune.files.planted_links import is_planted
 
 
 def open_own(path: Path, flags: int) -> int:

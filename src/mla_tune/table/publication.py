@@ -10,8 +10,9 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from mla_tune.errors import EnvironmentFailure, InputError
+from mla_tune.files.atomic_write import write_atomically
 from mla_tune.files.document import Document
-from mla_tune.files.regular_file import file_stamp, write_atomically
+from mla_tune.files.regular_file import file_stamp
 from mla_tune.shapes import Workload
 from mla_tune.table.layout import Layout
 from mla_tune.table.schema import Entry, Header

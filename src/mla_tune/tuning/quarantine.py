@@ -16,9 +16,10 @@ import yaml
 from filelock import FileLock
 
 from mla_tune.errors import EnvironmentFailure, InputError
+from mla_tune.files.atomic_write import write_atomically
 from mla_tune.files.document import MOST_BYTES, Document, Kind
 from mla_tune.files.own_file import append_whole, kept_beside
-from mla_tune.files.regular_file import file_stamp, open_regular, read_text, write_atomically
+from mla_tune.files.regular_file import file_stamp, open_regular, read_text
 from mla_tune.plan.knobs import Plan
 
 KIND = Kind("quarantine file")

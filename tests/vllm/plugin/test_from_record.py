@@ -12,9 +12,10 @@ from test_matching import DIMENSIONS, H200
 from mla_tune.errors import InputError
 from mla_tune.plan.knobs import Plan
 from mla_tune.shapes.file import load_shapes
-from mla_tune.traffic.from_record import MOST_SHAPES, shapes_from_record
-from mla_tune.traffic.record import Record, record_files
-from mla_tune.traffic.recorder import Recorder
+from mla_tune.traffic.histogram_file import HistogramFile, histogram_files
+from mla_tune.traffic.shapes import MOST_SHAPES, shapes_from_traffic
+from mla_tune.traffic.step_parts import StepPart
+from mla_tune.traffic.writer import TrafficWriter
 
 ENGINE: dict[str, Any] = {
     "backend": "TRITON_MLA",
@@ -27,11 +28,11 @@ ENGINE: dict[str, Any] = {
 
 
 def recorded(path: Path, steps: list[tuple[str, str, int, int, int, int]]) -> None:
-    """Record (mode, outcome, batch, query length, KV length, times)."""
-    recorder = Recorder(path, H200)
+    """HistogramFile (mode, outcome, batch, query length, KV length, times)."""
+    recorder = TrafficWriter(path, H200)
     for mode, outcome, batch, query_len, kv_len, times in steps:
         for _ in range(times):
-            recorder.add(mode, outcome, batch, query_len, batch * kv_len, kv_len)
+            recorder.add(mode, outcome, StepPart(batch, query_len, batch * kv_len, kv_len, batch))
     recorder.close()
 
 
@@ -54,7 +55,7 @@ def test_a_record_becomes_a_shapes_file_with_the_misses_first(tmp_path: Path) ->
     recorded(path, [("graph", "hit", 32, 1, 1000, 50), ("graph", "miss", 64, 1, 4100, 7)])
     recorded(path, [("graph", "hit", 32, 1, 1100, 20), ("eager", "miss", 2, 300, 2048, 1)])
     shapes = tmp_path / "shapes.yaml"
-    shapes.write_text(shapes_from_record(path))
+    shapes.write_text(shapes_from_traffic(path))
     read = load_shapes(shapes)
     assert [(str(case.shape), case.weight) for case in read.cases] == [
         ("64q1s4k", 7.0),
@@ -70,7 +71,7 @@ def test_new_tables_decide_what_is_still_missing(tmp_path: Path, write_table: Wr
     path = tmp_path / "served.json"
     recorded(path, [("graph", "miss", 64, 1, 4096, 9), ("graph", "miss", 8, 1, 1024, 2)])
     table = write_table(cpu_header(), entry("64q1s4k", Plan(num_kv_splits=4)))
-    text = shapes_from_record(path, [table])
+    text = shapes_from_traffic(path, [table])
     assert text.index("without an entry") < text.index("8q1s1k") < text.index("with an entry")
     assert text.index("with an entry") < text.index("64q1s4k")
 
@@ -79,11 +80,11 @@ def test_records_of_different_engines_do_not_mix(tmp_path: Path) -> None:
     path = tmp_path / "served.json"
     for _ in range(2):
         recorded(path, [("graph", "hit", 8, 1, 1000, 3)])
-    file = record_files(path)[0]
+    file = histogram_files(path)[0]
     document = json.loads(file.read_text())
     file.write_text(json.dumps(document | {"kv_cache_dtype": "fp8"}))
     with pytest.raises(InputError, match="kv_cache_dtype"):
-        shapes_from_record(path)
+        shapes_from_traffic(path)
 
 
 @pytest.mark.parametrize("content", ["", "[1]", '{"format": 99}'])
@@ -91,35 +92,35 @@ def test_what_is_no_record_is_refused(tmp_path: Path, content: str) -> None:
     path = tmp_path / "served.json"
     path.write_text(content)
     with pytest.raises(InputError, match=r"served\.json"):
-        shapes_from_record(path)
+        shapes_from_traffic(path)
 
 
 def test_no_record_says_what_to_do(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="no record"):
-        shapes_from_record(tmp_path / "served.json")
+    with pytest.raises(InputError, match="no traffic histogram"):
+        shapes_from_traffic(tmp_path / "served.json")
 
 
 def test_a_replayed_step_counts_at_its_mean_and_at_its_longest(tmp_path: Path) -> None:
     path = written(tmp_path / "served.json", ("graph", "hit", 8, 1, 2048, 32768, 10))
-    assert weights(shapes_from_record(path), tmp_path) == {"8q1s2k": 5.0, "8q1s32k": 5.0}
+    assert weights(shapes_from_traffic(path), tmp_path) == {"8q1s2k": 5.0, "8q1s32k": 5.0}
 
 
 def test_a_graph_that_is_not_full_says_how_many_requests_it_had(tmp_path: Path) -> None:
     row = {"mode": "graph", "outcome": "hit", "batch": 8, "query_len": 1, "kv_len": 4096}
     row |= {"longest_kv_len": 4096, "count": 4, "requests": 22}
-    text = shapes_from_record(written(tmp_path / "served.json", steps=[row]))
+    text = shapes_from_traffic(written(tmp_path / "served.json", steps=[row]))
     assert "- {spec: 8q1s4k, weight: 4}  # 5.5 requests a step" in text
     assert weights(text, tmp_path) == {"8q1s4k": 4.0}
 
 
 def test_lengths_that_round_alike_are_one_case(tmp_path: Path) -> None:
     path = written(tmp_path / "served.json", ("graph", "hit", 8, 1, 4096, 5792, 3))
-    assert weights(shapes_from_record(path), tmp_path) == {"8q1s4k": 3.0}
+    assert weights(shapes_from_traffic(path), tmp_path) == {"8q1s4k": 3.0}
 
 
 def test_an_eager_step_counts_at_its_longest_as_it_is_looked_up(tmp_path: Path) -> None:
     path = written(tmp_path / "served.json", ("eager", "miss", 8, 1, 2896, 4096, 3))
-    assert weights(shapes_from_record(path), tmp_path) == {"8q1s4k": 3.0}
+    assert weights(shapes_from_traffic(path), tmp_path) == {"8q1s4k": 3.0}
 
 
 def test_what_no_entry_could_answer_comes_last_and_says_so(tmp_path: Path) -> None:
@@ -129,7 +130,7 @@ def test_what_no_entry_could_answer_comes_last_and_says_so(tmp_path: Path) -> No
         ("eager", "miss", 4, 1, 1024, 1024, 1),
         ("eager", "hit", 2, 1, 1024, 1024, 30),
     )
-    text = shapes_from_record(path)
+    text = shapes_from_traffic(path)
     places = [text.index(spec) for spec in ("spec: 4q1s1k", "spec: 2q1s1k", "spec: 8q1s16k")]
     assert places == sorted(places)
     assert "over 1.5 times the mean" in text[places[1] : places[2]]
@@ -139,12 +140,12 @@ def test_a_length_is_never_rounded_up_past_the_longest_of_the_engine(tmp_path: P
     path = written(
         tmp_path / "served.json", ("graph", "hit", 8, 1, 2897, 2897, 1), max_model_len=3000
     )
-    assert weights(shapes_from_record(path), tmp_path) == {"8q1s3000": 1.0}
+    assert weights(shapes_from_traffic(path), tmp_path) == {"8q1s3000": 1.0}
 
 
 def test_records_of_format_1_are_read_and_their_means_are_doubted(tmp_path: Path) -> None:
     path = written(tmp_path / "served.json", ("graph", "hit", 8, 1, 2560, 4096, 7), format=1)
-    text = shapes_from_record(path)
+    text = shapes_from_traffic(path)
     assert weights(text, tmp_path) == {"8q1s2k": 3.5, "8q1s4k": 3.5}
     assert "# Format 1: rows that pad a graph were counted in the means" in text
 
@@ -152,14 +153,14 @@ def test_records_of_format_1_are_read_and_their_means_are_doubted(tmp_path: Path
 def test_steps_without_a_kind_of_their_own_stay_in_the_total(tmp_path: Path) -> None:
     others = [{"mode": "eager", "outcome": "miss", "count": 5}]
     path = written(tmp_path / "served.json", ("graph", "hit", 8, 1, 1024, 1024, 7), others=others)
-    text = shapes_from_record(path)
+    text = shapes_from_traffic(path)
     assert "12 steps" in text
     assert "# 5 of these were of rare kinds" in text
 
 
 def test_only_the_most_served_shapes_are_kept(tmp_path: Path) -> None:
     rows = [("graph", "miss", batch, 1, 1024, 1024, batch) for batch in range(1, 300)]
-    text = shapes_from_record(written(tmp_path / "served.json", *rows))
+    text = shapes_from_traffic(written(tmp_path / "served.json", *rows))
     kept = weights(text, tmp_path)
     assert len(kept) == MOST_SHAPES
     assert min(kept.values()) == 100
@@ -169,17 +170,17 @@ def test_only_the_most_served_shapes_are_kept(tmp_path: Path) -> None:
 def test_a_file_of_a_name_that_globs_or_breaks_lines_is_found_and_named(tmp_path: Path) -> None:
     path = tmp_path / "served [1]\n.json"
     recorded(path, [("graph", "hit", 8, 1, 1024, 1)])
-    assert weights(shapes_from_record(path), tmp_path) == {"8q1s1k": 1.0}
+    assert weights(shapes_from_traffic(path), tmp_path) == {"8q1s1k": 1.0}
 
 
 def test_a_file_that_would_fill_the_memory_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mla_tune.traffic.record.MOST_BYTES", 1 << 10)
+    monkeypatch.setattr("mla_tune.traffic.histogram_file.MOST_BYTES", 1 << 10)
     path = tmp_path / "served.json"
     path.write_bytes(b"[" * (1 << 11))
     with pytest.raises(InputError, match="2048 bytes"):
-        shapes_from_record(path)
+        shapes_from_traffic(path)
 
 
 def test_of_many_wrong_steps_the_first_is_named_alone(tmp_path: Path) -> None:
@@ -187,7 +188,7 @@ def test_of_many_wrong_steps_the_first_is_named_alone(tmp_path: Path) -> None:
     path = written(tmp_path / "served.json", steps=[{}] * 1000)
     data = json.loads(path.read_text())
     with pytest.raises(ValidationError) as caught:
-        Record.model_validate(data)
+        HistogramFile.model_validate(data)
     assert caught.value.error_count() < 10
 
 
@@ -209,7 +210,7 @@ def test_a_damaged_record_is_named_with_the_place(
 ) -> None:
     path = written(tmp_path / "served.json", ("graph", "hit", 8, 1, 1024, 1024, 7), **damage)
     with pytest.raises(InputError, match=says):
-        shapes_from_record(path)
+        shapes_from_traffic(path)
 
 
 @pytest.mark.parametrize("value", [0, -1, True, 1.5, "8", None, 10**9, 10**400, [], {}])
@@ -218,14 +219,14 @@ def test_a_length_that_is_none_is_refused(tmp_path: Path, name: str, value: Any)
     row = {"mode": "graph", "outcome": "hit", "batch": 8, "query_len": 1, "kv_len": 1024}
     row |= {"longest_kv_len": 1024, "count": 1, name: value}
     with pytest.raises(InputError, match=rf"steps\.0\.{name}"):
-        shapes_from_record(written(tmp_path / "served.json", steps=[row]))
+        shapes_from_traffic(written(tmp_path / "served.json", steps=[row]))
 
 
 def test_what_is_tuned_is_what_was_served(tmp_path: Path) -> None:
     row = ("graph", "miss", 8, 1, 1024, 1024, 7)
     settings = {"quantization": "fp8_per_block", "block_size": 64}
     path = written(tmp_path / "served.json", row, **settings, max_cudagraph_capture_size=256)
-    (tmp_path / "shapes.yaml").write_text(shapes_from_record(path))
+    (tmp_path / "shapes.yaml").write_text(shapes_from_traffic(path))
     found = load_shapes(tmp_path / "shapes.yaml")
     assert found.quantization == "fp8_per_block"
     assert (found.block_size, found.max_cudagraph_capture_size) == (64, 256)
@@ -234,7 +235,7 @@ def test_what_is_tuned_is_what_was_served(tmp_path: Path) -> None:
 def test_weights_that_cannot_be_tuned_for_are_named(tmp_path: Path) -> None:
     row = ("graph", "miss", 8, 1, 1024, 1024, 7)
     path = written(tmp_path / "served.json", row, quantization="AWQMarlinLinearMethod")
-    text = shapes_from_record(path)
+    text = shapes_from_traffic(path)
     assert "# Its weights are AWQMarlinLinearMethod, which cannot be tuned for" in text
     (tmp_path / "shapes.yaml").write_text(text)
     assert load_shapes(tmp_path / "shapes.yaml").quantization == "none"

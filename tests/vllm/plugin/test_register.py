@@ -39,7 +39,7 @@ def test_without_tables_nothing_costly_is_imported() -> None:
 def test_the_runtime_imports_nothing_of_the_tuner() -> None:
     """Only what `ROOMS` names, and no Optuna."""
     modules = ["plugin.deployment", "plugin.single", "plugin.splits", "flags"]
-    names = [*(f"vllm.{name}" for name in modules), "table.loading", "traffic.recorder"]
+    names = [*(f"vllm.{name}" for name in modules), "table.loading", "traffic.writer"]
     statement = "import " + ", ".join(f"mla_tune.{name}" for name in names)
     loaded = modules_after(statement)
     assert "optuna" not in loaded

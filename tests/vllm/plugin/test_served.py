@@ -5,7 +5,13 @@ import random
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mla_tune.traffic.served import MOST_KINDS, Kind, Served, kv_bucket_start, size_bucket
+from mla_tune.traffic.histogram import (
+    MOST_KINDS,
+    StepKind,
+    TrafficHistogram,
+    kv_bucket_start,
+    size_bucket,
+)
 from mla_tune.vllm.plugin.lookups import kv_bucket
 
 lengths = st.integers(1, 2**30)
@@ -39,12 +45,12 @@ def test_a_batch_is_off_by_an_eighth_at_most(requests: int) -> None:
     assert size_bucket(bucket) == bucket
 
 
-def kind(number: int, mode: str = "graph") -> Kind:
-    return Kind(mode, "hit", number, 1, 1024, 1024)
+def kind(number: int, mode: str = "graph") -> StepKind:
+    return StepKind(mode, "hit", number, 1, 1024, 1024)
 
 
 def test_steps_beyond_the_most_kinds_are_counted_by_mode_and_outcome() -> None:
-    served = Served()
+    served = TrafficHistogram()
     for number in range(MOST_KINDS + 5):
         served.add(kind(number), 1)
     served.add(kind(0), 1)
@@ -54,7 +60,7 @@ def test_steps_beyond_the_most_kinds_are_counted_by_mode_and_outcome() -> None:
 
 
 def test_a_merge_keeps_the_most_served_kinds_and_every_step() -> None:
-    served, newer = Served(), Served()
+    served, newer = TrafficHistogram(), TrafficHistogram()
     for number in range(MOST_KINDS):
         for _ in range(2 if number < 10 else 1):
             served.add(kind(number), 3)
@@ -71,7 +77,7 @@ def test_a_merge_keeps_the_most_served_kinds_and_every_step() -> None:
 
 def test_synthetic_traffic_has_few_kinds() -> None:
     """Requests come and go: format 1, exact in the batch, had seven times as many kinds."""
-    draw, served, lens, format_1 = random.Random(0), Served(), [0] * 40, set()
+    draw, served, lens, format_1 = random.Random(0), TrafficHistogram(), [0] * 40, set()
     for _ in range(8_000):
         batch = max(1, min(400, len(lens) + draw.randint(-9, 9)))
         lens = [length + 1 for length in lens[:batch]]
@@ -80,6 +86,6 @@ def test_synthetic_traffic_has_few_kinds() -> None:
         mean, longest = sum(lens) // batch, max(lens)
         format_1.add((batch, kv_bucket(mean), kv_bucket(longest)))
         starts = map(kv_bucket_start, (mean, longest))
-        served.add(Kind("eager", "miss", size_bucket(batch), 1, *starts), batch)
+        served.add(StepKind("eager", "miss", size_bucket(batch), 1, *starts), batch)
     assert len(served.counts) < 700
     assert len(served.counts) < len(format_1) / 7

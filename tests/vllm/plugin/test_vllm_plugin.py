@@ -817,7 +817,7 @@ def _in_order(batch: Any, query_lens: tuple[int, ...]) -> Any:
 def test_served_steps_are_recorded_by_part(
     plugin: Any, eager_table: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    from mla_tune.traffic.from_record import shapes_from_record
+    from mla_tune.traffic.shapes import shapes_from_traffic
 
     record = tmp_path / "record" / "served.json"
     record.parent.mkdir()
@@ -827,7 +827,7 @@ def test_served_steps_are_recorded_by_part(
     for spec in ("2q1s128", "2q1s128", "q100s300_2q1s128", "8q1s1k"):
         engine.builder.build(0, engine.batch(spec))
     engine.deployment.recorder.close()
-    text = shapes_from_record(record)
+    text = shapes_from_traffic(record)
     assert "{spec: 2q1s128, weight: 3}" in text
     assert "{spec: q128s256, weight: 1}" in text
     assert text.index("8q1s1k") < text.index("2q1s128")
@@ -836,7 +836,7 @@ def test_served_steps_are_recorded_by_part(
 def test_replayed_steps_are_recorded_as_such(
     plugin: Any, graph_table: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    from mla_tune.traffic.record import Record, record_files
+    from mla_tune.traffic.histogram_file import HistogramFile, histogram_files
 
     record = tmp_path / "served.json"
     monkeypatch.setenv("MLA_TUNE_RECORD", str(record))
@@ -847,8 +847,8 @@ def test_replayed_steps_are_recorded_as_such(
     for spec in ("2q1s128", "2q1s128", "4q1s256"):
         engine.builder.build(0, engine.batch(spec))
     engine.deployment.recorder.close()
-    (file,) = record_files(record)
-    steps = Record.load(file).steps
+    (file,) = histogram_files(record)
+    steps = HistogramFile.load(file).steps
     assert [(step.mode, step.outcome, step.batch, step.count) for step in steps] == [
         ("graph", "hit", 2, 2),
         ("graph", "miss", 4, 1),

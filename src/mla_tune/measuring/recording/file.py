@@ -14,8 +14,8 @@ from typing import Any, BinaryIO
 
 from mla_tune.environment import Environment
 from mla_tune.errors import EnvironmentFailure, InputError
+from mla_tune.files.atomic_write import fresh_beside
 from mla_tune.files.own_file import open_own
-from mla_tune.files.regular_file import fresh_beside
 from mla_tune.measuring.recording.content import FORMAT, Recording
 from mla_tune.measuring.recording.stream import LineStream
 

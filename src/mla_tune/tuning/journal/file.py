@@ -16,8 +16,8 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import BaseJournalBackend
 
 from mla_tune.errors import EnvironmentFailure, InputError
+from mla_tune.files.atomic_write import fresh_beside
 from mla_tune.files.own_file import kept_beside, open_own
-from mla_tune.files.regular_file import fresh_beside
 from mla_tune.tuning.journal.lines import Numbering, Reading, Record, line_of, read_lines
 
 MOST_REFUSED = 20

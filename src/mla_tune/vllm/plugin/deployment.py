@@ -12,7 +12,7 @@ from typing import Any
 from mla_tune.plan.knobs import Plan
 from mla_tune.table.loading import LoadedTable
 from mla_tune.table.matching import EngineFacts, choose, told_apart
-from mla_tune.traffic.recorder import Recorder
+from mla_tune.traffic.writer import TrafficWriter
 from mla_tune.vllm.log import logger, once
 from mla_tune.vllm.plugin.agreement import disagreement
 from mla_tune.vllm.plugin.carry_over import splits_carry_over
@@ -59,7 +59,7 @@ class Deployment:
             )
             self.planned = {key: self.lookups.captured(*key) for key in captures}
         record = os.environ.get("MLA_TUNE_RECORD")
-        self.recorder = Recorder(Path(record), facts) if record else None
+        self.recorder = TrafficWriter(Path(record), facts) if record else None
 
     def leave_untuned(self) -> None:
         """Forget the tables, before anything of them has been applied."""

@@ -1,23 +1,21 @@
-"""From what an engine has served to what to tune next."""
+"""From what an engine has served to a shapes file of what to tune next."""
 
-__all__ = ["shapes_from_record"]
+__all__ = ["shapes_from_traffic"]
 
 import functools
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from mla_tune.errors import InputError
 from mla_tune.quantization import QUANTIZATIONS
 from mla_tune.shapes import BatchShape, RequestGroup
 from mla_tune.table import Table
 from mla_tune.table.loading import LoadedTable
-from mla_tune.traffic.record import Record, record_files
-from mla_tune.traffic.served import Kind
+from mla_tune.traffic.histogram import StepKind
+from mla_tune.traffic.merged import MergedTraffic
 
 # More shapes than this are noise at the end of a long tail, and a night is only so long.
 MOST_SHAPES = 200
@@ -26,28 +24,11 @@ MOST_SHAPES = 200
 LONGEST_DECODE = 16
 
 # Whether a table answers a shape of a kind of step.
-Answers = Callable[[Kind, BatchShape], bool]
-
-# What all files of one record have to agree on.
-_ENGINE = (
-    *("backend", "model", "kv_cache_dtype", "quantization", "device", "vllm"),
-    *("max_model_len", "block_size", "max_cudagraph_capture_size"),
-)
+Answers = Callable[[StepKind, BatchShape], bool]
 
 
-@dataclass
-class _Traffic:
-    """What all files of a record say together."""
-
-    engine: dict[str, Any]
-    steps: Counter[Kind] = field(default_factory=Counter)
-    requests: Counter[Kind] = field(default_factory=Counter)
-    others: int = 0
-    has_padded_means: bool = False
-
-
-def shapes_from_record(path: Path, tables: Iterable[Path] = ()) -> str:
-    """Write a weighted shapes file of what ``MLA_TUNE_RECORD=path`` has recorded.
+def shapes_from_traffic(path: Path, tables: Iterable[Path] = ()) -> str:
+    """Write a weighted shapes file of what an engine with ``MLA_TUNE_RECORD=path`` has served.
 
     KV lengths, and query lengths above 16, are rounded to a power of two. A graph table is keyed
     by the captured size, so a replayed step counts for that size: half at the mean and half at
@@ -56,18 +37,18 @@ def shapes_from_record(path: Path, tables: Iterable[Path] = ()) -> str:
 
     Args:
         path: the value of the variable; the files of all its processes are merged.
-        tables: tables to look the shapes up in. Without any, the record's own hits and misses
-            count.
+        tables: tables to look the shapes up in. Without any, the hits and misses of the engine's
+            own tables count.
 
     Returns:
-        The text of the shapes file. Shapes that no table answers come first, and those last that
-        no entry could: eager steps in which one request was far above the mean. Within each part
-        those served most come first; weights are steps.
+        The text of the shapes file. Shapes that no table answers come first. Last come those that
+        no table could answer: eager steps in which one request was far above the mean. Within each
+        part the most served come first; weights are steps.
 
     Raises:
-        InputError: no record there, one that cannot be read, or records of different engines.
+        InputError: as `MergedTraffic.load`, or a table cannot be read.
     """
-    traffic = _read(path)
+    traffic = MergedTraffic.load(path)
     loaded = [LoadedTable(table, Table.load(table)) for table in tables]
     if not loaded:
         return _text(path, traffic, lambda kind, _shape: kind.outcome == "hit")
@@ -83,53 +64,7 @@ def shapes_from_record(path: Path, tables: Iterable[Path] = ()) -> str:
     return _text(path, traffic, lambda kind, shape: answered(kind.mode, shape))
 
 
-def _read(path: Path) -> _Traffic:
-    files = record_files(path)
-    if not files:
-        raise InputError(
-            f"there is no record {path} (nor {path.name}.*.json beside it)",
-            remedy="serve with MLA_TUNE_TABLES and MLA_TUNE_RECORD set; files follow the first "
-            "half minute of traffic",
-        )
-    traffic: _Traffic | None = None
-    # One after the other: only the counts are kept.
-    for record in map(Record.load, files):
-        engine = record.model_dump(include=set(_ENGINE))
-        if traffic is None:
-            traffic = _Traffic(engine)
-        _refuse_another(path, traffic.engine, engine)
-        for step in record.steps:
-            kind = Kind(*(getattr(step, name) for name in Kind._fields))
-            traffic.steps[kind] += step.count
-            # Format 1 did not tell requests from rows.
-            traffic.requests[kind] += step.requests or step.batch * step.count
-        traffic.others += sum(others.count for others in record.others)
-        traffic.has_padded_means |= record.format == 1
-    assert traffic is not None
-    if not traffic.steps:
-        raise InputError(f"the record {path} holds no steps", remedy="serve some traffic first")
-    return traffic
-
-
-def _given(engine: dict[str, Any], *names: str) -> dict[str, Any]:
-    """Those of the engine's settings that the record has and that can be tuned for."""
-    found = {name: engine[name] for name in names if engine[name]}
-    if found.get("quantization") not in QUANTIZATIONS:
-        found.pop("quantization", None)
-    return found
-
-
-def _refuse_another(path: Path, first: dict[str, Any], engine: dict[str, Any]) -> None:
-    for name in _ENGINE:
-        if engine[name] != first[name]:
-            raise InputError(
-                f"the records of {path} are of different engines: {name} is {first[name]} "
-                f"and {engine[name]}",
-                remedy="record each engine to a file of its own, or remove the old files",
-            )
-
-
-def _shapes(kind: Kind, engine: dict[str, Any]) -> Iterator[tuple[BatchShape, float]]:
+def _shapes(kind: StepKind, engine: dict[str, Any]) -> Iterator[tuple[BatchShape, float]]:
     """The uniform batches that a kind of step counts for, and the share of each."""
     is_graph = kind.mode == "graph"
     query_len = kind.query_len if is_graph else _rounded_query(kind.query_len)
@@ -156,7 +91,7 @@ def _rounded_query(query_len: int) -> int:
 _PARTS = {
     "missed": "without an entry, most served first; weights are steps",
     "hit": "with an entry, most served first; weights are steps",
-    "ragged": "eager steps with one request over 1.5 times the mean: vLLM decides these whatever "
+    "skewed": "eager steps with one request over 1.5 times the mean: vLLM decides these whatever "
     "a table says",
 }
 
@@ -168,16 +103,16 @@ class _Weights:
     total: float = 0.0
     requests: float = 0.0
     missed: float = 0.0
-    ragged: float = 0.0
+    skewed: float = 0.0
 
     @property
     def part(self) -> str:
-        if self.ragged == self.total:
-            return "ragged"
+        if self.skewed == self.total:
+            return "skewed"
         return "missed" if self.missed > 0 else "hit"
 
 
-def _weighed(traffic: _Traffic, is_answered: Answers) -> dict[BatchShape, _Weights]:
+def _weighed(traffic: MergedTraffic, is_answered: Answers) -> dict[BatchShape, _Weights]:
     weighed: dict[BatchShape, _Weights] = {}
     for kind, count in traffic.steps.items():
         for shape, share in _shapes(kind, traffic.engine):
@@ -185,13 +120,13 @@ def _weighed(traffic: _Traffic, is_answered: Answers) -> dict[BatchShape, _Weigh
             weights.total += count * share
             weights.requests += traffic.requests[kind] * share
             if kind.outcome == "skewed":
-                weights.ragged += count * share
+                weights.skewed += count * share
             elif not is_answered(kind, shape):
                 weights.missed += count * share
     return weighed
 
 
-def _text(path: Path, traffic: _Traffic, is_answered: Answers) -> str:
+def _text(path: Path, traffic: MergedTraffic, is_answered: Answers) -> str:
     engine, weighed = traffic.engine, _weighed(traffic, is_answered)
     parts = list(_PARTS)
 
@@ -201,23 +136,12 @@ def _text(path: Path, traffic: _Traffic, is_answered: Answers) -> str:
 
     ordered = sorted(weighed, key=order)
     kept = ordered[:MOST_SHAPES]
-    head = {
-        "model": engine["model"],
-        "kv_cache_dtype": engine["kv_cache_dtype"],
-        "engine": {
-            "modes": sorted({kind.mode for kind in traffic.steps}, reverse=True),
-            "max_model_len": engine["max_model_len"],
-            **_given(engine, "block_size", "max_cudagraph_capture_size"),
-        },
-        **_given(engine, "quantization"),
-        "backends": [engine["backend"]],
-    }
     served = traffic.steps.total() + traffic.others
     lines = [
         f"# Served by {engine['backend']} of vLLM {engine['vllm']} on {engine['device']}: "
         f"{served} steps, from {_shown(path.name)}.",
         *_remarks(traffic),
-        yaml.safe_dump(head, sort_keys=False, default_flow_style=None).rstrip(),
+        yaml.safe_dump(_head(traffic), sort_keys=False, default_flow_style=None).rstrip(),
         "batch_specs:",
     ]
     for part, title in _PARTS.items():
@@ -230,7 +154,31 @@ def _text(path: Path, traffic: _Traffic, is_answered: Answers) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _remarks(traffic: _Traffic) -> Iterator[str]:
+def _head(traffic: MergedTraffic) -> dict[str, Any]:
+    """The keys of the shapes file, without its shapes."""
+    engine = traffic.engine
+    return {
+        "model": engine["model"],
+        "kv_cache_dtype": engine["kv_cache_dtype"],
+        "engine": {
+            "modes": sorted({kind.mode for kind in traffic.steps}, reverse=True),
+            "max_model_len": engine["max_model_len"],
+            **_given(engine, "block_size", "max_cudagraph_capture_size"),
+        },
+        **_given(engine, "quantization"),
+        "backends": [engine["backend"]],
+    }
+
+
+def _given(engine: dict[str, Any], *names: str) -> dict[str, Any]:
+    """Those of the engine's settings that the histogram has and that can be tuned for."""
+    found = {name: engine[name] for name in names if engine[name]}
+    if found.get("quantization") not in QUANTIZATIONS:
+        found.pop("quantization", None)
+    return found
+
+
+def _remarks(traffic: MergedTraffic) -> Iterator[str]:
     weights = traffic.engine["quantization"]
     if weights is not None and weights not in QUANTIZATIONS:
         yield f"# Its weights are {weights}, which cannot be tuned for: no eager table matches."

@@ -1,6 +1,6 @@
 """What an engine has served: steps counted by kind, in bounded space."""
 
-__all__ = ["MOST_KINDS", "Kind", "Served", "kv_bucket_start", "size_bucket"]
+__all__ = ["MOST_KINDS", "StepKind", "TrafficHistogram", "kv_bucket_start", "size_bucket"]
 
 import math
 from collections import Counter
@@ -12,7 +12,7 @@ MOST_KINDS = 4096
 _EXACT_UP_TO = 16
 
 
-class Kind(NamedTuple):
+class StepKind(NamedTuple):
     """One kind of step, or of the decode part or the prefill part of a mixed one.
 
     Attributes:
@@ -35,8 +35,9 @@ class Kind(NamedTuple):
 def kv_bucket_start(length: int) -> int:
     """Round a length down to a half octave: 1024 stands for 1024 to 1448, 1449 for up to 2047.
 
-    A shapes file rounds lengths to the nearest power of two by ratio, which is one power for all
-    lengths of such a bucket: nothing it needs is lost. Up to 16 every length counts by itself.
+    A shapes file rounds lengths to the nearest power of two by ratio. All lengths of one such
+    bucket round to the same power, so that the histogram loses nothing the shapes file needs. Up
+    to 16 every length has its own bucket.
     """
     if length <= _EXACT_UP_TO:
         return length
@@ -57,11 +58,11 @@ def size_bucket(requests: int) -> int:
     return requests >> shift << shift
 
 
-class Served:
+class TrafficHistogram:
     """Steps counted by kind, at most `MOST_KINDS` of these.
 
-    What has no kind of its own is counted in ``others``, by mode and outcome, so that the totals
-    stay right.
+    Steps of further kinds are counted in ``others``, by mode and outcome, so that the totals stay
+    right.
 
     Attributes:
         counts: of each kind, how many steps there were and the sum of their real requests.
@@ -69,10 +70,10 @@ class Served:
     """
 
     def __init__(self) -> None:
-        self.counts: dict[Kind, list[int]] = {}
+        self.counts: dict[StepKind, list[int]] = {}
         self.others: Counter[tuple[str, str]] = Counter()
 
-    def add(self, kind: Kind, requests: int) -> None:
+    def add(self, kind: StepKind, requests: int) -> None:
         """Count one step of ``kind`` with ``requests`` real requests."""
         count = self.counts.get(kind)
         if count is not None:
@@ -83,10 +84,10 @@ class Served:
         else:
             self.others[kind.mode, kind.outcome] += 1
 
-    def merge(self, newer: "Served") -> None:
-        """Add the counts of ``newer``, and keep those kinds that have been served most.
+    def merge(self, newer: "TrafficHistogram") -> None:
+        """Add the counts of ``newer``, and keep the kinds with the most steps.
 
-        A kind that is given up and comes back later starts from zero: once ``others`` holds
+        A kind that is dropped and comes back later starts from zero: once ``others`` holds
         anything, the counts of single kinds are lower bounds.
         """
         for kind, (steps, requests) in newer.counts.items():
@@ -97,11 +98,11 @@ class Served:
         for kind in self.most_served()[MOST_KINDS:]:
             self.others[kind.mode, kind.outcome] += self.counts.pop(kind)[0]
 
-    def most_served(self) -> list[Kind]:
+    def most_served(self) -> list[StepKind]:
         """The kinds by descending number of steps."""
         return sorted(self.counts, key=lambda kind: -self.counts[kind][0])
 
     @property
     def total(self) -> int:
-        """All steps, with and without a kind of their own."""
+        """All steps, those in ``others`` included."""
         return sum(steps for steps, _ in self.counts.values()) + self.others.total()
