@@ -2,21 +2,12 @@ import pytest
 import yaml
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
+from shapes_files import refusal, specs
 
 from mla_tune.errors import InputError
 from mla_tune.files.document import Document
-from mla_tune.shapes import PRESETS, MlaDimensions
+from mla_tune.shapes import PRESETS
 from mla_tune.shapes.file import load_shapes
-
-
-def refusal(path):
-    with pytest.raises(InputError) as caught:
-        load_shapes(path)
-    return str(caught.value)
-
-
-def specs(file):
-    return [str(case.shape) for case in file.cases]
 
 
 def test_a_model_and_batch_specs_are_all_a_small_file_needs(write):
@@ -49,155 +40,6 @@ def test_the_engines_settings_are_vllms_own_unless_given(write):
 )
 def test_settings_that_no_engine_has_are_refused_by_line(write, text, says):
     assert says in refusal(write(text + "batch_specs: [q1]\n"))
-
-
-def test_a_model_may_be_spelt_out(write):
-    text = (
-        "model: {name: mine, num_q_heads: 2, kv_lora_rank: 32, qk_nope_head_dim: 16, "
-        "qk_rope_head_dim: 8, v_head_dim: 16}\nbatch_specs: [q1]\n"
-    )
-    assert load_shapes(write(text)).whole_model == MlaDimensions(2, 32, 16, 8, 16)
-
-
-def test_what_a_model_leaves_out_is_named(write):
-    file = load_shapes(write("model: {num_q_heads: 8}\nbatch_specs: [q1]\n"))
-    assert file.whole_model == MlaDimensions(8)
-    assert "kv_lora_rank, qk_nope_head_dim" in file.notices[0]
-
-
-def test_tensor_parallel_sizes_give_the_heads_a_gpu_holds(write):
-    file = load_shapes(
-        write("model: deepseek-v3\ntensor_parallel_sizes: [8, 16, 8]\nbatch_specs: [q1]\n")
-    )
-    assert [model.num_q_heads for model in file.models] == [16, 8]
-
-
-def test_weights(write):
-    file = load_shapes(write("batch_specs: [q1s1k, {spec: 2q1s1k, weight: 2.5}]\n"))
-    assert [case.weight for case in file.cases] == [1.0, 2.5]
-
-
-def test_grids_cross_batches_query_and_kv_lengths_with_a_distribution(write):
-    text = "grids:\n  - {batch_sizes: [1, 8], query_lens: [1, 4], kv_lens: {1k: 3, 4k: 1}}\n"
-    file = load_shapes(write(text))
-    assert specs(file) == [
-        *("q1s1k", "q1s4k", "q4s1k", "q4s4k", "8q1s1k", "8q1s4k", "8q4s1k", "8q4s4k"),
-    ]
-    assert [case.weight for case in file.cases] == [3.0, 1.0] * 4
-
-
-def test_a_grid_takes_single_values_too(write):
-    assert specs(load_shapes(write("grids: [{batch_sizes: 8, kv_lens: 1k}]\n"))) == ["8q1s1k"]
-
-
-def test_batch_sizes_repeat_every_spec_as_in_vllm(write):
-    file = load_shapes(write("batch_specs: [q1s1k, 2q4s1k]\nbatch_sizes: [1, 8]\n"))
-    assert specs(file) == ["q1s1k", "8q1s1k", "2q4s1k", "16q4s1k"]
-
-
-def test_batch_spec_ranges_expand_as_in_vllm(write):
-    text = """
-batch_spec_ranges:
-  - template: "{q}q{n}s1k"
-    q: {start: 1, stop: 3}
-    n: {start: 1, stop: 5, step: 4, end_inclusive: true}
-  - template: "q{len}"
-    len: {start: 16, stop: 32, step: 16, end_inclusive: false}
-"""
-    assert specs(load_shapes(write(text))) == [
-        *("q1s1k", "q5s1k", "2q1s1k", "2q5s1k", "3q1s1k", "3q5s1k", "q16"),
-    ]
-
-
-def test_what_of_a_vllm_config_does_not_apply_is_named_and_skipped(write):
-    text = """
-description: sweep
-model:
-  name: deepseek-v3
-  num_layers: 60
-  num_q_heads: 128
-  num_kv_heads: 1
-  head_dim: 576
-  block_size: 128
-batch_specs: [q1s1k]
-backends: [cutlass_mla, flashinfer_mla]
-device: "cuda:0"
-repeats: 5
-CUTLASS_MLA: {num_kv_splits: [1, 2]}
-"""
-    file = load_shapes(write(text))
-    assert file.backends == ("cutlass_mla", "flashinfer_mla")
-    skipped = "\n".join(file.notices)
-    for key in ("description", "model.num_layers", "model.block_size", "device", "repeats",
-                "CUTLASS_MLA"):  # fmt: skip
-        assert f"{key}: skipped" in skipped
-
-
-VLLMS = """
-model: {num_layers: 60, num_q_heads: 128, num_kv_heads: 1, head_dim: 576, block_size: 32}
-batch_specs: [q1s1k]
-"""
-
-
-@pytest.mark.parametrize(
-    ("text", "key"),
-    [
-        ("provenance: {geometries: [{model_id: x/y, synthetic: false}]}", "provenance"),
-        ("cuda_graphs: true", "cuda_graphs"),
-        ("reorder_batch_thresholds: [1, 2, 4]", "reorder_batch_thresholds"),
-        ("nvfp4_output: true", "nvfp4_output"),
-        ("benchmark: {device: 'cuda:0', repeats: 10}", "benchmark"),
-        ("num_splits: [1, 2]", "num_splits"),
-        ("a_key_of_next_year: {x: [1]}", "a_key_of_next_year"),
-    ],
-)
-def test_a_key_of_another_release_in_a_config_of_vllms_is_named_and_skipped(write, text, key):
-    file = load_shapes(write(VLLMS + text + "\n"))
-    assert specs(file) == ["q1s1k"]
-    assert any(f":4: {key}: skipped (" in notice for notice in file.notices)
-
-
-def test_an_unknown_key_of_the_model_in_a_config_of_vllms_is_skipped_too(write):
-    text = VLLMS.replace("block_size: 32", "q_lora_rank: 1536")
-    assert any(
-        ":2: model.q_lora_rank: skipped" in notice for notice in load_shapes(write(text)).notices
-    )
-
-
-def test_a_skipped_key_that_looks_misspelt_says_so(write):
-    file = load_shapes(write(VLLMS + "batch_size: [2]\n"))
-    assert any(
-        "skipped (not a key known here; did you mean 'batch_sizes'?)" in n for n in file.notices
-    )
-
-
-@pytest.mark.parametrize(
-    "model",
-    [
-        "{num_layers: 32, num_q_heads: 32, num_kv_heads: 8, head_dim: 128, block_size: 16}",
-        "{num_q_heads: 32, num_kv_heads: 8}",
-        "{name: deepseek-v3, num_kv_heads: 8, head_dim: 128}",
-    ],
-)
-def test_a_config_for_ordinary_attention_is_no_deepseek(write, model):
-    found = refusal(write(f"model: {model}\nbatch_specs: [q512, 8q1s1k]\nbackends: [FLASH_ATTN]\n"))
-    assert ":1: model has 8 KV heads" in found
-    assert "ordinary attention" in found
-
-
-def test_the_kv_heads_of_a_known_model_are_skipped(write):
-    file = load_shapes(write("model: {name: deepseek-v3, num_kv_heads: 128}\nbatch_specs: [q1]\n"))
-    assert file.whole_model == PRESETS["deepseek-v3"]
-    assert "model.num_kv_heads: skipped" in file.notices[0]
-
-
-def test_merge_keys_spare_repetition(write):
-    text = (
-        "grids:\n  - &decode {batch_sizes: [1, 8], query_lens: [1], kv_lens: {1k: 3}}\n"
-        "  - {<<: *decode, kv_lens: 4k}\n"
-    )
-    file = load_shapes(write(text))
-    assert specs(file) == ["q1s1k", "8q1s1k", "q1s4k", "8q1s4k"]
 
 
 def test_the_longest_shape_raises_an_unstated_max_model_len(write):

@@ -11,12 +11,6 @@ __all__ = [
     "parse_size",
 ]
 
-from mla_tune.shapes.batch import (
-    BatchShape,
-    Case,
-    RequestGroup,
-    Workload,
-    format_size,
-    parse_size,
-)
+from mla_tune.shapes.batch import BatchShape, RequestGroup, format_size, parse_size
 from mla_tune.shapes.model import PRESETS, MlaDimensions
+from mla_tune.shapes.workload import Case, Workload
