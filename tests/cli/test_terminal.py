@@ -5,7 +5,8 @@ import pytest
 from rich.console import Console
 
 from fake_device import DEFAULT, ENVIRONMENT, splits, workload
-from mla_tune.cli.terminal import TerminalReporter, show_lookup, show_table
+from mla_tune.cli.table_view import show_lookup, show_table
+from mla_tune.cli.terminal import TerminalReporter
 from mla_tune.errors import WorkloadFailure
 from mla_tune.plan.knobs import Plan
 from mla_tune.session import Setup

@@ -1,10 +1,12 @@
 """What the options of the command take: types and callbacks that refuse before anything runs."""
 
 __all__ = [
+    "DEVICE",
     "FACTOR",
     "PATH",
     "POSITIVE",
     "SECONDS",
+    "WAIT",
     "Finite",
     "HomePath",
     "device_name",
@@ -82,3 +84,16 @@ PATH = HomePath()
 POSITIVE = click.IntRange(min=1, max=MOST_REQUESTS)
 SECONDS = Finite(run_options.SECONDS.least, run_options.SECONDS.most)
 FACTOR = Finite(run_options.FACTOR.least)
+
+DEVICE = click.option(
+    "--device",
+    default=run_options.RunOptions.device,
+    callback=device_name,
+    show_default=True,
+    metavar="NAME",
+    help="cpu, cuda, cuda:N, or auto.",
+)
+
+WAIT = click.option(
+    "--wait", is_flag=True, help="Wait for a device that another run is measuring on."
+)

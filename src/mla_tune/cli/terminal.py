@@ -1,6 +1,6 @@
 """What a run shows on the terminal while it goes, and the summary at its end."""
 
-__all__ = ["TerminalReporter", "show_lookup", "show_table"]
+__all__ = ["TerminalReporter"]
 
 import statistics
 import time
@@ -8,15 +8,16 @@ from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
 
-from rich.cells import cell_len
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
+from mla_tune.cli.printing import say, say_error
+from mla_tune.cli.table_view import show_table, told_plan
 from mla_tune.errors import MlaTuneError
 from mla_tune.plan.knobs import Plan
 from mla_tune.printable import printable
 from mla_tune.shapes import Workload
-from mla_tune.table import Entry, Header, Lookup, Speedup
+from mla_tune.table import Entry, Header, Speedup
 from mla_tune.tuning.assignment import Assignment
 from mla_tune.tuning.study import Outcome
 
@@ -57,12 +58,12 @@ class TerminalReporter:
         return len(self._decided)
 
     def skipped(self, what: str) -> None:
-        _say(self._console, what, style="dim")
+        say(self._console, what, style="dim")
 
     def assigned(self, assignments: Sequence[Assignment]) -> None:
         self._left = sum(len(assignment.workloads) for assignment in assignments)
         self._progress.update(self._task, total=self._left)
-        _say(self._console, f"{self._left} batch shapes for {len(assignments)} table(s)")
+        say(self._console, f"{self._left} batch shapes for {len(assignments)} table(s)")
 
     def started(self, assignment: Assignment, workload: Workload) -> None:
         setup = assignment.setup
@@ -88,7 +89,7 @@ class TerminalReporter:
     def kept(self, workload: Workload, doubt: str) -> None:
         del workload
         told = f"no verdict this time ({doubt}); the entry of an earlier run stays"
-        _say(self._console, f"{self._current}: {told}")
+        say(self._console, f"{self._current}: {told}")
 
     def decided(self, assignment: Assignment, workload: Workload, entry: Entry) -> None:
         del workload
@@ -96,21 +97,21 @@ class TerminalReporter:
         self._left -= 1
         self._decided.append((assignment, entry))
         self._progress.advance(self._task)
-        plan = _told_plan(entry)
+        plan = told_plan(entry)
         gain = f", {_ratio(entry.speedup)} the default's speed" if entry.plan is not None else ""
         told = f"{self._current}: {plan}, {entry.latency_us:.1f} µs{gain}{self._time_left()}"
-        _say(self._console, told)
+        say(self._console, told)
         if entry.default_us is None and assignment.path not in self._without_default:
             # Users run that default today. Once a table: the cause is mostly the same for all.
             self._without_default.add(assignment.path)
             told = f"what vLLM does untuned does not work here: {entry.note}"
-            _say(self._console, f"{assignment.setup.backend}: {told}", style="bold red")
+            say(self._console, f"{assignment.setup.backend}: {told}", style="bold red")
 
     def failed(self, assignment: Assignment, workload: Workload, error: MlaTuneError) -> None:
         del assignment, workload
         self._left -= 1
         self._progress.advance(self._task)
-        _say_error(self._console, self._current, error)
+        say_error(self._console, self._current, error)
 
     def given_up(
         self, assignment: Assignment, workloads: Sequence[Workload], error: MlaTuneError
@@ -118,7 +119,7 @@ class TerminalReporter:
         self._left -= len(workloads)
         self._progress.advance(self._task, len(workloads))
         what = f"{assignment.path.stem}: {len(workloads)} batch shapes are given up"
-        _say_error(self._console, what, error)
+        say_error(self._console, what, error)
 
     def unpublished(
         self, assignment: Assignment, entries: Sequence[Entry], error: MlaTuneError
@@ -130,7 +131,7 @@ class TerminalReporter:
             if owner is not assignment or entry.shape not in lost
         ]
         what = f"{len(entries)} decided batch shapes are not in their table"
-        _say_error(self._console, what, error)
+        say_error(self._console, what, error)
 
     def _show(self, state: str) -> None:
         self._progress.update(
@@ -158,90 +159,8 @@ class TerminalReporter:
             headers[assignment.path] = assignment.header
         for path, entries in by_path.items():
             show_table(self._console, headers[path], entries)
-            _say(self._console, f"written to {path}")
-
-
-def _say(console: Console, text: str, style: str = "") -> None:
-    """Print one line as data: what it holds may come from a file that another wrote."""
-    _print(console, printable(text), style)
-
-
-def _say_error(console: Console, what: str, error: MlaTuneError) -> None:
-    """Print what went wrong, on the lines that an error has."""
-    _print(console, f"{printable(what)}: {error}", "red")
-
-
-def _print(console: Console, text: str, style: str) -> None:
-    console.print(text, style=style, highlight=False, markup=False, emoji=False, soft_wrap=True)
-
-
-COLUMNS = ("shape", "plan", "µs", "default µs", "speed-up (95 %)", "ties")
-NUM_LEFT_ALIGNED = 2
-WIDEST = 60
-"""One long cell does not push every row apart."""
-
-
-def show_table(console: Console, header: Header, entries: Sequence[Entry]) -> None:
-    """Print a table's entries in columns, and their notes below."""
-    vllm = header.software.get("vllm")
-    title = (
-        f"{header.backend}, {header.device.name}, {header.model['num_q_heads']} heads, "
-        f"KV {header.kv_cache_dtype}, {header.engine.mode}{f', vLLM {vllm}' if vllm else ''}"
-    )
-    rows = [tuple(map(printable, _cells(entry))) for entry in entries]
-    columns = list(zip(COLUMNS, *rows, strict=True))
-    widths = [min(WIDEST, max(map(cell_len, column))) for column in columns]
-    rule = tuple("-" * width for width in widths)
-    lines = [_aligned(row, widths) for row in (COLUMNS, rule, *rows)]
-    notes = [f"{entry.shape}: {printable(entry.note)}" for entry in entries if entry.note]
-    # Not by rich's own grid, which takes a millisecond and more a row.
-    console.out("\n".join([printable(title), *lines, *notes]), highlight=False)
-
-
-def _cells(entry: Entry) -> tuple[str, ...]:
-    return (
-        entry.shape,
-        _told_plan(entry),
-        f"{entry.latency_us:.1f}",
-        f"{entry.default_us:.1f}" if entry.default_us else "not measured",
-        _interval(entry.speedup),
-        str(len(entry.ties)),
-    )
-
-
-def _aligned(row: tuple[str, ...], widths: list[int]) -> str:
-    cells = []
-    for place, (cell, width) in enumerate(zip(row, widths, strict=True)):
-        gap = " " * (width - cell_len(cell))
-        cells.append(cell + gap if place < NUM_LEFT_ALIGNED else gap + cell)
-    return "  ".join(cells).rstrip()
-
-
-def show_lookup(console: Console, lookup: Lookup) -> None:
-    """Print what a lookup found."""
-    if lookup.entry is None:
-        _say(console, f"miss: {lookup.shape}: {lookup.reason}")
-        return
-    plan = _told_plan(lookup.entry) if lookup.plan is None else str(lookup.plan)
-    how = "exact" if lookup.is_exact else f"nearest, off by a factor {lookup.factor:.2f}"
-    _say(
-        console,
-        f"hit: {lookup.shape}: {plan} (entry {lookup.entry.shape}, {how}; "
-        f"{lookup.entry.latency_us:.1f} µs, speed-up {_interval(lookup.entry.speedup)})",
-    )
-
-
-def _told_plan(entry: Entry) -> str:
-    if entry.unproven is not None:
-        return f"default (unproven: {entry.unproven})"
-    return "default" if entry.plan is None else str(entry.plan)
+            say(self._console, f"written to {path}")
 
 
 def _ratio(speedup: Speedup | None) -> str:
     return f"{speedup.median:.2f}×" if speedup else "no comparison with"
-
-
-def _interval(speedup: Speedup | None) -> str:
-    if speedup is None:
-        return "–"
-    return f"{speedup.median:.2f}× ({speedup.low:.2f}–{speedup.high:.2f})"

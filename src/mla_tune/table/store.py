@@ -111,5 +111,5 @@ def check_mergeable(path: Path, old: Header, new: Header) -> None:
         name, was, now = difference
         raise InputError(
             f"table {path} is for {name} {one_line(was)}, this run is for {one_line(now)}",
-            remedy="choose another folder with --out, or --replace to start this table anew",
+            remedy="choose another folder with --out, or --replace to begin a new table",
         )

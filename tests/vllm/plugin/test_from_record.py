@@ -28,7 +28,7 @@ ENGINE: dict[str, Any] = {
 
 
 def recorded(path: Path, steps: list[tuple[str, str, int, int, int, int]]) -> None:
-    """HistogramFile (mode, outcome, batch, query length, KV length, times)."""
+    """Count (mode, outcome, batch, query length, KV length, times)."""
     recorder = TrafficWriter(path, H200)
     for mode, outcome, batch, query_len, kv_len, times in steps:
         for _ in range(times):

@@ -1,0 +1,80 @@
+"""How a table, an entry and a lookup are shown on the terminal."""
+
+__all__ = ["show_lookup", "show_table", "told_plan"]
+
+from collections.abc import Sequence
+
+from rich.cells import cell_len
+from rich.console import Console
+
+from mla_tune.cli.printing import say
+from mla_tune.printable import printable
+from mla_tune.table import Entry, Header, Lookup, Speedup
+
+COLUMNS = ("shape", "plan", "µs", "default µs", "speed-up (95 %)", "ties")
+NUM_LEFT_ALIGNED = 2
+WIDEST = 60
+"""One long cell does not push every row apart."""
+
+
+def show_table(console: Console, header: Header, entries: Sequence[Entry]) -> None:
+    """Print a table's entries in columns, and their notes below."""
+    vllm = header.software.get("vllm")
+    title = (
+        f"{header.backend}, {header.device.name}, {header.model['num_q_heads']} heads, "
+        f"KV {header.kv_cache_dtype}, {header.engine.mode}{f', vLLM {vllm}' if vllm else ''}"
+    )
+    rows = [tuple(map(printable, _cells(entry))) for entry in entries]
+    columns = list(zip(COLUMNS, *rows, strict=True))
+    widths = [min(WIDEST, max(map(cell_len, column))) for column in columns]
+    rule = tuple("-" * width for width in widths)
+    lines = [_aligned(row, widths) for row in (COLUMNS, rule, *rows)]
+    notes = [f"{entry.shape}: {printable(entry.note)}" for entry in entries if entry.note]
+    # Not by rich's own grid, which takes a millisecond and more a row.
+    console.out("\n".join([printable(title), *lines, *notes]), highlight=False)
+
+
+def _cells(entry: Entry) -> tuple[str, ...]:
+    return (
+        entry.shape,
+        told_plan(entry),
+        f"{entry.latency_us:.1f}",
+        f"{entry.default_us:.1f}" if entry.default_us else "not measured",
+        _interval(entry.speedup),
+        str(len(entry.ties)),
+    )
+
+
+def _aligned(row: tuple[str, ...], widths: list[int]) -> str:
+    cells = []
+    for place, (cell, width) in enumerate(zip(row, widths, strict=True)):
+        gap = " " * (width - cell_len(cell))
+        cells.append(cell + gap if place < NUM_LEFT_ALIGNED else gap + cell)
+    return "  ".join(cells).rstrip()
+
+
+def show_lookup(console: Console, lookup: Lookup) -> None:
+    """Print what a lookup found."""
+    if lookup.entry is None:
+        say(console, f"miss: {lookup.shape}: {lookup.reason}")
+        return
+    plan = told_plan(lookup.entry) if lookup.plan is None else str(lookup.plan)
+    how = "exact" if lookup.is_exact else f"nearest, off by a factor {lookup.factor:.2f}"
+    say(
+        console,
+        f"hit: {lookup.shape}: {plan} (entry {lookup.entry.shape}, {how}; "
+        f"{lookup.entry.latency_us:.1f} µs, speed-up {_interval(lookup.entry.speedup)})",
+    )
+
+
+def told_plan(entry: Entry) -> str:
+    """The plan of an entry in a word or its knobs."""
+    if entry.unproven is not None:
+        return f"default (unproven: {entry.unproven})"
+    return "default" if entry.plan is None else str(entry.plan)
+
+
+def _interval(speedup: Speedup | None) -> str:
+    if speedup is None:
+        return "–"
+    return f"{speedup.median:.2f}× ({speedup.low:.2f}–{speedup.high:.2f})"

@@ -1,0 +1,155 @@
+"""The main job: tuning for a shapes file, its options and what it prints."""
+
+__all__ = ["INTERRUPTED", "tune", "tune_options"]
+
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+from mla_tune.cli.options import DEVICE, FACTOR, PATH, POSITIVE, SECONDS, WAIT, size
+from mla_tune.tuning.run_options import MOST_ROUNDS, RunOptions
+
+INTERRUPTED = 130
+"""The exit code of a run that Ctrl-C ended."""
+
+# What is tuned, where, and into which folders.
+INPUT = (
+    click.option(
+        "--backend",
+        "backends",
+        multiple=True,
+        metavar="NAME",
+        help="Backend to tune; may repeat. Default: those the shapes file lists.",
+    ),
+    click.option(
+        "--shapes",
+        type=PATH,
+        metavar="FILE",
+        help="Shapes file, or a config of vLLM's attention benchmark.",
+    ),
+    click.option(
+        "--out",
+        type=PATH,
+        default=RunOptions.out,
+        show_default=True,
+        metavar="DIR",
+        help="Folder of the tables.",
+    ),
+    click.option(
+        "--study-dir",
+        type=PATH,
+        metavar="DIR",
+        help="Folder of the journals a run resumes from. [default: user state folder]",
+    ),
+    DEVICE,
+    click.option(
+        "--max-tokens",
+        callback=size,
+        metavar="N",
+        help="Leave out shapes of more than N KV tokens in all (4k = 4096).",
+    ),
+    click.option(
+        "--tensor-parallel-size",
+        type=POSITIVE,
+        multiple=True,
+        metavar="N",
+        help="GPUs that share the heads; may repeat. Overrides the file.",
+    ),
+)
+
+# How a verdict is reached, and how long it may take.
+VERDICT = (
+    click.option(
+        "--min-speedup",
+        type=FACTOR,
+        help="Publish a plan only if above this at 95 %. [default: 1.01; 1.05 on a CPU]",
+    ),
+    click.option(
+        "--confirm-seconds",
+        type=SECONDS,
+        default=RunOptions.confirm_seconds,
+        show_default=True,
+        help="Most seconds to confirm a shape's best plans against the default.",
+    ),
+    click.option(
+        "--sample-timeout",
+        type=SECONDS,
+        default=RunOptions.sample_timeout,
+        show_default=True,
+        help="Seconds after which a sample counts as hung.",
+    ),
+    click.option(
+        "--plan-timeout",
+        type=SECONDS,
+        default=RunOptions.plan_timeout,
+        show_default=True,
+        help="Seconds that compiling and checking a plan may take.",
+    ),
+)
+
+# Samples to keep in a recording, or to play back from one.
+RECORDING = (
+    click.option(
+        "--record",
+        type=PATH,
+        metavar="FILE",
+        help="Also keep every sample taken (gzip with .gz); goes on where FILE ends.",
+    ),
+    click.option(
+        "--record-rounds",
+        type=click.IntRange(min=0, max=MOST_ROUNDS),
+        default=RunOptions.record_rounds,
+        metavar="N",
+        help="Record N rounds of every plan, side by side, and these alone.",
+    ),
+    click.option(
+        "--recording",
+        type=PATH,
+        metavar="FILE",
+        help="With --backend RECORDED: play back the samples of FILE.",
+    ),
+)
+
+# What to do when another run has the device, or the table is of another device.
+OTHERS = (
+    WAIT,
+    click.option(
+        "--replace",
+        is_flag=True,
+        help="Begin a new table where the old one is of another device, model or software.",
+    ),
+)
+
+
+def tune_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a click command the options of a run, in the order in which help lists them."""
+    for option in reversed((*INPUT, *VERDICT, *RECORDING, *OTHERS)):
+        function = option(function)
+    return function
+
+
+def tune(**options: Any) -> int:
+    """Tune with `RunOptions` of ``options``; returns the exit code."""
+    from rich.console import Console
+
+    from mla_tune.cli.terminal import TerminalReporter
+    from mla_tune.tuning.run import run
+
+    console = Console()
+    given = RunOptions(**options)
+    with TerminalReporter(console) as reporter:
+        try:
+            result = run(given, reporter)
+        except KeyboardInterrupt:
+            click.echo(
+                f"\ninterrupted; {reporter.num_decided} batch shapes are decided and every "
+                f"finished trial is kept in {given.study_folder}. "
+                "Run the same command to go on.",
+                err=True,
+            )
+            return INTERRUPTED
+    reporter.summary()
+    for failure in result.failures:
+        click.echo(f"not tuned: {failure.what}: {failure.error}", err=True)
+    return max((failure.error.exit_code for failure in result.failures), default=0)
