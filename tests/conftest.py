@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import importlib.util
+import logging
 import os
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from hypothesis import settings
 
 from fake_device import FakeBench, tuner_for
 from mla_tune.device.lock import FOLDER_VARIABLE
+from mla_tune.table import Entry, Header, merge
 
 # Torch and the file system are shared with whatever else the machine does.
 settings.register_profile("mla-tune", deadline=None, max_examples=60)
@@ -75,3 +77,33 @@ def write(tmp_path):
         return path
 
     return write_text
+
+
+@pytest.fixture
+def write_table(tmp_path):
+    """Write a table and return its path; `tabled_engine.WriteTable` is its type."""
+
+    def write_entries(header: Header, *entries: Entry, name: str | None = None):
+        path = tmp_path / (name or f"{header.backend}-{header.engine.mode}.yaml")
+        merge(path, header, entries)
+        return path
+
+    return write_entries
+
+
+@pytest.fixture
+def messages(monkeypatch):
+    """What is logged inside of vLLM, as lines, whatever vLLM has done to the logging."""
+    said: list[str] = []
+
+    class Keeper(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            said.append(f"{record.levelname} {record.getMessage()}")
+
+    logger = logging.getLogger("vllm.mla_tune")
+    monkeypatch.setattr(logger, "handlers", [Keeper()])
+    monkeypatch.setattr(logger, "disabled", False)
+    level = logger.level
+    logger.setLevel(logging.DEBUG)
+    yield said
+    logger.setLevel(level)

@@ -2,10 +2,10 @@ from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
-from test_matching import H200, header
 
 from mla_tune.vllm import compat
 from mla_tune.vllm.plugin.carry_over import splits_carry_over
+from tabled_engine import H200, header
 
 
 @pytest.mark.parametrize(

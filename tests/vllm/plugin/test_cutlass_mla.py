@@ -13,13 +13,13 @@ pytest.importorskip("vllm")
 pytestmark = pytest.mark.vllm
 
 import torch  # noqa: E402
-from tabled_engine import MODEL, WriteTable, cpu_header, entry  # noqa: E402
 from vllm_on_cpu import Engine, start  # noqa: E402
 
 from mla_tune.plan.knobs import Plan  # noqa: E402
 from mla_tune.table import Entry  # noqa: E402
 from mla_tune.vllm.cutlass_workspace import workspace_bytes  # noqa: E402
 from mla_tune.vllm.session.config import current_config  # noqa: E402
+from tabled_engine import MODEL, WriteTable, cpu_header, entry  # noqa: E402
 
 SM_COUNT = 148
 VLLMS_BYTES = 128 * 2**20

@@ -1,11 +1,10 @@
 from hypothesis import given
 from hypothesis import strategies as st
-from tabled_engine import entry
-from test_matching import header
 
 from mla_tune.plan.knobs import Plan
 from mla_tune.table import Entry, Table
 from mla_tune.vllm.plugin.lookups import Lookups, kv_bucket
+from tabled_engine import entry, header
 
 
 def graph(*entries: Entry) -> Lookups:

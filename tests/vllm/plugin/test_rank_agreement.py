@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tabled_engine import cpu_header, entry
 
 from mla_tune.plan.knobs import Plan
 from mla_tune.table import merge
+from tabled_engine import cpu_header, entry
 
 # Not importorskip: whoever imports vLLM first in this process decides whether Triton interprets.
 pytestmark = [

@@ -14,7 +14,7 @@ SOURCE = Path(mla_tune.__file__).parents[1]
 
 ROOMS = {
     *("vllm", "traffic", "table", "plan", "shapes", "files", "session"),
-    *("environment", "errors", "printable", "quantization", "versions"),
+    *("_version", "environment", "errors", "printable", "quantization", "versions"),
 }
 
 

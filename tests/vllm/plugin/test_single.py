@@ -1,9 +1,9 @@
 import pytest
-from tabled_engine import entry
 
 from mla_tune.plan.knobs import Plan
 from mla_tune.table import Entry
 from mla_tune.vllm.plugin.single import best_prefill_backend, best_threshold
+from tabled_engine import entry
 
 VLLM_OWN = 512
 

@@ -2,11 +2,11 @@ from types import SimpleNamespace
 from typing import Any
 
 import torch
-from tabled_engine import entry
 from test_lookups import eager, splits
 
 from mla_tune.vllm.plugin.choice import VLLM_OWN
 from mla_tune.vllm.plugin.step_choices import STEPS_BETWEEN_READINGS, StepChoices
+from tabled_engine import entry
 
 TABLE = (entry("24q1s1k", splits(8)), entry("24q1s4k", splits(16)))
 

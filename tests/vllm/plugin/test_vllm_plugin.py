@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tabled_engine import WriteTable, cpu_header, entry, vllm_version
 
 from mla_tune.plan.knobs import Plan
 from mla_tune.table.schema import Device
 from mla_tune.vllm.plugin.replay import STEPS_BETWEEN_LOOKS
 from mla_tune.vllm.plugin.thresholds import Thresholds
+from tabled_engine import WriteTable, cpu_header, entry, vllm_version
 
 # Triton decides at its import whether it interprets, and vLLM imports it.
 os.environ |= {"TRITON_INTERPRET": "1", "CUDA_VISIBLE_DEVICES": ""}

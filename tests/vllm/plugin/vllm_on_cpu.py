@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 import torch
-from tabled_engine import MODEL
 
 from cpu_builders import flash_attention_stand_ins
 from mla_tune.plan.domains import DOMAINS
@@ -14,6 +13,7 @@ from mla_tune.session import Setup
 from mla_tune.shapes import BatchShape
 from mla_tune.vllm.session.config import current_config, use_cpu_platform
 from mla_tune.vllm.session.parts import PREFIX, build_parts
+from tabled_engine import MODEL
 
 use_cpu_platform()
 

@@ -6,8 +6,6 @@ from typing import Any
 
 import pytest
 from pydantic import ValidationError
-from tabled_engine import WriteTable, cpu_header, entry
-from test_matching import DIMENSIONS, H200
 
 from mla_tune.errors import InputError
 from mla_tune.plan.knobs import Plan
@@ -16,6 +14,7 @@ from mla_tune.traffic.histogram_file import HistogramFile, histogram_files
 from mla_tune.traffic.shapes import MOST_SHAPES, shapes_from_traffic
 from mla_tune.traffic.step_parts import StepPart
 from mla_tune.traffic.writer import TrafficWriter
+from tabled_engine import DIMENSIONS, H200, WriteTable, cpu_header, entry
 
 ENGINE: dict[str, Any] = {
     "backend": "TRITON_MLA",

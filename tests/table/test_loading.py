@@ -3,15 +3,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tabled_engine import WriteTable, cpu_header, entry
 
 import mla_tune.table.loading as runtime_tables
 from mla_tune.errors import InputError
 from mla_tune.plan.knobs import Plan
 from mla_tune.table import folders
 from mla_tune.table.loading import load_tables, locate
-from mla_tune.vllm.plugin.lookups import Lookups
-from mla_tune.vllm.plugin.registration import _as_asked
+from tabled_engine import WriteTable, cpu_header, entry
 
 
 def test_files_and_folders_may_stand_side_by_side(write_table: WriteTable, tmp_path: Path) -> None:
@@ -160,7 +158,7 @@ def test_tables_fill_an_engine_only_so_far(
 
 
 def test_the_shipped_tables_are_found_in_a_checkout() -> None:
-    assert runtime_tables._bundled() == Path(__file__).parents[3] / "tuned_configs"
+    assert runtime_tables._bundled() == Path(__file__).parents[2] / "tuned_configs"
 
 
 def test_a_malformed_table_costs_only_itself(write_table: WriteTable, tmp_path: Path) -> None:
@@ -173,32 +171,6 @@ def test_a_malformed_table_costs_only_itself(write_table: WriteTable, tmp_path: 
     assert [loaded.path for loaded in tables] == [good]
     assert [problem.split(":")[0] for problem in problems] == [str(bad), str(torn)]
     assert "kv_splits" in problems[0]
-
-
-@pytest.mark.parametrize("asked", ["", "0", "1"])
-def test_a_plan_that_is_not_proven_acts_only_when_asked_for(
-    asked: str,
-    write_table: WriteTable,
-    messages: list[str],
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    proven = entry("8q1s1k", Plan(num_kv_splits=4))
-    path = write_table(cpu_header(), proven)
-    found = Plan(num_kv_splits=2)
-    path.write_text(
-        path.read_text() + "  - {shape: 64q1s4k, plan: {num_kv_splits: 2}, latency_us: 5}\n"
-    )
-    monkeypatch.setenv("MLA_TUNE_UNPROVEN", asked)
-    tables, problems = load_tables(str(path))
-    (loaded,) = _as_asked(tables)
-    plans = {found.shape: found.plan for found in loaded.table.entries}
-    assert problems == []
-    assert plans["64q1s4k"] == (found if asked == "1" else None)
-    assert plans["8q1s1k"] == proven.plan
-    lookups = Lookups(loaded.table, None)
-    assert lookups.captured(64, 1).num_kv_splits == (2 if asked == "1" else None)
-    assert len(messages) == 1
-    assert "1 unproven plan" in messages[0]
 
 
 @pytest.mark.parametrize(

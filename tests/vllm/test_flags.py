@@ -2,13 +2,13 @@ import shlex
 from pathlib import Path
 
 import pytest
-from tabled_engine import WriteTable, cpu_header, entry
 
 from mla_tune.errors import InputError
 from mla_tune.plan.domains import DOMAINS
 from mla_tune.plan.knobs import Plan
 from mla_tune.table import Table
 from mla_tune.vllm.flags import _translated, vllm_args
+from tabled_engine import WriteTable, cpu_header, entry
 
 
 def test_one_cap_for_all_entries_is_a_flag(write_table: WriteTable) -> None:

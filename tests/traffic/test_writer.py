@@ -11,13 +11,13 @@ from typing import Any
 
 import pytest
 import torch
-from test_matching import H200
 
 from mla_tune.traffic import writer as writer_module
 from mla_tune.traffic.histogram import MOST_KINDS
 from mla_tune.traffic.histogram_file import HistogramFile, histogram_files
 from mla_tune.traffic.step_parts import StepPart
 from mla_tune.traffic.writer import TrafficWriter
+from tabled_engine import H200
 
 Row = tuple[str, str, int, int, int, int, int]
 

@@ -3,51 +3,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tabled_engine import entry
 
 from mla_tune.plan.knobs import Plan
-from mla_tune.table import Header, Table
+from mla_tune.table import Table
 from mla_tune.table.loading import LoadedTable, load_tables
-from mla_tune.table.matching import EngineFacts, choose, differences, told_apart
+from mla_tune.table.matching import choose, differences, told_apart
+from tabled_engine import DIMENSIONS, ENGINE, H200, SOFTWARE, entry, header
 
-DIMENSIONS = {
-    "num_q_heads": 16,
-    "kv_lora_rank": 512,
-    "qk_nope_head_dim": 128,
-    "qk_rope_head_dim": 64,
-    "v_head_dim": 128,
-}
-H200 = EngineFacts(
-    backend="TRITON_MLA",
-    device_name="NVIDIA H200",
-    compute_capability="9.0",
-    sm_count=132,
-    model=tuple(DIMENSIONS.items()),
-    kv_cache_dtype="auto",
-    quantization="none",
-    block_size=16,
-    vllm="0.26.0",
-    max_model_len=131072,
-    max_cudagraph_capture_size=512,
-    packages=(("triton", "3.6.0"), ("flashinfer", "0.6.14")),
-)
-SOFTWARE = {"vllm": "0.26.0", "triton": "3.6.0", "flashinfer": "0.6.14"}
-
-
-ENGINE = {"mode": "graph", "max_model_len": 131072}
 EAGER = ENGINE | {"mode": "eager"}
-
-
-def header(**changes: Any) -> Header:
-    fields: dict[str, Any] = {
-        "backend": "TRITON_MLA",
-        "device": {"name": "NVIDIA H200", "compute_capability": "9.0", "sm_count": 132},
-        "model": DIMENSIONS,
-        "kv_cache_dtype": "auto",
-        "engine": ENGINE,
-        "software": SOFTWARE,
-    }
-    return Header.model_validate(fields | changes)
 
 
 def table(*plans: Plan, **changes: Any) -> Table:
