@@ -1,0 +1,179 @@
+"""Fitting a model of waves to measured latencies, and proving it on points that it has not seen."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from scipy import optimize
+
+from wave_model import TERMS, Cutter, ProvenModel, WaveModel, fastest, terms
+
+OCCUPANCIES = (1, 2, 3, 4)
+"""Thread blocks a multiprocessor may run at a time; which it is, the fit finds."""
+
+FEWEST_POINTS = 9
+"""Below this a proof says nothing."""
+
+COVERED = 0.95
+"""The share of new points whose predicted gain is off by no more than a proven error."""
+
+NEAR = 0.02
+"""Values this near to the fastest by the model may be chosen at the next fit."""
+
+DIGITS = 4
+"""Significant digits of a coefficient."""
+
+
+@dataclass(frozen=True)
+class Point:
+    """What was measured of one single-token batch.
+
+    Attributes:
+        batch: requests.
+        kv_len: tokens of each.
+        default: the knob's value untuned.
+        latency_us: by value of the knob; the default among them.
+    """
+
+    batch: int
+    kv_len: int
+    default: int
+    latency_us: Mapping[int, float]
+
+    @property
+    def best(self) -> int:
+        """The fastest value."""
+        return min(self.latency_us, key=lambda value: self.latency_us[value])
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """What a model did with a point that was left out of its fit; 0.01 is 1 %.
+
+    Attributes:
+        error: predicted gain over the real one, less one; of the values near the one chosen, the
+            largest.
+        gain: the gain that the model promises of the value it chooses.
+        regret: latency of that value over the best one's, less one.
+        loss: the same over the default's; below zero where it gains.
+    """
+
+    error: float
+    gain: float
+    regret: float
+    loss: float
+
+
+@dataclass(frozen=True)
+class Proof:
+    """How a model does on points that it has not seen: each was left out in turn."""
+
+    left_out: tuple[LeftOut, ...]
+
+    @property
+    def error(self) -> float:
+        """The error that a new point stays below in `COVERED` of the cases, or the largest seen."""
+        errors = sorted(point.error for point in self.left_out)
+        rank = math.ceil(COVERED * (len(errors) + 1))
+        return max(0.0, errors[min(rank, len(errors)) - 1])
+
+
+def fit(points: Sequence[Point], cutter: Cutter) -> WaveModel:
+    """The model that is nearest to ``points``.
+
+    By relative errors, in which a plan counts by how near it is to the best one of its point: how
+    slow a bad plan is need not be known well. The same points in any order give the same model.
+    """
+    measured = [
+        (point, value, point.latency_us[point.best] / us, us)
+        for point in sorted(points, key=lambda point: (point.batch, point.kv_len))
+        for value, us in sorted(point.latency_us.items())
+    ]
+    weights = np.array([weight for _, _, weight, _ in measured])
+    per_us = weights / np.array([us for *_, us in measured])
+    fits = []
+    for occupancy in OCCUPANCIES:
+        counts = [
+            terms(
+                cutter.cut(point.batch, point.kv_len, value),
+                point.batch,
+                point.kv_len,
+                cutter.sm_count,
+                occupancy,
+            )
+            for point, value, _, _ in measured
+        ]
+        coefficients, residual = nonnegative(np.array(counts) * per_us[:, None], weights)
+        fits.append((residual, occupancy, coefficients))
+    _, occupancy, coefficients = min(fits, key=lambda found: found[:2])
+    microseconds = {
+        name: float(f"{coefficient:.{DIGITS}g}")
+        for name, coefficient in zip(TERMS, coefficients, strict=True)
+        if coefficient > 0
+    }
+    return WaveModel(cutter, occupancy, microseconds)
+
+
+def nonnegative(
+    counts: npt.NDArray[np.float64], wanted: npt.NDArray[np.float64]
+) -> tuple[list[float], float]:
+    """Coefficients of at least zero by least squares, and the norm of what they leave.
+
+    Columns are scaled first: they count from launches up to tokens of a whole batch.
+    """
+    size = np.linalg.norm(counts, axis=0)
+    size[size == 0] = 1.0
+    solution, residual = optimize.nnls(counts / size, wanted)
+    return [float(coefficient) for coefficient in solution / size], float(residual)
+
+
+def prove(points: Sequence[Point], cutter: Cutter) -> Proof:
+    """Leave each point out in turn, and see what a fit of the others says of it."""
+    return Proof(
+        tuple(
+            _judged(fit([*points[:place], *points[place + 1 :]], cutter), point)
+            for place, point in enumerate(points)
+        )
+    )
+
+
+def _judged(model: WaveModel, point: Point) -> LeftOut:
+    measured_us, default = point.latency_us, point.default
+    predicted_us = {
+        value: model.latency_us(point.batch, point.kv_len, value) for value in measured_us
+    }
+    others = [value for value in measured_us if value != default]
+    least_us = min((predicted_us[value] for value in others), default=math.inf)
+    errors = [
+        (predicted_us[default] / predicted_us[value]) / (measured_us[default] / measured_us[value])
+        - 1
+        for value in others
+        if predicted_us[value] <= least_us * (1 + NEAR)
+    ]
+    value, gain = fastest(model, point.batch, point.kv_len, list(measured_us), default)
+    chosen_us = measured_us[value]
+    return LeftOut(
+        max(errors, default=0.0),
+        gain,
+        chosen_us / measured_us[point.best] - 1,
+        chosen_us / measured_us[default] - 1,
+    )
+
+
+def proven(points: Sequence[Point], cutter: Cutter, gate: float) -> ProvenModel | None:
+    """A model of ``points`` with its proof; None where there are too few of them."""
+    if len(points) < FEWEST_POINTS:
+        return None
+    shortest: dict[int, int] = {}
+    for point in points:
+        for value in point.latency_us:
+            shortest[value] = min(point.kv_len, shortest.get(value, point.kv_len))
+    return ProvenModel(
+        fit(points, cutter),
+        prove(points, cutter).error,
+        gate,
+        dict(sorted(shortest.items())),
+        sorted((point.batch, point.kv_len) for point in points),
+    )

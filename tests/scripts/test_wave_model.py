@@ -1,0 +1,84 @@
+import pytest
+
+from wave_model import TERMS, CappedSplits, FixedSplits, ProvenModel, WaveModel, terms
+
+H200 = FixedSplits(sm_count=132, num_q_heads=16)
+
+
+def counted(batch, kv_len, splits, occupancy=2, cutter=H200):
+    cut = cutter.cut(batch, kv_len, splits)
+    counts = terms(cut, batch, kv_len, cutter.sm_count, occupancy)
+    return dict(zip(TERMS, counts, strict=True))
+
+
+def test_one_block_more_than_there_are_slots_is_another_wave():
+    assert counted(264, 4096, 1)["wave_token"] == 4096
+    assert counted(265, 4096, 1)["wave_token"] == 2 * 4096
+    assert counted(133, 4096, 2)["wave_token"] == 2 * 2048
+
+
+def test_blocks_share_a_multiprocessor_once_each_has_one():
+    assert counted(132, 4096, 1)["shared_wave_token"] == 0
+    assert counted(133, 4096, 1)["shared_wave_token"] == 4096
+
+
+def test_heads_beyond_a_block_are_more_blocks():
+    assert FixedSplits(132, 128).cut(2, 4096, 4).rows == 16
+    assert FixedSplits(132, 20).cut(2, 4096, 4).rows == 4
+
+
+@pytest.mark.parametrize(
+    ("batch", "kv_len", "cap", "splits"),
+    [
+        # 64 tiles of a request, 26 a multiprocessor: three splits, which are two waves.
+        (48, 4096, 32, 3),
+        (48, 4096, 2, 2),
+        (48, 4096, 0, 3),
+        (1, 16384, 0, 86),
+        (1, 16384, 32, 32),
+        (256, 1024, 32, 1),
+        (48, 4096, 1, 1),
+    ],
+)
+def test_a_cap_bounds_the_splits_that_flash_attention_chooses(batch, kv_len, cap, splits):
+    assert CappedSplits(132, 16).cut(batch, kv_len, cap).splits == splits
+
+
+def test_only_a_cap_of_one_leaves_out_the_combining_kernel():
+    cutter = CappedSplits(132, 16)
+    assert not cutter.cut(256, 1024, 1).is_combined
+    assert cutter.cut(256, 1024, 2).is_combined
+
+
+MODEL = WaveModel(H200, 2, {"launch": 20.0, "split": 0.25, "wave_token": 0.1})
+MEASURED = [(1, 1024), (1, 8192), (64, 1024), (64, 4096)]
+
+
+def proven(error=0.05):
+    return ProvenModel(MODEL, error, 1.01, {1: 1024, 8: 1024, 64: 4096}, MEASURED)
+
+
+def test_the_fastest_value_is_answered_where_it_is_proven_to_gain():
+    answer = proven().answer(1, 8192, default=1)
+    assert (answer.outcome, answer.value) == ("plan", 64)
+    assert answer.gain == pytest.approx((20 + 0.25 + 819.2) / (20 + 16 + 12.8))
+
+
+def test_a_gain_within_the_error_is_a_miss_and_none_is_the_default():
+    assert proven(error=30.0).answer(1, 8192, default=1).outcome == "miss"
+    assert proven(error=30.0).answer(1, 8192, default=64).outcome == "default"
+
+
+def test_a_value_is_not_answered_below_the_lengths_it_was_measured_at():
+    assert proven().answer(1, 4095, default=1).value == 8
+
+
+@pytest.mark.parametrize("point", [(65, 2048), (1, 1023), (1, 8193), (2, 8192)])
+def test_beyond_what_was_measured_nothing_is_answered(point):
+    assert proven().answer(*point, default=1).outcome == "miss"
+
+
+def test_values_that_cut_alike_are_no_gain_over_the_default():
+    model = WaveModel(CappedSplits(132, 16), 1, {"launch": 20.0, "wave_token": 0.02})
+    answer = ProvenModel(model, 0.0, 1.01, {0: 1, 4: 1, 32: 1}, [(48, 4096)]).answer(48, 4096, 32)
+    assert (answer.outcome, answer.value, answer.gain) == ("default", 32, 1.0)
