@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from mla_tune.environment import Environment
-from mla_tune.errors import PlanFailure
 from mla_tune.measuring.stopwatch import Samples
+from mla_tune.plan.failure import FailureKind, PlanFailure
 from mla_tune.plan.knobs import Plan, PlanSpace
 from mla_tune.session import Setup
 from mla_tune.shapes import BatchShape, Case, Workload
@@ -120,9 +120,8 @@ class FakeBench:
 
     def _fail(self, faults: Mapping[Plan, str], plan: Plan) -> None:
         if plan in faults:
-            failure = PlanFailure(f"scripted for {plan}", kind=faults[plan])
-            failure.plan = plan
-            raise failure
+            kind = FailureKind(faults[plan])
+            raise PlanFailure(f"scripted for {plan}", plan=plan, kind=kind)
 
 
 def tuner_for(

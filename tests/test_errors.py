@@ -6,12 +6,10 @@ from mla_tune.errors import (
     EnvironmentFailure,
     InputError,
     MlaTuneError,
-    PlanFailure,
     UnavailableError,
     WorkloadFailure,
     nearest_hint,
 )
-from mla_tune.plan.knobs import Plan
 
 
 def test_a_message_says_what_is_wrong_what_is_valid_and_what_to_do():
@@ -32,12 +30,11 @@ def test_errors_cross_a_process_boundary_whole(kind):
     assert (error.what, error.valid, error.remedy) == ("what", "valid", "remedy")
 
 
-def test_a_plan_failure_crosses_with_its_kind_and_its_plan():
-    failure = PlanFailure("boom", kind="out of memory", valid="v", remedy="r")
-    failure.plan = Plan(num_kv_splits=2)
+def test_a_workload_failure_crosses_with_its_causes():
+    failure = WorkloadFailure("what", causes=("a", "b"), remedy="remedy")
     copy = pickle.loads(pickle.dumps(failure))
-    assert (copy.what, copy.kind, copy.valid, copy.remedy) == ("boom", "out of memory", "v", "r")
-    assert copy.plan == Plan(num_kv_splits=2)
+    assert (copy.what, copy.causes, copy.remedy) == ("what", ("a", "b"), "remedy")
+    assert copy.args == failure.args
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,6 @@ __all__ = [
     "EnvironmentFailure",
     "InputError",
     "MlaTuneError",
-    "PlanFailure",
     "UnavailableError",
     "WorkloadFailure",
     "nearest_hint",
@@ -43,13 +42,17 @@ class MlaTuneError(Exception):
         return printable_lines("\n".join(lines))
 
     def __reduce__(self) -> tuple[object, ...]:
-        # Exceptions with keyword-only arguments do not survive pickling on their own,
-        # and these cross the boundary between the worker process and the tuner.
-        return _rebuild, (type(self), self.what, self.valid, self.remedy)
+        # Exceptions with keyword-only arguments do not survive pickling on their own, and these
+        # cross the boundary between the worker process and the run.
+        return _rebuilt, (type(self), self.args, vars(self))
 
 
-def _rebuild(kind: type[MlaTuneError], what: str, valid: str, remedy: str) -> MlaTuneError:
-    return kind(what, valid=valid, remedy=remedy)
+def _rebuilt(
+    kind: type[MlaTuneError], args: tuple[object, ...], fields: dict[str, object]
+) -> MlaTuneError:
+    error = kind.__new__(kind, *args)
+    vars(error).update(fields)
+    return error
 
 
 class InputError(MlaTuneError):
@@ -71,8 +74,8 @@ class EnvironmentFailure(MlaTuneError):
 class WorkloadFailure(MlaTuneError):
     """One workload could not be tuned: it does not load, or not one plan of it runs.
 
-    The others go on; the run names it in its summary and ends with exit code 1. ``causes`` are what
-    it failed of, without the plans: the same for workloads that fail alike (see `Streak`).
+    The others go on; the run names it in its summary and ends with exit code 1. ``causes`` are the
+    reasons alone, without the plans: the same for workloads that fail alike (see `Streak`).
     """
 
     def __init__(
@@ -80,42 +83,6 @@ class WorkloadFailure(MlaTuneError):
     ) -> None:
         super().__init__(what, valid=valid, remedy=remedy)
         self.causes = tuple(causes) or (what,)
-
-    def __reduce__(self) -> tuple[object, ...]:
-        return _rebuild_workload_failure, (self.what, self.causes, self.valid, self.remedy)
-
-
-def _rebuild_workload_failure(
-    what: str, causes: tuple[str, ...], valid: str, remedy: str
-) -> WorkloadFailure:
-    return WorkloadFailure(what, causes=causes, valid=valid, remedy=remedy)
-
-
-class PlanFailure(MlaTuneError):
-    """One plan could not be measured or gave a wrong result. Data for the study, not a crash.
-
-    ``kind`` is one of ``raised``, ``timed out``, ``died``, ``out of memory``, ``wrong result``
-    or ``not applied``; it is what a quarantine entry is filed under. ``plan`` is the plan to
-    blame, set by whoever ran it.
-    """
-
-    def __init__(
-        self, what: str, *, kind: str = "raised", valid: str = "", remedy: str = ""
-    ) -> None:
-        super().__init__(what, valid=valid, remedy=remedy)
-        self.kind = kind
-        self.plan: object = None
-
-    def __reduce__(self) -> tuple[object, ...]:
-        return _rebuild_plan_failure, (self.what, self.kind, self.valid, self.remedy, self.plan)
-
-
-def _rebuild_plan_failure(
-    what: str, kind: str, valid: str, remedy: str, plan: object
-) -> PlanFailure:
-    failure = PlanFailure(what, kind=kind, valid=valid, remedy=remedy)
-    failure.plan = plan
-    return failure
 
 
 def nearest_hint(value: str, known: Iterable[str]) -> str:

@@ -5,12 +5,13 @@ from fake_device import workload
 from fake_nvml import FakeNvml
 from faulty import FAULTS, Misbehaving
 from mla_tune.environment import probe
-from mla_tune.errors import EnvironmentFailure, PlanFailure
+from mla_tune.errors import EnvironmentFailure
 from mla_tune.measuring import bench as bench_module
 from mla_tune.measuring.bench import SessionBench
 from mla_tune.measuring.load import OthersLoad
 from mla_tune.measuring.stopwatch import CpuClock
 from mla_tune.measuring.throttle import ThrottleWatch
+from mla_tune.plan.failure import PlanFailure
 from mla_tune.plan.knobs import Plan
 from mla_tune.shapes import BatchShape, Case, Workload
 from torch_mla_cases import SETUP

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from faulty import FAULTS, Misbehaving
-from mla_tune.errors import PlanFailure
 from mla_tune.measuring.correctness import FP8_TOLERANCE, TOLERANCES, OutputCheck
+from mla_tune.plan.failure import PlanFailure
 from mla_tune.plan.knobs import Plan
 from mla_tune.session import Reference
 from mla_tune.shapes import BatchShape

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 import torch
 
-from mla_tune.errors import PlanFailure
 from mla_tune.measuring.correctness import TOLERANCES
+from mla_tune.plan.failure import PlanFailure
 from mla_tune.plan.knobs import Plan
 from mla_tune.shapes import PRESETS, BatchShape
 from mla_tune.torch_mla.backend import BACKENDS, TorchMlaSession

@@ -8,16 +8,17 @@ __all__ = ["Bench", "SessionBench"]
 
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Protocol
 
 from mla_tune.device.driver import driver_of
 from mla_tune.environment import Environment
-from mla_tune.errors import PlanFailure
 from mla_tune.measuring.correctness import OutputCheck
 from mla_tune.measuring.load import load_watch_for
 from mla_tune.measuring.stopwatch import Sampler, Samples, stopwatch_for
 from mla_tune.measuring.throttle import ThrottleWatch
+from mla_tune.plan.failure import FailureKind, PlanFailure
 from mla_tune.plan.knobs import Plan, PlanSpace
 from mla_tune.registry import get_backend
 from mla_tune.session import Session, Setup
@@ -169,25 +170,19 @@ class SessionBench:
             self._session = None
 
 
-class _blamed:  # noqa: N801 - reads as a statement
-    """Turn whatever a plan raises into a `PlanFailure` that names the plan."""
-
-    def __init__(self, plan: Plan) -> None:
-        self._plan = plan
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if error is None or not isinstance(error, Exception):
-            return
-        if isinstance(error, PlanFailure):
-            error.plan = self._plan
-            return
+@contextmanager
+def _blamed(plan: Plan) -> Iterator[None]:
+    """Turn whatever a plan raises into a `PlanFailure` that names the plan as it was asked for."""
+    try:
+        yield
+    except PlanFailure as failure:
+        raise failure.about(plan) from failure
+    except Exception as error:
         out_of_memory = "out of memory" in str(error) or "can't allocate memory" in str(error)
-        failure = PlanFailure(
-            f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no message'}",
-            kind="out of memory" if out_of_memory or isinstance(error, MemoryError) else "raised",
-        )
-        failure.plan = self._plan
-        raise failure from error
+        is_memory = out_of_memory or isinstance(error, MemoryError)
+        first_line = str(error).splitlines()[0] if str(error) else "no message"
+        raise PlanFailure(
+            f"{type(error).__name__}: {first_line}",
+            plan=plan,
+            kind=FailureKind.OUT_OF_MEMORY if is_memory else FailureKind.RAISED,
+        ) from error

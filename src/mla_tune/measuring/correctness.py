@@ -5,7 +5,7 @@ __all__ = ["TOLERANCES", "OutputCheck"]
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from mla_tune.errors import PlanFailure
+from mla_tune.plan.failure import FailureKind, PlanFailure
 from mla_tune.plan.knobs import Plan
 from mla_tune.session import Reference, Session
 from mla_tune.shapes import BatchShape
@@ -56,7 +56,8 @@ class OutputCheck:
             output = self._output(shape, plan)
             problem = self._problem(shape, plan, output)
             if problem is not None:
-                raise PlanFailure(f"{shape}: {problem}", kind="wrong result")
+                wrong = FailureKind.WRONG_RESULT
+                raise PlanFailure(f"{shape}: {problem}", plan=plan, kind=wrong)
 
     def _output(self, shape: BatchShape, plan: Plan) -> "torch.Tensor":
         """Run once with magnified queries, output and scratch memory full of NaN."""

@@ -25,12 +25,12 @@ from mla_tune.errors import (
     EnvironmentFailure,
     InputError,
     MlaTuneError,
-    PlanFailure,
     WorkloadFailure,
 )
 from mla_tune.files.own_file import open_own
 from mla_tune.measuring.bench import Announce, Bench
 from mla_tune.measuring.throttle import locked_clock_of
+from mla_tune.plan.failure import FailureKind, PlanFailure
 from mla_tune.plan.knobs import Plan
 
 BenchFactory = Callable[[Environment, Announce], Bench]
@@ -178,7 +178,7 @@ def _is_intact(error: MlaTuneError, device: str) -> bool:
     of bounds, which spoils the inputs of other plans too: TRITON_MLA of vLLM 0.26 with 128 heads,
     128 requests and 256 splits writes beyond 8 GiB of workspace without any error.
     """
-    if isinstance(error, PlanFailure) and error.kind == "wrong result":
+    if isinstance(error, PlanFailure) and error.kind is FailureKind.WRONG_RESULT:
         return False
     if device == "cpu":
         return True

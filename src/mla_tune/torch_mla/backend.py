@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from mla_tune.environment import Environment
-from mla_tune.errors import PlanFailure
+from mla_tune.plan.failure import FailureKind, PlanFailure
 from mla_tune.plan.knobs import KnobDomain, Plan, PlanSpace, effective_plans
 from mla_tune.quantization import UNQUANTIZED
 from mla_tune.session import Backend, Reference, Session, Setup
@@ -174,8 +174,9 @@ class TorchMlaSession:
         if full.prefill_backend not in self.prefill_backends:
             raise PlanFailure(
                 f"prefill backend {full.prefill_backend!r} does not run here",
+                plan=plan,
+                kind=FailureKind.NOT_APPLIED,
                 valid=", ".join(self.prefill_backends),
-                kind="not applied",
             )
         return PreparedTorchMla(self, self._batches[shape], full)
 

@@ -5,9 +5,10 @@ __all__ = ["Recheck", "recheck"]
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from mla_tune.errors import InputError, PlanFailure, WorkloadFailure
+from mla_tune.errors import InputError, WorkloadFailure
 from mla_tune.measuring.bench import Bench
 from mla_tune.measuring.stopwatch import Samples
+from mla_tune.plan.failure import PlanFailure
 from mla_tune.session import Setup
 from mla_tune.shapes import BatchShape, Case, MlaDimensions, Workload
 from mla_tune.table import Entry, TableFile

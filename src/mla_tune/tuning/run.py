@@ -17,7 +17,7 @@ from mla_tune.errors import EnvironmentFailure, InputError
 from mla_tune.files.own_file import open_own
 from mla_tune.measuring.bench import Bench
 from mla_tune.measuring.recording import RecordedBench, Recorder, Recording, RecordingFile
-from mla_tune.measuring.worker import Limits, WorkerBench
+from mla_tune.measuring.worker_client import Limits, WorkerBench
 from mla_tune.shapes import BatchShape
 from mla_tune.shapes.file import ShapesFile, checked_shapes, load_shapes
 from mla_tune.shapes.mapping import MappingDocument

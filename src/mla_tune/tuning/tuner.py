@@ -9,9 +9,10 @@ from typing import Any, Protocol
 
 from pydantic import ValidationError
 
-from mla_tune.errors import PlanFailure, WorkloadFailure
+from mla_tune.errors import WorkloadFailure
 from mla_tune.measuring.bench import Bench
 from mla_tune.measuring.stopwatch import Samples
+from mla_tune.plan.failure import PlanFailure
 from mla_tune.plan.knobs import Plan
 from mla_tune.shapes import Workload
 from mla_tune.table import Entry
@@ -30,9 +31,6 @@ from mla_tune.tuning.study import Journal, Ledger, Outcome, Policy
 
 NEAR_BEST = 1.015
 """Screening cannot rank plans closer than this factor: they all go into confirmation."""
-
-# What a plan did to its worker or to its result that makes trying again a waste or a danger.
-QUARANTINED = {"timed out", "died", "out of memory", "raised", "wrong result"}
 
 
 @dataclass(frozen=True)
@@ -200,7 +198,7 @@ class Tuner:
     def _recorded(self, workload: Workload, plan: Plan, failure: PlanFailure) -> str:
         """File a failure and return its one-line description."""
         reason = f"{failure.kind}: {failure.what}"
-        if failure.kind in QUARANTINED:
+        if failure.kind.is_quarantined:
             self.quarantine.add(self.ward, str(workload), plan, reason)
         return reason
 

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from fake_device import DEFAULT, FakeBench, splits, workload
-from mla_tune.errors import PlanFailure
 from mla_tune.measuring.recording import RecordedBench, Recorder, Recording, RecordingFile
+from mla_tune.plan.failure import PlanFailure
 from mla_tune.session import Setup
 from mla_tune.shapes import MlaDimensions
 

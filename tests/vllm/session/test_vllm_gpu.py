@@ -8,7 +8,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from mla_tune.environment import probe  # noqa: E402
-from mla_tune.errors import PlanFailure  # noqa: E402
+from mla_tune.plan.failure import PlanFailure  # noqa: E402
 from mla_tune.registry import NAMES, get_backend  # noqa: E402
 from mla_tune.session import Setup  # noqa: E402
 from mla_tune.shapes import BatchShape, MlaDimensions  # noqa: E402

@@ -32,6 +32,7 @@ from mla_tune.errors import InputError
 from mla_tune.files.regular_file import open_regular
 from mla_tune.measuring.recording.rounds import Rounds
 from mla_tune.measuring.recording.stream import LineStream
+from mla_tune.plan.failure import FailureKind
 from mla_tune.plan.knobs import Plan
 from mla_tune.session import Setup
 from mla_tune.shapes import Case, Workload
@@ -49,8 +50,6 @@ _MOST_NAME = 64
 _MOST_NUMBER = 10**9
 _MOST_WEIGHT = 2**63
 
-FAILURES = ("raised", "timed out", "died", "out of memory", "wrong result", "not applied")
-
 _Facts = TypeVar("_Facts", Environment, Setup)
 _ENVIRONMENT, _SETUP = TypeAdapter(Environment), TypeAdapter(Setup)
 
@@ -63,7 +62,7 @@ class Track:
     workload: Workload
     plans: tuple[Plan, ...]
     rounds: dict[Plan, Sequence[tuple[float, ...]]] = field(default_factory=dict)
-    failures: dict[Plan, tuple[str, str]] = field(default_factory=dict)
+    failures: dict[Plan, tuple[FailureKind, str]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -277,7 +276,7 @@ def _weight(weight: Any) -> float:
     return float(weight)
 
 
-def _failure(kind: Any, what: Any) -> tuple[str, str]:
-    if kind not in FAILURES or not isinstance(what, str):
+def _failure(kind: Any, what: Any) -> tuple[FailureKind, str]:
+    if kind not in list(FailureKind) or not isinstance(what, str):
         raise ValueError(f"a failure of kind {kind!r:.80}")
-    return kind, what
+    return FailureKind(kind), what

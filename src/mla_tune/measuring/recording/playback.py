@@ -5,9 +5,9 @@ __all__ = ["RecordedBench"]
 import random
 from collections.abc import Sequence
 
-from mla_tune.errors import PlanFailure
 from mla_tune.measuring.recording.content import Recording, Track
 from mla_tune.measuring.stopwatch import Samples
+from mla_tune.plan.failure import FailureKind, PlanFailure
 from mla_tune.plan.knobs import Plan, PlanSpace
 from mla_tune.session import Setup
 from mla_tune.shapes import BatchShape, Case, Workload
@@ -52,10 +52,9 @@ class RecordedBench:
         assert track is not None, "load() comes first"
         for plan in plans:
             if plan in track.failures or not track.rounds.get(plan):
-                kind, what = track.failures.get(plan, ("raised", "not recorded"))
-                failure = PlanFailure(what, kind=kind)
-                failure.plan = plan
-                raise failure
+                unheard = (FailureKind.RAISED, "not recorded")
+                kind, what = track.failures.get(plan, unheard)
+                raise PlanFailure(what, plan=plan, kind=kind)
         self.rounds_spent += rounds * len(plans)
         positions = [self._draw.random() for _ in range(rounds)]
         return {plan: _drawn(track.rounds[plan], positions) for plan in plans}

@@ -6,10 +6,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from mla_tune.errors import PlanFailure
 from mla_tune.measuring.bench import Bench
 from mla_tune.measuring.recording.file import RecordingFile
 from mla_tune.measuring.stopwatch import Samples
+from mla_tune.plan.failure import PlanFailure
 from mla_tune.plan.knobs import Plan, PlanSpace
 from mla_tune.session import Setup
 from mla_tune.shapes import BatchShape, Workload
@@ -85,10 +85,9 @@ class Recorder:
             try:
                 self._written(plans, self._every_plan_rounds, 0)
             except PlanFailure as failure:
-                blamed = [plan for plan in plans if plan == failure.plan]
-                if not blamed:
+                if failure.plan not in plans:
                     raise
-                plans.remove(blamed[0])
+                plans.remove(failure.plan)
             else:
                 return
 
@@ -102,9 +101,8 @@ class Recorder:
         try:
             taken = self._bench.race(plans, rounds, seed)
         except PlanFailure as failure:
-            if isinstance(failure.plan, Plan):
-                content = {"kind": failure.kind, "what": failure.what[:MOST_TEXT]}
-                self._file.append([{"plan": failure.plan.as_dict(), "failure": content}])
+            content = {"kind": failure.kind, "what": failure.what[:MOST_TEXT]}
+            self._file.append([{"plan": failure.plan.as_dict(), "failure": content}])
             raise
         self._file.append(_race_lines(taken))
         return taken

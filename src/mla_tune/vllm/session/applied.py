@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
-from mla_tune.errors import PlanFailure
+from mla_tune.plan.failure import FailureKind, PlanFailure
 from mla_tune.vllm import compat
 from mla_tune.vllm.observe import calls_of
 from mla_tune.vllm.prefill import prefill_name
@@ -47,19 +47,22 @@ def checked_run(session: "VllmSession", prepared: "PreparedVllm") -> None:
             if session.device.type == "cuda":
                 torch.cuda.synchronize(session.device)
         except torch.OutOfMemoryError as error:
-            raise PlanFailure(str(error), kind="out of memory") from error
+            raise PlanFailure(
+                str(error), plan=prepared.plan, kind=FailureKind.OUT_OF_MEMORY
+            ) from error
         except Exception as error:
             problem = f"{session.setup.backend}: {type(error).__name__}: {error}"
-            raise PlanFailure(problem, kind="raised") from error
+            raise PlanFailure(problem, plan=prepared.plan) from error
     _check_splits(session, prepared, launched)
     dense = rules.prefills_densely(prepared.route)
     if dense is not None and dense != bool(prefills):
         taken = "ran" if prefills else "did not run"
-        raise _not_applied(f"the prefill backend {taken}, against what the plan says")
+        raise _not_applied(prepared, f"the prefill backend {taken}, against what the plan says")
 
 
-def _not_applied(problem: str) -> PlanFailure:
-    return PlanFailure(problem, kind="not applied", remedy="report it with the vLLM release")
+def _not_applied(prepared: "PreparedVllm", problem: str) -> PlanFailure:
+    remedy = "report it with the vLLM release"
+    return PlanFailure(problem, plan=prepared.plan, kind=FailureKind.NOT_APPLIED, remedy=remedy)
 
 
 def _check_route(session: "VllmSession", prepared: "PreparedVllm") -> None:
@@ -69,13 +72,16 @@ def _check_route(session: "VllmSession", prepared: "PreparedVllm") -> None:
     decode_tokens = getattr(metadata, "num_decode_tokens", None)
     if decode_tokens is not None and decode_tokens != route.num_decode_tokens:
         raise _not_applied(
+            prepared,
             f"{decode_tokens} decode tokens in the builder's metadata, expected "
             f"{route.num_decode_tokens} with threshold {prepared.plan.reorder_batch_threshold} "
-            f"(builder: {session.parts.builder.reorder_batch_threshold})"
+            f"(builder: {session.parts.builder.reorder_batch_threshold})",
         )
     decodes = getattr(metadata, "num_decodes", None)
     if decodes is not None and decodes != route.num_decodes:
-        raise _not_applied(f"{decodes} decodes in the metadata, expected {route.num_decodes}")
+        raise _not_applied(
+            prepared, f"{decodes} decodes in the metadata, expected {route.num_decodes}"
+        )
 
 
 def _check_splits(session: "VllmSession", prepared: "PreparedVllm", launched: list[int]) -> None:
@@ -84,7 +90,9 @@ def _check_splits(session: "VllmSession", prepared: "PreparedVllm", launched: li
         return
     expected = splits.expected(value, prepared.route.num_decode_tokens)
     if launched != [expected]:
-        raise _not_applied(f"kernel launches with splits {launched}, expected [{expected}]")
+        raise _not_applied(
+            prepared, f"kernel launches with splits {launched}, expected [{expected}]"
+        )
 
 
 def _check_prefill(prepared: "PreparedVllm", owner: Any) -> None:
@@ -97,7 +105,8 @@ def _check_prefill(prepared: "PreparedVllm", owner: Any) -> None:
     version = bound.get("fa_version")
     if named != wanted or (version is not None and wanted != f"fa{version}"):
         raise _not_applied(
-            f"prefill backend {named} (FlashAttention version {version}), expected {wanted}"
+            prepared,
+            f"prefill backend {named} (FlashAttention version {version}), expected {wanted}",
         )
 
 

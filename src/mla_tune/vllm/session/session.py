@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
-from mla_tune.errors import PlanFailure
+from mla_tune.plan.failure import FailureKind, PlanFailure
 from mla_tune.plan.knobs import KNOBS, Plan, PlanSpace
 from mla_tune.quantization import UNQUANTIZED
 from mla_tune.session import Reference, Setup
@@ -113,13 +113,15 @@ class VllmSession:
                 continue
             if getattr(default, knob) is None:
                 problem = f"{self.setup.backend} has no knob {knob} here"
-                raise PlanFailure(problem, kind="not applied")
+                raise PlanFailure(problem, plan=plan, kind=FailureKind.NOT_APPLIED)
             offered = self.rules.prefill_backends
             if knob == "prefill_backend" and value not in offered:
                 problem = f"prefill backend {value!r} does not run here"
                 if value in PLANS_EACH_STEP:
                     problem = f"prefill backend {value!r} is not tuned: {PLANS_EACH_STEP[value]}"
-                raise PlanFailure(problem, kind="not applied", valid=", ".join(offered))
+                raise PlanFailure(
+                    problem, plan=plan, kind=FailureKind.NOT_APPLIED, valid=", ".join(offered)
+                )
         return plan.over(default)
 
     def fp8_tokens(self, shape: BatchShape, plan: Plan) -> int:
@@ -181,7 +183,7 @@ class PreparedVllm:
                 self.metadata = self._build()
         except Exception as error:
             problem = f"{session.setup.backend} refuses it: {type(error).__name__}: {error}"
-            raise PlanFailure(problem, kind="raised") from error
+            raise PlanFailure(problem, plan=plan) from error
 
     def _build(self) -> Any:
         """Build as vLLM does: in graph mode as for a capture, then as for the step replayed."""
@@ -277,7 +279,8 @@ class PreparedVllm:
         with self.applied() as run, arguments_of(impl, "forward_mqa") as calls:
             run()
         if not calls:
-            raise PlanFailure("no token of this batch takes the decode path", kind="not applied")
+            problem = "no token of this batch takes the decode path"
+            raise PlanFailure(problem, plan=self.plan, kind=FailureKind.NOT_APPLIED)
         args, kwargs = calls[0]
         if joined_query and isinstance(args[0], tuple):
             args = (torch.cat(args[0], dim=-1), *args[1:])

@@ -1,15 +1,9 @@
 import os
 import signal
-import subprocess
-import sys
-import textwrap
-import threading
-import time
 from dataclasses import replace
 from functools import partial
-from types import ModuleType
+from types import SimpleNamespace
 
-import psutil
 import pytest
 import yaml
 
@@ -26,11 +20,12 @@ from faulty import (
 from mla_tune.errors import (
     EnvironmentFailure,
     InputError,
-    PlanFailure,
     UnavailableError,
     WorkloadFailure,
 )
-from mla_tune.measuring.worker import Limits, WorkerBench
+from mla_tune.measuring import second_try
+from mla_tune.measuring.worker_client import Limits, WorkerBench
+from mla_tune.plan.failure import PlanFailure
 from mla_tune.plan.knobs import Plan
 from mla_tune.tuning.quarantine import Quarantine
 from mla_tune.tuning.study import Journal
@@ -97,21 +92,11 @@ def test_a_wrong_output_is_found_across_the_process_boundary(worker):
     assert caught.value.kind == "wrong result"
 
 
-def test_a_worker_does_not_import_the_script_that_started_this_process(monkeypatch, tmp_path):
-    script = ModuleType("__main__")
-    script.__file__ = str(tmp_path / "script.py")
-    (tmp_path / "script.py").write_text("import os; os._exit(9)")
-    monkeypatch.setitem(sys.modules, "__main__", script)
-    worker = WorkerBench("cpu", tmp_path / "worker.log", LIMITS)
-    worker.close()
-    assert sys.modules["__main__"] is script
-
-
 def end_idle(worker, number):
     """End a worker that has nothing to do."""
     worker.race([GOOD], 1, seed=0)
-    os.kill(worker._process.pid, number)
-    worker._process.join()
+    os.kill(worker._worker.pid, number)
+    worker._worker._process.join()
 
 
 def test_a_worker_killed_while_idle_costs_nothing(worker):
@@ -150,8 +135,10 @@ def test_new_workers_that_find_the_clock_locked_elsewhere_end_the_run(
     began, real = [], worker._started
 
     def started_as_found():
-        began.append(real() if len(began) + 1 == starts else None)
-        return looks[len(began) - 1]
+        is_last = len(began) + 1 == starts
+        began.append(real() if is_last else SimpleNamespace(kill=lambda: None))
+        began[-1].environment = looks[len(began) - 1]
+        return began[-1]
 
     worker.close()
     monkeypatch.setattr(worker, "environment", before)
@@ -190,46 +177,10 @@ def test_a_time_out_gets_a_second_try_in_a_new_worker(tmp_path):
         worker.close()
 
 
-def test_a_worker_that_is_suspended_has_not_timed_out(worker, monkeypatch):
-    worker.race([GOOD], 1, seed=0)
-    monkeypatch.setattr(worker, "_limits", Limits(sample_s=0.4, warm_up_s=0.4, open_s=0.4))
-    pid = worker._process.pid
-    os.kill(pid, signal.SIGSTOP)
-    threading.Timer(1.2, os.kill, (pid, signal.SIGCONT)).start()
-    assert worker.race([GOOD], 1, seed=0)[GOOD].rounds
-    assert worker._process.pid == pid
-
-
-def test_a_terminal_that_closes_does_not_end_the_worker_nor_blame_a_plan(worker):
-    worker.race([GOOD], 1, seed=0)
-    pid = worker._process.pid
-    os.kill(pid, signal.SIGHUP)
-    assert worker.race([GOOD], 1, seed=0)[GOOD].rounds
-    assert worker._process.pid == pid
-
-
-def test_a_terminal_that_closes_while_the_worker_starts_does_not_end_it(tmp_path):
-    worker = WorkerBench("cpu", tmp_path / "worker.log", LIMITS)
-    worker._kill()
-    real = worker._awaited
-
-    def hang_up_first(*arguments):
-        os.kill(worker._process.pid, signal.SIGHUP)
-        os.kill(worker._process.pid, signal.SIGINT)
-        return real(*arguments)
-
-    worker._awaited = hang_up_first
-    try:
-        worker._started()
-        assert worker.restarts == 1
-    finally:
-        worker.close()
-
-
 def test_somebody_who_keeps_ending_workers_stops_the_run_and_no_plan_is_to_blame(
     tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(WorkerBench, "ATTEMPTS_FROM_OUTSIDE", 2)
+    monkeypatch.setattr(second_try, "ATTEMPTS_FROM_OUTSIDE", 2)
     worker = started(tmp_path, partial(EndedFromOutside, signal.SIGTERM))
     try:
         with pytest.raises(EnvironmentFailure, match="ended by SIGTERM 2 times"):
@@ -320,33 +271,3 @@ class WithPlans:
 
         del shapes
         return PlanSpace(self._plans, len(self._plans))
-
-
-def test_a_worker_ends_with_its_parent_even_while_a_kernel_hangs(tmp_path):
-    program = f"""
-        import sys
-        from functools import partial
-        from pathlib import Path
-        from faulty import faulty_bench
-        from test_worker import BY_FAULT, FAULTS, SETUP, WORKLOAD, WorkerBench
-
-        if __name__ == "__main__":
-            worker = WorkerBench("cpu", Path({str(tmp_path)!r}) / "worker.log",
-                                 factory=partial(faulty_bench, FAULTS))
-            worker.open(SETUP)
-            worker.load(WORKLOAD)
-            print(worker._process.pid, flush=True)
-            worker.race([BY_FAULT["sleeps"]], 1, seed=0)
-    """
-    script = tmp_path / "parent.py"
-    script.write_text(textwrap.dedent(program))
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-    parent = subprocess.Popen(
-        [sys.executable, script], stdout=subprocess.PIPE, text=True, env=environment
-    )
-    worker = psutil.Process(int(parent.stdout.readline()))
-    time.sleep(0.5)
-    parent.kill()
-    parent.wait()
-    worker.wait(timeout=20)
-    parent.stdout.close()
