@@ -222,9 +222,9 @@ class Engine:
         return told
 
     def counts(self) -> list[str]:
-        from mla_tune.vllm.plugin.deployment import _deployments
+        from mla_tune.vllm.plugin.state import process_state
 
-        return [str(deployment.counts) for deployment in _deployments.values()]
+        return [str(deployment.counts) for deployment in process_state().deployments]
 
 
 class StepClock:

@@ -1,14 +1,14 @@
-"""A plugin state of its own for each test."""
+"""A state of the plugin of its own for each test."""
 
 from collections.abc import Iterator
 
 import pytest
-from plugin_state import forget
+from plugin_state import fresh_plugin
+
+from mla_tune.vllm.plugin.state import PluginState
 
 
 @pytest.fixture(autouse=True)
-def clean_plugin() -> Iterator[None]:
-    """Forget tables, deployments, messages and overrides."""
-    forget()
-    yield
-    forget()
+def plugin_state() -> Iterator[PluginState]:
+    with fresh_plugin() as state:
+        yield state

@@ -18,7 +18,7 @@ os.environ |= {"TRITON_INTERPRET": "1", "CUDA_VISIBLE_DEVICES": ""}
 import numpy
 import pytest
 import torch.distributed as dist
-from plugin_state import forget
+from plugin_state import fresh_plugin
 from vllm_on_cpu import Engine, leave_out_flash_attention, start
 
 GRAPHS = {"max_cudagraph_capture_size": 2}
@@ -60,10 +60,9 @@ def _play(scene: Path, rank: int, store: Any) -> dict[str, Any]:
     dist.init_process_group(
         "gloo", store=dist.PrefixStore(scene.name, store), rank=rank, world_size=2
     )
-    forget()
     tables = scene / str(rank)
     os.environ["MLA_TUNE_TABLES"] = str(tables) if tables.is_dir() else ""
-    with pytest.MonkeyPatch.context() as patch:
+    with fresh_plugin(), pytest.MonkeyPatch.context() as patch:
         leave_out_flash_attention(patch)
         if (scene / f"{rank} fails").exists():
             patch.setattr(deployment, "choose", _fail)

@@ -1,19 +1,21 @@
-"""What the plugin keeps for the life of a process, forgotten between two tests."""
+"""A plugin that has loaded and said nothing yet."""
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from mla_tune.vllm.plugin import resolve, state
 
 
-def forget() -> None:
-    """Forget tables, deployments, messages and overrides."""
-    from mla_tune.vllm import log
-    from mla_tune.vllm.plugin import resolve
-
-    log._said.clear()
-    if deployment := sys.modules.get("mla_tune.vllm.plugin.deployment"):
-        deployment.LOADED.clear()
-        deployment._deployments.clear()
-    if registration := sys.modules.get("mla_tune.vllm.plugin.registration"):
-        registration._registered_for = None
-        if registry := sys.modules.get("vllm.v1.attention.backends.registry"):
-            for name in resolve.BACKENDS:
-                registry.AttentionBackendEnum[name].clear_override()
+@contextmanager
+def fresh_plugin() -> Iterator[state.PluginState]:
+    """Give the process another state, and leave vLLM its own backends."""
+    with pytest.MonkeyPatch.context() as patch:
+        fresh = state.PluginState()
+        patch.setattr(state, "_process_state", fresh)
+        yield fresh
+    if registry := sys.modules.get("vllm.v1.attention.backends.registry"):
+        for name in resolve.BACKENDS:
+            registry.AttentionBackendEnum[name].clear_override()

@@ -8,11 +8,11 @@ from typing import Any, ClassVar
 
 from mla_tune.table.loading import LoadedTable
 from mla_tune.vllm import compat
-from mla_tune.vllm.log import once
 from mla_tune.vllm.plugin import deployment
 from mla_tune.vllm.plugin.engine import engine_facts
 from mla_tune.vllm.plugin.layers import ServedLayers
 from mla_tune.vllm.plugin.prefill import reserve_prefill
+from mla_tune.vllm.plugin.state import once
 
 
 class ReservesAtLoad:

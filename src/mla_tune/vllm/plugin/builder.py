@@ -7,7 +7,7 @@ import functools
 import logging
 from typing import Any, ClassVar
 
-from mla_tune.vllm.log import logger, once
+from mla_tune.vllm.log import logger
 from mla_tune.vllm.plugin.choice import VLLM_OWN, Choice
 from mla_tune.vllm.plugin.deployment import Deployment, deployment_for
 from mla_tune.vllm.plugin.engine import captured_batches
@@ -16,6 +16,7 @@ from mla_tune.vllm.plugin.layers import ServedLayers
 from mla_tune.vllm.plugin.prefill import PrefillByBatch
 from mla_tune.vllm.plugin.replay import STEPS_BETWEEN_LOOKS, Fields, Replay
 from mla_tune.vllm.plugin.single import best_prefill_backend, named_prefill_backends
+from mla_tune.vllm.plugin.state import once
 from mla_tune.vllm.plugin.step_choices import StepChoices
 from mla_tune.vllm.plugin.thresholds import Thresholds
 

@@ -13,7 +13,7 @@ from mla_tune.plan.knobs import Plan
 from mla_tune.table.loading import LoadedTable
 from mla_tune.table.matching import EngineFacts, choose, told_apart
 from mla_tune.traffic.writer import TrafficWriter
-from mla_tune.vllm.log import logger, once
+from mla_tune.vllm.log import logger
 from mla_tune.vllm.plugin.agreement import disagreement
 from mla_tune.vllm.plugin.carry_over import splits_carry_over
 from mla_tune.vllm.plugin.choice import Choice
@@ -21,12 +21,8 @@ from mla_tune.vllm.plugin.counts import Counts
 from mla_tune.vllm.plugin.engine import engine_facts, refusal
 from mla_tune.vllm.plugin.layers import ServedLayers
 from mla_tune.vllm.plugin.lookups import Lookups
+from mla_tune.vllm.plugin.state import once, process_state
 from mla_tune.vllm.plugin.statement import failed, set_up
-
-# What `registration` has loaded from MLA_TUNE_TABLES in this process.
-LOADED: list[LoadedTable] = []
-
-_deployments: dict[tuple[EngineFacts, tuple[tuple[int, int], ...]], "Deployment"] = {}
 
 
 class Deployment:
@@ -77,7 +73,8 @@ def tables_for(facts: EngineFacts, vllm_config: Any) -> tuple[dict[str, LoadedTa
     """The tables that are true for an engine, by mode, and why there is none for a mode."""
     if refused := refusal(vllm_config):
         return {}, refused
-    return choose([table for table in LOADED if table.table.header.backend == facts.backend], facts)
+    tables = process_state().tables
+    return choose([table for table in tables if table.table.header.backend == facts.backend], facts)
 
 
 def deployment_for(
@@ -94,10 +91,10 @@ def deployment_for(
     """
     try:
         facts = engine_facts(backend, vllm_config, layers())
-        key = (facts, captures())
-        if key not in _deployments:
-            _deployments[key] = _made(facts, vllm_config, key[1])
-        return _deployments[key]
+        planned = captures()
+        make = functools.partial(_made, facts, vllm_config, planned)
+        found: Deployment = process_state().deployment((facts, planned), make)
+        return found
     except Exception as error:
         # The other ranks wait for this one.
         disagreement(vllm_config, functools.partial(failed, error))
@@ -109,7 +106,7 @@ def _made(
 ) -> Deployment:
     tables, reason = tables_for(facts, vllm_config)
     deployment = Deployment(facts, tables, captures)
-    say = functools.partial(set_up, facts, LOADED, tables, deployment.planned)
+    say = functools.partial(set_up, facts, process_state().tables, tables, deployment.planned)
     unlike = disagreement(vllm_config, say)
     if reason is not None:
         extent = "runs untuned in part" if tables else "runs untuned"

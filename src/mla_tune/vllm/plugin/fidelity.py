@@ -6,10 +6,11 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
-from mla_tune.vllm.log import logger, once
+from mla_tune.vllm.log import logger
 from mla_tune.vllm.observe import calls_of
 from mla_tune.vllm.plugin.choice import Choice
 from mla_tune.vllm.plugin.counts import Counts
+from mla_tune.vllm.plugin.state import once
 
 
 def seen_argument(

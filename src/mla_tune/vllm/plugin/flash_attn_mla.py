@@ -7,11 +7,11 @@ from typing import Any
 
 import vllm.v1.attention.backends.mla.flashattn_mla as vllm_flashattn_mla
 
-from mla_tune.vllm.log import once
 from mla_tune.vllm.plugin.builder import TunedBuilder
 from mla_tune.vllm.plugin.choice import Choice
 from mla_tune.vllm.plugin.fidelity import seen_argument, verified
 from mla_tune.vllm.plugin.replay import Fields
+from mla_tune.vllm.plugin.state import once
 
 VllmBackend: Any = vllm_flashattn_mla.FlashAttnMLABackend
 VllmBuilder: Any = VllmBackend.get_builder_cls()

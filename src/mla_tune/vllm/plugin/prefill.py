@@ -14,8 +14,8 @@ from typing import Any
 from mla_tune.errors import InputError
 from mla_tune.table import Entry
 from mla_tune.vllm import compat, workspace
-from mla_tune.vllm.log import once
 from mla_tune.vllm.plugin.single import named_prefill_backends
+from mla_tune.vllm.plugin.state import once
 from mla_tune.vllm.prefill import NEED_WORKSPACE, make_prefill, prefill_name
 
 # What vLLM may ask a prefill backend to write, in vllm/model_executor/layers/quantization.

@@ -7,25 +7,23 @@ import os
 from collections.abc import Iterable
 
 from mla_tune.table.loading import LoadedTable, load_tables
-from mla_tune.vllm.log import logger, once
-from mla_tune.vllm.plugin import deployment
+from mla_tune.vllm.log import logger
 from mla_tune.vllm.plugin.resolve import BACKENDS, path_of
-
-_registered_for: str | None = None
+from mla_tune.vllm.plugin.state import once, process_state
 
 
 def register_backends(setting: str) -> None:
     """Load the tables of ``setting`` and override the backends they are for."""
-    global _registered_for
-    if _registered_for != setting:
+    state = process_state()
+    if state.setting != setting:
         tables, problems = load_tables(setting)
         for problem in problems:
             once(logging.ERROR, f"mla-tune: not used: {problem}")
-        deployment.LOADED[:] = _as_asked(tables)
+        state.tables = _as_asked(tables)
         logger.info("mla-tune: %d tables loaded from MLA_TUNE_TABLES=%s", len(tables), setting)
-        _registered_for = setting
+        state.setting = setting
     recording = bool(os.environ.get("MLA_TUNE_RECORD"))
-    _override_backends(deployment.LOADED, every=recording)
+    _override_backends(state.tables, every=recording)
 
 
 def _as_asked(tables: list[LoadedTable]) -> list[LoadedTable]:

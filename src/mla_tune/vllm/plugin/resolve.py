@@ -11,7 +11,7 @@ import importlib
 import logging
 from typing import Any
 
-from mla_tune.vllm.log import once
+from mla_tune.vllm.plugin.state import once
 
 BACKENDS = {
     "TRITON_MLA": "triton_mla.TunedTritonMLABackend",

@@ -14,7 +14,7 @@ from typing import Any
 import vllm.v1.attention.backends.mla.triton_mla as vllm_triton_mla
 
 from mla_tune.vllm import workspace
-from mla_tune.vllm.log import logger, once
+from mla_tune.vllm.log import logger
 from mla_tune.vllm.plugin.at_load import ReservesAtLoad
 from mla_tune.vllm.plugin.builder import TunedBuilder
 from mla_tune.vllm.plugin.choice import Choice
@@ -24,6 +24,7 @@ from mla_tune.vllm.plugin.fidelity import seen_argument, verified
 from mla_tune.vllm.plugin.layers import ServedLayers
 from mla_tune.vllm.plugin.replay import Fields
 from mla_tune.vllm.plugin.splits import row_splits_needed
+from mla_tune.vllm.plugin.state import once
 from mla_tune.vllm.triton_splits import SplitRule
 
 VllmBackend: Any = vllm_triton_mla.TritonMLABackend
