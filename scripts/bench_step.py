@@ -22,6 +22,7 @@ if not torch.cuda.is_available():
     os.environ |= {"TRITON_INTERPRET": "1", "CUDA_VISIBLE_DEVICES": ""}
 
 from asked_tables import write_tables
+from cpu_builders import registered_builder, with_gpu_units
 from mla_tune.environment import probe
 from mla_tune.plan.domains import DOMAINS
 from mla_tune.plan.knobs import Plan
@@ -30,7 +31,7 @@ from mla_tune.shapes import BatchShape, MlaDimensions
 from mla_tune.vllm.plugin import register
 from mla_tune.vllm.session.config import current_config, use_cpu_platform
 from mla_tune.vllm.session.inputs import LatentCache, blocks_needed, make_batch
-from mla_tune.vllm.session.parts import PREFIX, Parts, build_parts
+from mla_tune.vllm.session.parts import Parts, build_parts
 
 MODEL = MlaDimensions(num_q_heads=16)
 DEVICE = "cuda:0" if torch.cuda.is_available() else "cpu"
@@ -69,11 +70,10 @@ def main() -> None:
     here = ["TRITON_MLA", "FLASH_ATTN_MLA", "FLASHMLA"]
     if DEVICE == "cpu":
         here = ["TRITON_MLA"]
-        _as_many_units_as_a_gpu()
-    backends = arguments.backends or here
-    if DEVICE == "cpu":
-        # Before vLLM is imported: 0.33 asks its platform for pinned memory at import.
+        # Before anything else of vLLM: 0.33 looks once, at import, whether memory can be pinned.
         use_cpu_platform()
+        with_gpu_units()
+    backends = arguments.backends or here
     environment = probe(DEVICE)
     print(f"{environment.device_name}, vLLM {environment.software['vllm']}: microseconds a step")
     own = {name: _builder(name) for name in backends}
@@ -98,15 +98,6 @@ def main() -> None:
                 print(f"{name} {what}".ljust(44), f"{_lookup_us(ours, batches):.2f}", flush=True)
 
 
-def _as_many_units_as_a_gpu() -> None:
-    """Or a few cores would bound the splits below those of the tables."""
-    # Before anything else of vLLM: 0.33 looks once whether memory can be pinned.
-    use_cpu_platform()
-    from vllm.platforms.cpu import CpuPlatform
-
-    CpuPlatform.num_compute_units = classmethod(lambda *_: 132)
-
-
 def _plans_of(name: str, mode: str) -> dict[str, Plan | None]:
     """The plans of ``mode``, without those for knobs that the backend does not have."""
     domain = DOMAINS[name]
@@ -118,19 +109,9 @@ def _plans_of(name: str, mode: str) -> dict[str, Plan | None]:
 
 def _builder(name: str) -> tuple[Any, Parts]:
     """The builder of ``name`` as the registry has it now, for an engine with graphs."""
-    from vllm.config import CUDAGraphMode
-    from vllm.v1.attention.backends.registry import AttentionBackendEnum
-
     setup = Setup(name, MODEL, max_model_len=MAX_MODEL_LEN, device=DEVICE)
     parts = build_parts(setup, sparse=False)
-    compilation = parts.vllm_config.compilation_config
-    compilation.cudagraph_mode = CUDAGraphMode.FULL_AND_PIECEWISE
-    compilation.cudagraph_capture_sizes = list(CAPTURES)
-    compilation.max_cudagraph_capture_size = max(CAPTURES)
-    spec = parts.layer.get_kv_cache_spec(parts.vllm_config)
-    builder_cls = AttentionBackendEnum[name].get_class().get_builder_cls()
-    with current_config(parts.vllm_config):
-        return builder_cls(spec, [PREFIX], parts.vllm_config, parts.device), parts
+    return registered_builder(name, parts, list(CAPTURES)), parts
 
 
 def _batches(specs: list[str], parts: Parts) -> list[Any]:

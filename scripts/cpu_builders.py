@@ -4,7 +4,12 @@ TRITON_MLA's need nothing but vLLM's CPU platform. FLASH_ATTN_MLA's ask for two 
 extension, which have stand-ins here: its builder passes their results on and looks at shapes alone.
 """
 
-__all__ = ["flash_attention_stand_ins", "make_builder"]
+__all__ = [
+    "flash_attention_stand_ins",
+    "make_builder",
+    "registered_builder",
+    "with_gpu_units",
+]
 
 from collections.abc import Callable
 from typing import Any
@@ -35,23 +40,35 @@ def flash_attention_stand_ins(caps: list[int]) -> dict[str, Callable[..., Any] |
     }
 
 
+def with_gpu_units() -> None:
+    """Give vLLM's CPU platform the 132 units of an H200: TRITON_MLA splits by their number."""
+    from vllm.platforms.cpu import CpuPlatform
+
+    CpuPlatform.num_compute_units = classmethod(lambda *_: 132)
+
+
 def make_builder(
     name: str, model: MlaDimensions, max_model_len: int, max_num_seqs: int, captures: list[int]
 ) -> tuple[Any, Parts]:
-    """The builder of backend ``name`` as vLLM's registry has it now, in an engine with graphs.
+    """A builder of backend ``name`` beside a layer of TRITON_MLA, whose parts a CPU can make.
 
     Args:
-        name: of the backend; the layer is TRITON_MLA's, whose parts a CPU can make.
+        name: of the backend.
         model: dimensions, heads on one GPU.
         max_model_len: in tokens.
         max_num_seqs: the most requests of a batch.
         captures: batch sizes of the decode graphs.
     """
+    setup = Setup("TRITON_MLA", model, max_model_len=max_model_len, max_num_requests=max_num_seqs)
+    parts = build_parts(setup, sparse=False)
+    return registered_builder(name, parts, captures), parts
+
+
+def registered_builder(name: str, parts: Parts, captures: list[int]) -> Any:
+    """The builder of ``name`` as vLLM's registry has it now, in an engine with decode graphs."""
     from vllm.config import CUDAGraphMode
     from vllm.v1.attention.backends.registry import AttentionBackendEnum
 
-    setup = Setup("TRITON_MLA", model, max_model_len=max_model_len, max_num_requests=max_num_seqs)
-    parts = build_parts(setup, sparse=False)
     compilation = parts.vllm_config.compilation_config
     compilation.cudagraph_mode = CUDAGraphMode.FULL_AND_PIECEWISE
     compilation.cudagraph_capture_sizes = captures
@@ -59,4 +76,4 @@ def make_builder(
     spec = parts.layer.get_kv_cache_spec(parts.vllm_config)
     builder_cls = AttentionBackendEnum[name].get_class().get_builder_cls()
     with current_config(parts.vllm_config):
-        return builder_cls(spec, [PREFIX], parts.vllm_config, parts.device), parts
+        return builder_cls(spec, [PREFIX], parts.vllm_config, parts.device)

@@ -1,42 +1,13 @@
 """The process of one engine of `bench_engine.py`: what `served_engine.ServedEngine` starts."""
 
-import contextlib
 import importlib.metadata
-import itertools
 import os
-import random
-import statistics
 import sys
-import time
-from collections.abc import Callable
-from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from engine_model import LAYERS, VOCABULARY, trained
-
-# How many requests of a batch bring home the logprobs of their whole vocabulary.
-COMPARED_REQUESTS = 4
-EXTENDS_A_SAMPLE = 3
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What an engine is started with.
-
-    Attributes:
-        model: a folder with the model's config.json.
-        tables: what MLA_TUNE_TABLES is set to; None for vLLM's default.
-        utilization: share of the GPU's memory.
-    """
-
-    model: Path
-    backend: str
-    max_model_len: int
-    max_num_seqs: int
-    utilization: float
-    tables: str | None = None
+from measured_engine import MeasuredEngine, Settings
 
 
 def serve(settings: Settings, log: Path, pipe: Connection) -> None:
@@ -54,7 +25,7 @@ def serve(settings: Settings, log: Path, pipe: Connection) -> None:
             if what == "stop":
                 break
             if what == "start":
-                engine = Engine(settings)
+                engine = MeasuredEngine(settings)
                 pipe.send(engine.facts)
             else:
                 pipe.send(getattr(engine, what)(**arguments))
@@ -100,166 +71,3 @@ def _declare_entry_point(folder: Path) -> None:
     sys.path.append(str(folder))
     known = os.environ.get("PYTHONPATH", "").split(os.pathsep)
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [*known, str(folder)]))
-
-
-class Engine:
-    """An engine and the prompts it knows."""
-
-    def __init__(self, settings: Settings) -> None:
-        import torch
-
-        used_before = _used_memory()
-        import vllm
-
-        self._params = vllm.SamplingParams
-        self._llm = vllm.LLM(
-            model=str(settings.model),
-            load_format="dummy",
-            skip_tokenizer_init=True,
-            generation_config="vllm",
-            dtype="bfloat16",
-            max_model_len=settings.max_model_len,
-            max_num_seqs=settings.max_num_seqs,
-            max_num_batched_tokens=16384,
-            gpu_memory_utilization=settings.utilization,
-            enable_prefix_caching=True,
-            attention_config={"backend": settings.backend},
-            max_logprobs=-1,
-            disable_log_stats=False,
-        )
-        self._llm.apply_model(trained)
-        torch.cuda.synchronize()
-        cache = self._llm.llm_engine.vllm_config.cache_config
-        per_token = LAYERS * 576 * 2
-        self.facts = {
-            "vllm": vllm.__version__,
-            "gpu": torch.cuda.get_device_name(),
-            "utilization": settings.utilization,
-            "total_gib": torch.cuda.mem_get_info()[1] / 2**30,
-            "used_gib": (_used_memory() - used_before) / 2**30,
-            "kv_cache_gib": (cache.num_gpu_blocks or 0) * cache.block_size * per_token / 2**30,
-        }
-        core = self._llm.llm_engine.engine_core
-        self._clock = core.get_output = StepClock(core.get_output)
-        self._prompts: dict[int, list[int]] = {}
-        self._seed = 1_000_000
-        _pin_threads()
-
-    def _prompt(self, request: int, length: int) -> list[int]:
-        """The first ``length`` tokens of a request's text: a shorter one is a cached prefix."""
-        if len(self._prompts.get(request, ())) < length:
-            # Drawn from the start each time, so that the prefix stays what it was.
-            self._prompts[request] = _tokens(request, length)
-        return self._prompts[request][:length]
-
-    def _generate(self, prompts: list[list[int]], tokens: int, logprobs: int = 0) -> list[Any]:
-        """Generate ``tokens`` each; the first ``logprobs`` requests with all their logprobs."""
-        chosen = [
-            self._params(
-                max_tokens=tokens,
-                temperature=0.0,
-                ignore_eos=True,
-                detokenize=False,
-                logprobs=-1 if request < logprobs else None,
-            )
-            for request in range(len(prompts))
-        ]
-        inputs: Any = [{"prompt_token_ids": prompt} for prompt in prompts]
-        self._clock.times.clear()
-        return list(self._llm.generate(inputs, chosen, use_tqdm=False))
-
-    def fill(self, batch: int, context: int) -> None:
-        """Compute the prefixes once, so that later they are only read."""
-        self._generate([self._prompt(request, context) for request in range(batch)], 1)
-
-    def decode(self, batch: int, context: int, steps: int) -> float:
-        """Milliseconds a decode step of ``batch`` requests over ``context`` tokens.
-
-        The mean of the middle half of the steps: the host's hiccups are in the other one.
-        """
-        self._generate([self._prompt(request, context) for request in range(batch)], steps + 2)
-        # The first step computes the last tokens of the prompts, and the second may overlap it.
-        times = self._clock.times[1:]
-        steps_ms = sorted((b - a) * 1e3 for a, b in itertools.pairwise(times))
-        quarter = len(steps_ms) // 4
-        return statistics.fmean(steps_ms[quarter : len(steps_ms) - quarter])
-
-    def extend(self, batch: int, context: int, new_tokens: int) -> float:
-        """Milliseconds until ``batch`` cached prefixes have taken ``new_tokens`` fresh ones."""
-        taken = []
-        for _ in range(EXTENDS_A_SAMPLE):
-            self._seed += batch
-            outputs = self._generate(self._extended(batch, context, new_tokens, self._seed), 1)
-            first = max(output.metrics.first_token_ts for output in outputs)
-            start = min(output.metrics.scheduled_ts for output in outputs)
-            taken.append((first - start) * 1e3)
-        return float(statistics.median(taken))
-
-    def _extended(self, batch: int, context: int, new_tokens: int, seed: int) -> list[list[int]]:
-        return [
-            self._prompt(request, context) + _tokens(seed + request, new_tokens)
-            for request in range(batch)
-        ]
-
-    def logprobs(
-        self, batch: int, context: int, new_tokens: int, cached: bool
-    ) -> list[list[float]]:
-        """Logprobs of the whole vocabulary after ``context`` and ``new_tokens`` more.
-
-        With ``cached`` the context is computed beforehand and the new tokens extend it; without,
-        all is one prefill.
-        """
-        self._llm.reset_prefix_cache()
-        if cached:
-            self.fill(batch, context)
-        # The same tokens in every engine, and none that another call has used.
-        prompts = self._extended(batch, context, new_tokens, seed=500_000)
-        outputs = self._generate(prompts, 1, logprobs=COMPARED_REQUESTS)
-        told = []
-        for output in outputs[:COMPARED_REQUESTS]:
-            values = output.outputs[0].logprobs[0]
-            told.append([values[token].logprob for token in range(VOCABULARY)])
-        return told
-
-    def counts(self) -> list[str]:
-        from mla_tune.vllm.plugin.state import process_state
-
-        return [str(deployment.counts) for deployment in process_state().deployments]
-
-
-class StepClock:
-    """The engine core's ``get_output``, noting when tokens came.
-
-    With asynchronous scheduling some calls only fill the queue and bring none.
-    """
-
-    def __init__(self, get_output: Callable[[], Any]) -> None:
-        self._get_output = get_output
-        self.times: list[float] = []
-
-    def __call__(self) -> Any:
-        outputs = self._get_output()
-        if outputs.outputs:
-            self.times.append(time.perf_counter())
-        return outputs
-
-
-def _used_memory() -> int:
-    import torch
-
-    free, total = torch.cuda.mem_get_info()
-    return total - free
-
-
-def _pin_threads() -> None:
-    """Put every engine on the same few cores, and its main thread on one core: they take turns."""
-    *others, mine = sorted(os.sched_getaffinity(0))[-4:]
-    for task in Path("/proc/self/task").iterdir():
-        with contextlib.suppress(ProcessLookupError):
-            os.sched_setaffinity(int(task.name), others or [mine])
-    os.sched_setaffinity(0, [mine])
-
-
-def _tokens(seed: int, count: int) -> list[int]:
-    draw = random.Random(seed)
-    return [draw.randrange(2, VOCABULARY) for _ in range(count)]

@@ -7,11 +7,12 @@ import os
 import time
 from typing import Any
 
-from engine_process import Settings, serve
+from engine_process import serve
+from measured_engine import Settings
 
 
 class ServedEngine:
-    """The parent's end. ``ask`` names a method of `engine_process.Engine`."""
+    """The parent's end. ``ask`` names a method of `measured_engine.MeasuredEngine`."""
 
     def __init__(self, name: str, settings: Settings) -> None:
         self.name = name

@@ -30,7 +30,7 @@ os.environ |= {"TRITON_INTERPRET": "1", "CUDA_VISIBLE_DEVICES": ""}
 import torch
 
 from asked_tables import write_tables
-from cpu_builders import flash_attention_stand_ins, make_builder
+from cpu_builders import flash_attention_stand_ins, make_builder, with_gpu_units
 from mla_tune.environment import probe
 from mla_tune.plan.knobs import Plan
 from mla_tune.shapes import MlaDimensions
@@ -137,11 +137,8 @@ def main() -> int:
 def _set_up(backends: list[str]) -> None:
     use_cpu_platform()
     import vllm.v1.attention.backends.fa_utils as fa_utils
-    from vllm.platforms.cpu import CpuPlatform
 
-    # As many as an H200 has, or TRITON_MLA would never split.
-    CpuPlatform.num_compute_units = classmethod(lambda *_: 132)
-
+    with_gpu_units()
     for name, stand_in in flash_attention_stand_ins(_Forgetful()).items():
         setattr(fa_utils, name, stand_in)
     environment = probe("cpu")

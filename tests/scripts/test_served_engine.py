@@ -1,7 +1,7 @@
 import pytest
 
 import served_engine
-from engine_process import Settings
+from measured_engine import Settings
 from served_engine import ServedEngine
 
 

@@ -1,6 +1,6 @@
 import types
 
-from engine_process import StepClock
+from measured_engine import StepClock
 
 
 def test_clock_notes_only_the_steps_that_bring_tokens():
