@@ -18,6 +18,7 @@ from vllm_on_cpu import Engine, start  # noqa: E402
 from mla_tune.plan.knobs import Plan  # noqa: E402
 from mla_tune.table import Entry  # noqa: E402
 from mla_tune.vllm.cutlass_workspace import workspace_bytes  # noqa: E402
+from mla_tune.vllm.plugin.state import PluginState  # noqa: E402
 from mla_tune.vllm.session.config import current_config  # noqa: E402
 from tabled_engine import MODEL, WriteTable, cpu_header, entry  # noqa: E402
 
@@ -198,12 +199,12 @@ def test_rows_include_those_that_pad_a_graph() -> None:
     assert most_requests(config) == 100
 
 
-def test_a_table_of_another_engine_reserves_nothing(cutlass: Any, load: Any) -> None:
-    from mla_tune.vllm.plugin import deployment
-
+def test_a_table_of_another_engine_reserves_nothing(
+    cutlass: Any, load: Any, plugin_state: PluginState
+) -> None:
     load(entry("48q1s128", Plan(num_kv_splits=16)))
     buffer(cutlass).resize_(VLLMS_BYTES)
-    header = deployment.LOADED[0].table.header
+    header = plugin_state.tables[0].table.header
     object.__setattr__(header, "kv_cache_dtype", "fp8")
     impl_cls = sys.modules[MODULES[1]].TunedCutlassMLAImpl
     _impl(impl_cls, start())
