@@ -24,8 +24,9 @@ from mla_tune.measuring.recording import RecordedBench, Recording, Track
 from mla_tune.plan.knobs import Plan
 from mla_tune.table import Entry
 from mla_tune.tuning.quarantine import Quarantine, Ward
+from mla_tune.tuning.settings import Settings
 from mla_tune.tuning.study import Journal, Policy
-from mla_tune.tuning.tuner import Settings, Tuner
+from mla_tune.tuning.tuner import Tuner
 
 SAMPLED_SHARE = 0.5
 """Of the plans a sampler may try: at all of them it would be an enumeration with repeats."""

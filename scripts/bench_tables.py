@@ -33,7 +33,7 @@ from mla_tune.shapes import BatchShape, Case, MlaDimensions, RequestGroup, Workl
 from mla_tune.table import Header, Table
 from mla_tune.tuning.assignment import Assignment
 from mla_tune.tuning.campaign import Campaign
-from mla_tune.tuning.tuner import Settings
+from mla_tune.tuning.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[1]
 FEW = 100

@@ -13,7 +13,9 @@ from typing import Any, Protocol
 import numpy as np
 
 from mla_tune.shapes import format_size
-from mla_tune.tuning.decide import NARROW, Interval
+from mla_tune.table import Speedup
+from mla_tune.tuning.decide import NARROW
+from mla_tune.tuning.speedups import speedup_of
 
 DEFAULT, TWIN, PLUGIN = "default", "twin", "plugin"
 ENGINES = (DEFAULT, PLUGIN, TWIN)
@@ -56,8 +58,8 @@ def paired(samples: dict[str, list[float]]) -> dict[str, Any]:
         f"{DEFAULT}_ms": statistics.median([*samples[DEFAULT], *samples[TWIN]]),
         f"{PLUGIN}_ms": statistics.median(samples[PLUGIN]),
         "rounds": len(plugin),
-        "speedup": vars(Interval.of((default + twin) / 2 - plugin)),
-        "twins": vars(Interval.of(default - twin)),
+        "speedup": speedup_of((default + twin) / 2 - plugin).model_dump(),
+        "twins": speedup_of(default - twin).model_dump(),
         "samples_ms": samples,
     }
 
@@ -95,7 +97,7 @@ def is_undecided(cell: dict[str, Any], floor: float) -> bool:
 
 
 def _is_known(cell: dict[str, Any]) -> bool:
-    speedup = Interval(**cell["speedup"])
+    speedup = Speedup(**cell["speedup"])
     return speedup.half_width <= NARROW * speedup.median or speedup.low > 1.1
 
 

@@ -12,8 +12,9 @@ from mla_tune.plan.knobs import Plan, PlanSpace
 from mla_tune.session import Setup
 from mla_tune.shapes import BatchShape, Case, Workload
 from mla_tune.tuning.quarantine import Quarantine, Ward
+from mla_tune.tuning.settings import Settings
 from mla_tune.tuning.study import Journal
-from mla_tune.tuning.tuner import Settings, Tuner
+from mla_tune.tuning.tuner import Tuner
 
 GIB = 2**30
 

@@ -28,8 +28,9 @@ from mla_tune.measuring.worker_client import Limits, WorkerBench
 from mla_tune.plan.failure import PlanFailure
 from mla_tune.plan.knobs import Plan
 from mla_tune.tuning.quarantine import Quarantine
+from mla_tune.tuning.settings import Settings
 from mla_tune.tuning.study import Journal
-from mla_tune.tuning.tuner import Settings, Tuner
+from mla_tune.tuning.tuner import Tuner
 from torch_mla_cases import SETUP
 
 # Generous for a machine that does other work too; the plan that sleeps is tried twice.

@@ -16,8 +16,9 @@ from mla_tune.table import Header, Table, TableFile, publication
 from mla_tune.tuning.assignment import Assignment
 from mla_tune.tuning.campaign import Campaign
 from mla_tune.tuning.journal.file import JournalFile
+from mla_tune.tuning.observers import SilentObserver
+from mla_tune.tuning.settings import Settings
 from mla_tune.tuning.study import Journal, Policy
-from mla_tune.tuning.tuner import Settings, SilentObserver
 
 LATENCIES = {DEFAULT: 100.0, splits(1): 150.0, splits(2): 90.0, splits(8): 70.0, splits(16): 98.0}
 DIES = splits(8)

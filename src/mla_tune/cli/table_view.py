@@ -75,6 +75,4 @@ def told_plan(entry: Entry) -> str:
 
 
 def _interval(speedup: Speedup | None) -> str:
-    if speedup is None:
-        return "–"
-    return f"{speedup.median:.2f}× ({speedup.low:.2f}–{speedup.high:.2f})"
+    return "–" if speedup is None else str(speedup)

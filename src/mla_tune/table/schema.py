@@ -228,6 +228,13 @@ class Speedup(_Record):
     low: float
     high: float
 
+    def __str__(self) -> str:
+        return f"{self.median:.2f}× ({self.low:.2f}–{self.high:.2f})"
+
+    @property
+    def half_width(self) -> float:
+        return (self.high - self.low) / 2
+
 
 class CaseResult(_Record):
     """One KV length of an entry whose plan serves several."""

@@ -12,10 +12,10 @@ from mla_tune.shapes import Workload
 from mla_tune.table import Entry
 from mla_tune.tuning.assignment import Assignment
 from mla_tune.tuning.campaign import Reporter
+from mla_tune.tuning.observers import SilentObserver
 from mla_tune.tuning.result import Failure, TunedTable, TuneResult
 from mla_tune.tuning.run import run
 from mla_tune.tuning.run_options import RunOptions
-from mla_tune.tuning.tuner import SilentObserver
 
 AnyPath = str | os.PathLike[str]
 One = TypeVar("One", str, int)

@@ -21,11 +21,13 @@ from mla_tune.measuring.bench import Bench
 from mla_tune.shapes import Workload
 from mla_tune.table import Entry, Publication, TableFile
 from mla_tune.tuning.assignment import Assignment, check_table
+from mla_tune.tuning.observers import Observer
 from mla_tune.tuning.quarantine import Quarantine, Ward
 from mla_tune.tuning.result import Failure
+from mla_tune.tuning.settings import Settings
 from mla_tune.tuning.streak import Streak
 from mla_tune.tuning.study import Journal
-from mla_tune.tuning.tuner import Observer, Settings, Tuner
+from mla_tune.tuning.tuner import Tuner
 
 
 class Reporter(Observer, Protocol):

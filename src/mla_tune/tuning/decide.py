@@ -1,33 +1,24 @@
-"""From samples to a verdict: screening, paired confirmation, ties, and the publish gate."""
+"""From the samples of a confirmation to a verdict: standings, ties, and the publish gate."""
 
-__all__ = [
-    "Contest",
-    "Interval",
-    "Standing",
-    "Verdict",
-    "expected_us",
-    "is_hopeless",
-    "log_ratios",
-    "slows_a_case",
-]
+__all__ = ["MIN_ROUNDS", "NARROW", "SLOWEST_CASE", "Contest", "Standing", "Verdict"]
 
-import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-from scipy import stats
 
 from mla_tune.measuring.stopwatch import Samples
 from mla_tune.plan.knobs import Plan
-
-SCREENING_FACTOR = 1.03
-"""A plan whose fastest sample is beyond this factor of the incumbent is dropped (the measured
-trade-off: 24 % of the samples at 0.008 % regret)."""
-
-CONFIDENCE = 0.95
-RESAMPLES = 999
+from mla_tune.table import Speedup
+from mla_tune.tuning.speedups import (
+    TIE_BAND,
+    is_too_wide,
+    log_ratios,
+    p_value,
+    speedup_of,
+    ties_with,
+)
 
 EARLY_P_VALUE = 1e-4
 """For stopping a confirmation before its budget: looking again and again at 95 % would publish
@@ -40,95 +31,8 @@ MIN_ROUNDS = 16
 """Rounds below which nothing is published: the interval of a few rounds on a busy machine looks
 like any other (four rounds gave 4.36, from 1.26 to 85.94)."""
 
-WIDEST = 1.5
-"""Upper over lower end beyond which an interval says too little to publish anything on. With 2 %
-noise it is 1.03 after 16 rounds, with 20 % noise 1.2 after 96."""
-
 SLOWEST_CASE = 0.99
 """The least speed-up of any KV length under a plan that is to be published for several."""
-
-TIE_BAND = 0.01
-"""How much closer than the winner's interval a plan may be and still tie. A median moves by up to
-0.9 % from one run to the next, which no interval within a run shows; without a band two tunes
-name different winners (FlashInfer #4433 needed 2 %)."""
-
-
-def expected_us(samples: Samples, shares: Sequence[float]) -> float:
-    """Expected latency in microseconds: the medians of the cases, by their share of traffic."""
-    medians = [statistics.median(case) for case in zip(*samples.rounds, strict=True)]
-    return float(np.dot(shares, medians))
-
-
-def log_ratios(
-    default: Samples, plan: Samples, shares: Sequence[float]
-) -> "np.ndarray[tuple[int], np.dtype[np.float64]]":
-    """Log of the default's expected latency over the plan's, round by round."""
-    weights = np.asarray(shares)
-    ratios: np.ndarray[tuple[int], np.dtype[np.float64]] = np.log(
-        np.asarray(default.rounds) @ weights
-    ) - np.log(np.asarray(plan.rounds) @ weights)
-    return ratios
-
-
-def is_hopeless(samples: Samples, shares: Sequence[float], incumbent_us: float) -> bool:
-    """Whether even the fastest sample is beyond `SCREENING_FACTOR` of the incumbent."""
-    fastest = [min(case) for case in zip(*samples.rounds, strict=True)]
-    return float(np.dot(shares, fastest)) > SCREENING_FACTOR * incumbent_us
-
-
-def slows_a_case(samples: Samples, default: Samples) -> bool:
-    """Whether for some KV length even the fastest sample is slower than the default by 1 %.
-
-    Such a plan cannot be published (see `Standing.slows_a_case`), so it must not drive out one
-    that can.
-    """
-    pairs = list(
-        zip(zip(*samples.rounds, strict=True), zip(*default.rounds, strict=True), strict=True)
-    )
-    return len(pairs) > 1 and any(
-        min(own) > statistics.median(base) / SLOWEST_CASE for own, base in pairs
-    )
-
-
-@dataclass(frozen=True)
-class Interval:
-    """A ratio of latencies, default over plan: its median and its 95 % interval."""
-
-    median: float
-    low: float
-    high: float
-
-    @classmethod
-    def of(cls, log_ratios: "np.ndarray[tuple[int], np.dtype[np.float64]]") -> "Interval":
-        """Bootstrap the median of paired log ratios (scipy, percentile method, fixed seed)."""
-        middle = float(np.median(log_ratios))
-        if len(log_ratios) < 2 or np.ptp(log_ratios) == 0:
-            return cls(*np.exp([middle, middle, middle]).tolist())
-        result = stats.bootstrap(
-            (log_ratios,),
-            np.median,
-            n_resamples=RESAMPLES,
-            confidence_level=CONFIDENCE,
-            method="percentile",
-            rng=np.random.default_rng(0),
-        ).confidence_interval
-        return cls(*np.exp([middle, result.low, result.high]).tolist())
-
-    def __str__(self) -> str:
-        return f"{self.median:.2f}× ({self.low:.2f}–{self.high:.2f})"
-
-    @property
-    def half_width(self) -> float:
-        return (self.high - self.low) / 2
-
-    @property
-    def is_too_wide(self) -> bool:
-        """Whether the truth may be anywhere (`WIDEST`)."""
-        return self.high > WIDEST * self.low
-
-    def ties(self, winner: "Interval") -> bool:
-        """Whether this cannot be told from ``winner``: they overlap, or nearly (`TIE_BAND`)."""
-        return self.high * (1 + TIE_BAND) >= winner.low
 
 
 @dataclass(frozen=True)
@@ -136,8 +40,8 @@ class Standing:
     """One finalist after a number of interleaved rounds beside the default."""
 
     plan: Plan
-    interval: Interval
-    cases: tuple[Interval, ...]
+    speedup: Speedup
+    cases: tuple[Speedup, ...]
     clearly_faster: bool
     clearly_not: bool
 
@@ -151,12 +55,17 @@ class Standing:
     @property
     def is_too_wide(self) -> bool:
         """Whether the samples of some KV length, or of all together, are too noisy to tell."""
-        return any(interval.is_too_wide for interval in (self.interval, *self.cases))
+        return any(map(is_too_wide, (self.speedup, *self.cases)))
+
+    @property
+    def is_narrow(self) -> bool:
+        """Whether the speed-up is known well enough for the tie set to mean something."""
+        return self.speedup.half_width <= 2 * NARROW * self.speedup.median
 
     @property
     def is_settled(self) -> bool:
         """Whether more rounds would not change what is done about this plan."""
-        if self.clearly_not or self.interval.half_width <= NARROW:
+        if self.clearly_not or self.speedup.half_width <= NARROW:
             return True
         return self.clearly_faster and not self.is_too_wide
 
@@ -200,20 +109,20 @@ class Contest:
     def standings(self) -> tuple[Standing, ...]:
         """Every finalist but the default, fastest first."""
         finalists = [self._standing(plan) for plan in self.samples if plan != self.default]
-        return tuple(sorted(finalists, key=lambda standing: -standing.interval.median))
+        return tuple(sorted(finalists, key=lambda standing: -standing.speedup.median))
 
     def _standing(self, plan: Plan) -> Standing:
         default, candidate = self._matrix(self.default), self._matrix(plan)
         ratios = log_ratios(self.samples[self.default], self.samples[plan], self.shares)
-        interval = Interval.of(ratios)
+        speedup = speedup_of(ratios)
         by_case = (np.log(default) - np.log(candidate)).T
         gate = np.log(self.min_speedup)
         return Standing(
             plan=plan,
-            interval=interval,
-            cases=tuple(map(Interval.of, by_case)) if len(by_case) > 1 else (interval,),
-            clearly_faster=_p_value(ratios - gate, "greater") < EARLY_P_VALUE,
-            clearly_not=_p_value(ratios - gate, "less") < EARLY_P_VALUE,
+            speedup=speedup,
+            cases=tuple(map(speedup_of, by_case)) if len(by_case) > 1 else (speedup,),
+            clearly_faster=p_value(ratios - gate, "greater") < EARLY_P_VALUE,
+            clearly_not=p_value(ratios - gate, "less") < EARLY_P_VALUE,
         )
 
     def _matrix(self, plan: Plan) -> "np.ndarray[tuple[int, int], np.dtype[np.float64]]":
@@ -230,13 +139,11 @@ class Contest:
             return True
         if len(self._matrix(self.default)) < MIN_ROUNDS:
             return False
-        leader = self.standings[0].interval
+        leader = self.standings[0].speedup
         return all(
-            standing.is_settled
-            and (standing.interval.half_width <= 2 * NARROW * standing.interval.median
-                 or not standing.interval.ties(leader))
+            standing.is_settled and (standing.is_narrow or not ties_with(standing.speedup, leader))
             for standing in self.standings
-        )  # fmt: skip
+        )
 
     def verdict(self) -> Verdict:
         """Choose among the leader and what cannot be told from it, then ask the gate.
@@ -250,23 +157,23 @@ class Contest:
             doubt = f"{rounds} rounds are too few, {MIN_ROUNDS} the least"
             return self._undecided(able or self.standings, doubt)
         clear = [standing for standing in able if not standing.is_too_wide]
-        if not clear or clear[0].interval.low <= self.min_speedup:
-            wide = [s for s in able if s.is_too_wide and s.interval.high > self.min_speedup]
+        if not clear or clear[0].speedup.low <= self.min_speedup:
+            wide = [s for s in able if s.is_too_wide and s.speedup.high > self.min_speedup]
             if wide:
                 return self._undecided(wide, "the samples are too noisy to tell")
-            near = tuple(s.plan for s in able if s.interval.high * (1 + TIE_BAND) >= 1.0)
+            near = tuple(s.plan for s in able if s.speedup.high * (1 + TIE_BAND) >= 1.0)
             return Verdict(None, near)
         leader = clear[0]
-        tied = [standing for standing in able if standing.interval.ties(leader.interval)]
-        passing = [s for s in tied if s in clear and s.interval.low > self.min_speedup]
+        tied = [standing for standing in able if ties_with(standing.speedup, leader.speedup)]
+        passing = [s for s in tied if s in clear and s.speedup.low > self.min_speedup]
         chosen = min(passing, key=self._preference).plan
         return Verdict(chosen, tuple(s.plan for s in tied if s.plan != chosen))
 
     def _undecided(self, doubted: Sequence[Standing], doubt: str) -> Verdict:
         """Keep the default, and name the best of ``doubted`` where it looks like a gain."""
         best = doubted[0]
-        seen = f"{best.plan} was {best.interval} as fast as the default: {doubt}"
-        is_gain = best.interval.median > self.min_speedup and not best.slows_a_case
+        seen = f"{best.plan} was {best.speedup} as fast as the default: {doubt}"
+        is_gain = best.speedup.median > self.min_speedup and not best.slows_a_case
         return Verdict(None, (), unproven=best.plan if is_gain else None, doubt=seen)
 
     def _preference(self, standing: Standing) -> tuple[bool, int, int, str]:
@@ -277,10 +184,3 @@ class Contest:
             plan.reorder_batch_threshold or 0,
             plan.prefill_backend or "",
         )
-
-
-def _p_value(log_ratios: "np.ndarray[tuple[int], np.dtype[np.float64]]", alternative: str) -> float:
-    """Wilcoxon's signed-rank test of paired log ratios against zero."""
-    if not np.any(log_ratios):
-        return 1.0
-    return float(stats.wilcoxon(log_ratios, alternative=alternative).pvalue)

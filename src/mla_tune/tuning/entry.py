@@ -8,8 +8,9 @@ from collections.abc import Mapping
 from mla_tune.measuring.stopwatch import Samples
 from mla_tune.plan.knobs import Plan
 from mla_tune.shapes import Workload
-from mla_tune.table import CaseResult, Entry, Speedup
-from mla_tune.tuning.decide import Contest, Interval, Standing, expected_us
+from mla_tune.table import CaseResult, Entry
+from mla_tune.tuning.decide import Contest, Standing
+from mla_tune.tuning.speedups import expected_us
 
 
 def outlasts_doubt(previous: Entry, contest: Contest, failures: Mapping[Plan, str]) -> bool:
@@ -50,7 +51,7 @@ def published_entry(
         ties=tuple(plan for plan in verdict.ties if plan != chosen),
         latency_us=expected_us(contest.samples[chosen], shares),
         default_us=expected_us(contest.samples[default], shares),
-        speedup=_speedup(standing.interval) if standing is not None else None,
+        speedup=standing.speedup if standing is not None else None,
         cases=_cases(workload, contest, standing),
         note=_note(failures, default, contest.samples, verdict.doubt),
     )
@@ -72,10 +73,6 @@ def _unproven_entry(
     )
 
 
-def _speedup(interval: Interval) -> Speedup:
-    return Speedup(median=interval.median, low=interval.low, high=interval.high)
-
-
 def _cases(
     workload: Workload, contest: Contest, standing: Standing | None
 ) -> tuple[CaseResult, ...]:
@@ -90,9 +87,9 @@ def _cases(
             weight=case.weight,
             latency_us=statistics.median(mine),
             default_us=statistics.median(theirs),
-            speedup=_speedup(interval),
+            speedup=speedup,
         )
-        for case, mine, theirs, interval in zip(
+        for case, mine, theirs, speedup in zip(
             workload.cases, *columns, standing.cases, strict=True
         )
     )

@@ -11,30 +11,30 @@ from mla_tune.measuring.stopwatch import Samples
 from mla_tune.plan.failure import PlanFailure
 from mla_tune.session import Setup
 from mla_tune.shapes import BatchShape, Case, MlaDimensions, Workload
-from mla_tune.table import Entry, TableFile
-from mla_tune.tuning.decide import Interval, log_ratios
+from mla_tune.table import Entry, Speedup, TableFile
+from mla_tune.tuning.speedups import is_too_wide, log_ratios, speedup_of
 
 
 @dataclass(frozen=True)
 class Recheck:
     """What became of one published entry.
 
-    ``interval`` is the speed-up seen this time, None where the plan failed; ``problem`` says
+    ``speedup`` is the one seen this time, None where the plan failed; ``problem`` says
     what is wrong with the entry, or is empty; ``doubts`` why this look may say little.
     """
 
     entry: Entry
-    interval: Interval | None
+    speedup: Speedup | None
     problem: str
     doubts: tuple[str, ...] = ()
 
     @property
     def is_open(self) -> bool:
         """Whether this look was too noisy to tell."""
-        return self.interval is not None and self.interval.is_too_wide and not self.problem
+        return self.speedup is not None and is_too_wide(self.speedup) and not self.problem
 
     def __str__(self) -> str:
-        seen = self.interval
+        seen = self.speedup
         found = f"{seen.median:.3f}× ({seen.low:.3f}–{seen.high:.3f})" if seen else "no comparison"
         remarks = "; ".join(filter(None, (self.problem, *self.doubts)))
         return f"{self.entry.shape}: {self.entry.plan}: {found} {remarks}".rstrip()
@@ -70,14 +70,14 @@ def _second_look(bench: Bench, entry: Entry, workload: Workload, rounds: int) ->
         taken = bench.race([space.default, plan], rounds, seed=len(entry.shape))
     except (PlanFailure, WorkloadFailure) as failure:
         return Recheck(entry, None, failure.what)
-    interval = Interval.of(log_ratios(taken[space.default], taken[plan], workload.shares()))
-    problem = "slower than the default" if interval.high < 1.0 else ""
-    return Recheck(entry, interval, problem, tuple(_doubts(interval, *taken.values())))
+    speedup = speedup_of(log_ratios(taken[space.default], taken[plan], workload.shares()))
+    problem = "slower than the default" if speedup.high < 1.0 else ""
+    return Recheck(entry, speedup, problem, tuple(_doubts(speedup, *taken.values())))
 
 
-def _doubts(interval: Interval, default: Samples, plan: Samples) -> Iterator[str]:
+def _doubts(speedup: Speedup, default: Samples, plan: Samples) -> Iterator[str]:
     """Why samples may say little: those of one race share what befell the device meanwhile."""
-    if interval.is_too_wide:
+    if is_too_wide(speedup):
         yield "too noisy to tell"
     both = default + plan
     if both.others is not None:

@@ -33,7 +33,7 @@ from mla_tune.tuning.campaign import Campaign, Reporter
 from mla_tune.tuning.recheck import Recheck, recheck
 from mla_tune.tuning.result import TunedTable, TuneResult
 from mla_tune.tuning.run_options import RunOptions
-from mla_tune.tuning.tuner import Settings
+from mla_tune.tuning.settings import Settings
 
 RECORDED = "RECORDED"
 

@@ -1,0 +1,67 @@
+"""A workload whose inputs are on the bench: what may be asked about its plans."""
+
+__all__ = ["LoadedWorkload"]
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from mla_tune.measuring.bench import Bench
+from mla_tune.measuring.stopwatch import Samples
+from mla_tune.plan.failure import PlanFailure
+from mla_tune.plan.knobs import Plan
+from mla_tune.shapes import Workload
+from mla_tune.tuning.quarantine import Quarantine, Ward
+from mla_tune.tuning.speedups import expected_us
+
+
+@dataclass(frozen=True)
+class LoadedWorkload:
+    """One workload on a bench, and its plans in quarantine.
+
+    Args:
+        workload: what is loaded.
+        default: its default plan.
+        bench: what measures.
+        quarantine, ward: plans not to be tried, and what they are filed under.
+    """
+
+    workload: Workload
+    default: Plan
+    bench: Bench
+    quarantine: Quarantine
+    ward: Ward
+
+    def sample(self, plan: Plan, rounds: int) -> Samples:
+        """Time one plan alone. Raises `PlanFailure`."""
+        return self.bench.race([plan], rounds, seed=0)[plan]
+
+    def race(self, plans: Sequence[Plan], rounds: int, seed: int) -> dict[Plan, Samples]:
+        """Time plans side by side. Raises `PlanFailure`."""
+        return self.bench.race(plans, rounds, seed)
+
+    def verify(self, plan: Plan) -> None:
+        """Check a plan's output. Raises `PlanFailure`."""
+        self.bench.verify(plan)
+
+    def expected_us(self, samples: Samples) -> float:
+        """Expected latency in microseconds over the workload's cases."""
+        return expected_us(samples, self.shares)
+
+    @property
+    def shares(self) -> tuple[float, ...]:
+        return tuple(self.workload.shares())
+
+    def quarantined(self, plan: Plan) -> str | None:
+        """Why ``plan`` is not to be tried, or None."""
+        return self.quarantine.reason(self.ward, str(self.workload), plan)
+
+    def filed(self, plan: Plan, failure: PlanFailure) -> str:
+        """Put ``plan`` into quarantine where its failure calls for it.
+
+        Returns:
+            The failure in one line.
+        """
+        reason = f"{failure.kind}: {failure.what}"
+        if failure.kind.is_quarantined:
+            self.quarantine.add(self.ward, str(self.workload), plan, reason)
+        return reason

@@ -1,0 +1,35 @@
+"""Who is told how tuning goes."""
+
+__all__ = ["Observer", "SilentObserver"]
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from mla_tune.plan.knobs import Plan
+from mla_tune.shapes import Workload
+from mla_tune.tuning.study import Outcome
+
+
+class Observer(Protocol):
+    """Who is told how one workload goes."""
+
+    def planned(self, workload: Workload, num_plans: int) -> None: ...
+    def tried(self, workload: Workload, outcome: Outcome, best_us: float | None) -> None: ...
+    def confirming(self, workload: Workload, finalists: Sequence[Plan], rounds: int) -> None: ...
+    def kept(self, workload: Workload, doubt: str) -> None: ...
+
+
+class SilentObserver:
+    """An observer that says nothing."""
+
+    def planned(self, workload: Workload, num_plans: int) -> None:
+        """So many plans are to be tried."""
+
+    def tried(self, workload: Workload, outcome: Outcome, best_us: float | None) -> None:
+        """A plan was tried; ``best_us`` is the incumbent's latency in microseconds."""
+
+    def confirming(self, workload: Workload, finalists: Sequence[Plan], rounds: int) -> None:
+        """The finalists have been raced for so many rounds."""
+
+    def kept(self, workload: Workload, doubt: str) -> None:
+        """There is no verdict this time, and an earlier entry stays."""
