@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from mla_tune.environment import Environment
-from mla_tune.plan.knobs import Plan
+from mla_tune.plan.plan import Plan
 from mla_tune.shapes import MlaDimensions
 from mla_tune.table import Entry, Header, merge
 

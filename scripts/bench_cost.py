@@ -23,7 +23,7 @@ from typing import Any
 
 from mla_tune.environment import probe
 from mla_tune.measuring.bench import SessionBench
-from mla_tune.plan.knobs import Plan
+from mla_tune.plan.plan import Plan
 from mla_tune.session import Setup
 from mla_tune.shapes import BatchShape, Case, MlaDimensions, Workload
 from mla_tune.table import Entry
@@ -89,7 +89,9 @@ class OurTune:
     def values(self, workload: Workload) -> list[int]:
         """The split counts among the effective plans."""
         plans = self._bench.plan_space(workload.shapes).plans
-        return sorted({plan.num_kv_splits for plan in plans if plan.num_kv_splits is not None})
+        return sorted(
+            {splits for plan in plans if (splits := plan.number("num_kv_splits")) is not None}
+        )
 
     def close(self) -> None:
         self._bench.close()
@@ -113,7 +115,7 @@ def compare(backend: str, heads: int, mode: str) -> list[dict[str, Any]]:
                 "mode": mode,
                 "shape": spec,
                 "values": values,
-                "plan": (entry.plan or Plan()).as_dict(),
+                "plan": dict(entry.plan or Plan()),
                 "default_us": entry.default_us,
                 "latency_us": entry.latency_us,
                 "ours_s": ours_s,

@@ -21,7 +21,7 @@ import numpy as np
 from scipy import stats
 
 from mla_tune.measuring.recording import RecordedBench, Recording, Track
-from mla_tune.plan.knobs import Plan
+from mla_tune.plan.plan import Plan
 from mla_tune.table import Entry
 from mla_tune.tuning.quarantine import Quarantine, Ward
 from mla_tune.tuning.settings import Settings

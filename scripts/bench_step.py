@@ -25,7 +25,7 @@ from asked_tables import write_tables
 from cpu_builders import registered_builder, with_gpu_units
 from mla_tune.environment import probe
 from mla_tune.plan.domains import DOMAINS
-from mla_tune.plan.knobs import Plan
+from mla_tune.plan.plan import Plan
 from mla_tune.session import Setup
 from mla_tune.shapes import BatchShape, MlaDimensions
 from mla_tune.vllm.plugin import register

@@ -21,7 +21,7 @@ from scipy import stats
 
 from mla_tune.environment import Environment
 from mla_tune.measuring.recording import Recording, Track
-from mla_tune.plan.knobs import Plan
+from mla_tune.plan.plan import Plan
 from mla_tune.shapes import BatchShape, MlaDimensions, RequestGroup
 from mla_tune.table import Entry, Header, Table
 from threshold_model import Extend, Paths
@@ -75,11 +75,11 @@ def points(tracks: Iterable[Track]) -> list[Point]:
     for track in tracks:
         for case, group in uniform(track):
             values = {
-                plan.num_kv_splits: expected_us(rounds, case)
+                splits: expected_us(rounds, case)
                 for plan, rounds in track.rounds.items()
-                if plan.num_kv_splits is not None
+                if (splits := plan.number("num_kv_splits")) is not None
             }
-            default = track.plans[0].num_kv_splits
+            default = track.plans[0].number("num_kv_splits")
             if group.query_len == 1 and default in values and len(values) > 1:
                 found.append(Point(group.count, group.kv_len, default, values))
     return sorted(found, key=lambda point: (point.batch, point.kv_len))
@@ -103,15 +103,15 @@ def paths(recording: Recording, backend: str) -> Paths:
             if group.query_len == 1:
                 continue
             heads = track.setup.model.num_q_heads
-            default = track.plans[0].num_kv_splits
+            default = track.plans[0].number("num_kv_splits")
             for plan, rounds in track.rounds.items():
-                threshold = plan.reorder_batch_threshold or OWN_THRESHOLD[name]
+                threshold = plan.number("reorder_batch_threshold") or OWN_THRESHOLD[name]
                 if group.query_len > threshold:
                     if name == backend:
                         prefill_us[extend] = expected_us(rounds, case)
                     else:
                         prefill_us.setdefault(extend, expected_us(rounds, case))
-                elif name == backend and plan.num_kv_splits in {None, default}:
+                elif name == backend and plan.get("num_kv_splits") in {None, default}:
                     decode_us[extend] = expected_us(rounds, case)
     return Paths(decode_us, prefill_us, heads, recording.environment.sm_count)
 
@@ -143,9 +143,10 @@ def nearest(known: Sequence[Point], header: Header) -> Rule:
 
     def rule(point: Point) -> Answer:
         found = table.lookup(batch=point.batch, kv_len=point.kv_len)
-        if found.plan is None or found.plan.num_kv_splits is None:
+        splits = found.plan.number("num_kv_splits") if found.plan is not None else None
+        if splits is None:
             return Answer("default" if found.is_hit else "miss", point.default)
-        return Answer("plan", found.plan.num_kv_splits)
+        return Answer("plan", splits)
 
     return rule
 

@@ -12,7 +12,7 @@ import sys
 
 from asked_tables import write_tables
 from mla_tune.environment import probe
-from mla_tune.plan.knobs import Plan
+from mla_tune.plan.plan import Plan
 from mla_tune.registry import get_backend
 from mla_tune.session import Setup
 from mla_tune.shapes import BatchShape, MlaDimensions

@@ -7,7 +7,7 @@ python scripts/compare_tables.py FOLDER_A FOLDER_B
 import argparse
 from pathlib import Path
 
-from mla_tune.plan.knobs import Plan
+from mla_tune.plan.plan import Plan
 from mla_tune.table import Entry, TableFile
 
 

@@ -32,7 +32,7 @@ import torch
 from asked_tables import write_tables
 from cpu_builders import flash_attention_stand_ins, make_builder, with_gpu_units
 from mla_tune.environment import probe
-from mla_tune.plan.knobs import Plan
+from mla_tune.plan.plan import Plan
 from mla_tune.shapes import MlaDimensions
 from mla_tune.vllm.plugin import register
 from mla_tune.vllm.session.config import current_config, use_cpu_platform

@@ -17,7 +17,7 @@ import torch
 
 from mla_tune.environment import Environment
 from mla_tune.measuring.bench import Announce, SessionBench
-from mla_tune.plan.knobs import Plan
+from mla_tune.plan.plan import Plan
 from mla_tune.session import Setup
 from mla_tune.shapes import BatchShape
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from mla_tune.environment import KERNEL_PACKAGES, installed_versions, probe
-from mla_tune.plan.knobs import Plan
+from mla_tune.plan.plan import Plan
 from mla_tune.shapes import MlaDimensions
 from mla_tune.table import Entry, Header
 from mla_tune.table.matching import EngineFacts

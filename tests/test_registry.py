@@ -4,7 +4,7 @@ import sys
 import pytest
 
 from mla_tune.errors import InputError
-from mla_tune.plan.knobs import KNOBS
+from mla_tune.plan.knob import KNOBS
 from mla_tune.registry import ALIASES, NAMES, canonical_name, get_backend
 from mla_tune.shapes.sections import KV_CACHE_DTYPES
 

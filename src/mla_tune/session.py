@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from mla_tune.environment import Environment
-from mla_tune.plan.knobs import Plan, PlanSpace
+from mla_tune.plan.plan import Plan
+from mla_tune.plan.space import PlanSpace
 from mla_tune.quantization import UNQUANTIZED
 from mla_tune.shapes import BatchShape, MlaDimensions
 

@@ -8,7 +8,7 @@ from fake_device import DEFAULT, ENVIRONMENT, splits, workload
 from mla_tune.cli.table_view import show_lookup, show_table
 from mla_tune.cli.terminal import TerminalReporter
 from mla_tune.errors import WorkloadFailure
-from mla_tune.plan.knobs import Plan
+from mla_tune.plan.plan import Plan
 from mla_tune.session import Setup
 from mla_tune.shapes import BatchShape, MlaDimensions
 from mla_tune.table import Entry, Header, Lookup, Speedup
@@ -177,7 +177,7 @@ def test_columns_stand_below_each_other_and_one_long_cell_moves_no_other_row():
     entries.append(ENTRY.model_copy(update={"plan": long}))
     lines = shown(lambda console: show_table(console, HEADER, entries), width=40).splitlines()
     assert len(lines[3]) < 200
-    assert long.prefill_backend in lines[5]
+    assert long.get("prefill_backend") in lines[5]
 
 
 def test_a_run_says_that_an_earlier_entry_stays_and_why():

@@ -12,7 +12,7 @@ from mla_tune.measuring.load import OthersLoad
 from mla_tune.measuring.stopwatch import CpuClock
 from mla_tune.measuring.throttle import ThrottleWatch
 from mla_tune.plan.failure import PlanFailure
-from mla_tune.plan.knobs import Plan
+from mla_tune.plan.plan import Plan
 from mla_tune.shapes import BatchShape, Case, Workload
 from torch_mla_cases import SETUP
 

@@ -6,7 +6,7 @@ import torch
 from faulty import FAULTS, Misbehaving
 from mla_tune.measuring.correctness import FP8_TOLERANCE, TOLERANCES, OutputCheck
 from mla_tune.plan.failure import PlanFailure
-from mla_tune.plan.knobs import Plan
+from mla_tune.plan.plan import Plan
 from mla_tune.session import Reference
 from mla_tune.shapes import BatchShape
 from mla_tune.torch_mla.backend import TorchMlaSession

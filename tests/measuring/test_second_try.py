@@ -10,7 +10,7 @@ from mla_tune.measuring.second_try import (
 )
 from mla_tune.measuring.worker_process import WorkerDied, WorkerTimeout
 from mla_tune.plan.failure import FailureKind, PlanFailure
-from mla_tune.plan.knobs import Plan
+from mla_tune.plan.plan import Plan
 
 LOG = Path("worker.log")
 TWO = Plan(num_kv_splits=2)

@@ -26,7 +26,7 @@ from mla_tune.errors import (
 from mla_tune.measuring import second_try
 from mla_tune.measuring.worker_client import Limits, WorkerBench
 from mla_tune.plan.failure import PlanFailure
-from mla_tune.plan.knobs import Plan
+from mla_tune.plan.plan import Plan
 from mla_tune.tuning.quarantine import Quarantine
 from mla_tune.tuning.settings import Settings
 from mla_tune.tuning.study import Journal
@@ -104,7 +104,9 @@ def test_a_worker_killed_while_idle_costs_nothing(worker):
     end_idle(worker, signal.SIGKILL)
     assert worker.race([GOOD], 1, seed=0)[GOOD].rounds
     end_idle(worker, signal.SIGKILL)
-    assert GOOD.num_kv_splits in {p.num_kv_splits for p in worker.plan_space(WORKLOAD.shapes).plans}
+    assert GOOD.get("num_kv_splits") in {
+        p.get("num_kv_splits") for p in worker.plan_space(WORKLOAD.shapes).plans
+    }
 
 
 def test_a_worker_that_ended_before_a_plans_turn_is_not_that_plans_fault(worker):
@@ -253,7 +255,7 @@ def test_a_study_over_plans_that_fail_in_every_way_ends_with_a_verdict(worker, t
     assert entry.plan is None
     filed = yaml.safe_load(quarantine.path.read_text())["quarantine"]
     causes = {f["plan"]["num_kv_splits"]: f["reason"].partition(":")[0] for f in filed}
-    expected = {BY_FAULT[fault].num_kv_splits: kind for fault, (kind, _) in KINDS.items()}
+    expected = {BY_FAULT[fault].get("num_kv_splits"): kind for fault, (kind, _) in KINDS.items()}
     assert expected.items() <= causes.items()
     assert set(causes.values()) <= {kind for kind, _ in KINDS.values()} | {"wrong result"}
 
@@ -268,7 +270,7 @@ class WithPlans:
         return getattr(self._worker, name)
 
     def plan_space(self, shapes):
-        from mla_tune.plan.knobs import PlanSpace
+        from mla_tune.plan.space import PlanSpace
 
         del shapes
         return PlanSpace(self._plans, len(self._plans))

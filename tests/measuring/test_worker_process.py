@@ -19,7 +19,7 @@ from mla_tune.measuring.bench import SessionBench
 from mla_tune.measuring.running_clock import RunningClock
 from mla_tune.measuring.worker_process import Limits, WorkerDied, WorkerProcess, WorkerTimeout
 from mla_tune.plan.failure import FailureKind
-from mla_tune.plan.knobs import Plan
+from mla_tune.plan.plan import Plan
 from torch_mla_cases import SETUP
 
 LIMITS = Limits(sample_s=2.0, warm_up_s=2.0, open_s=120.0)

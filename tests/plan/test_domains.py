@@ -1,7 +1,7 @@
 import pytest
 
 from mla_tune.plan.domains import DOMAINS
-from mla_tune.plan.knobs import Plan
+from mla_tune.plan.plan import Plan
 from mla_tune.registry import NAMES
 from mla_tune.torch_mla.backend import SPLITS
 from mla_tune.vllm.session.rules import LONGEST_DECODE_QUERY

@@ -4,7 +4,7 @@ import pickle
 import pytest
 
 from mla_tune.plan.failure import FailureKind, PlanFailure
-from mla_tune.plan.knobs import Plan
+from mla_tune.plan.plan import Plan
 
 TWO = Plan(num_kv_splits=2)
 

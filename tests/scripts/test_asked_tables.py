@@ -1,6 +1,6 @@
 from asked_tables import write_tables
 from mla_tune.environment import probe
-from mla_tune.plan.knobs import Plan
+from mla_tune.plan.plan import Plan
 from mla_tune.shapes import MlaDimensions
 from mla_tune.table.loading import load_tables
 

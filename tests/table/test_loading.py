@@ -6,7 +6,7 @@ import pytest
 
 import mla_tune.table.loading as runtime_tables
 from mla_tune.errors import InputError
-from mla_tune.plan.knobs import Plan
+from mla_tune.plan.plan import Plan
 from mla_tune.table import folders
 from mla_tune.table.loading import load_tables, locate
 from tabled_engine import WriteTable, cpu_header, entry

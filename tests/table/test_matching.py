@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from mla_tune.plan.knobs import Plan
+from mla_tune.plan.plan import Plan
 from mla_tune.table import Table
 from mla_tune.table.loading import LoadedTable, load_tables
 from mla_tune.table.matching import choose, differences, told_apart

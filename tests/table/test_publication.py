@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from fake_device import ENVIRONMENT
 from mla_tune.errors import EnvironmentFailure, InputError
 from mla_tune.files.document import Document
-from mla_tune.plan.knobs import Plan
+from mla_tune.plan.plan import Plan
 from mla_tune.shapes import BatchShape, MlaDimensions, RequestGroup
 from mla_tune.table import (
     CaseResult,
@@ -30,12 +30,14 @@ HEADER = Header.of(ENVIRONMENT, "TORCH_MLA", MlaDimensions(2), "auto", "eager", 
 PATH = Path("t.yaml")
 NO_SPEEDUP = Speedup(median=1.0, low=1.0, high=1.0)
 
-plans = st.none() | st.builds(
-    Plan,
-    st.none() | st.integers(1, 99),
-    st.none() | st.integers(1, 99),
-    st.none() | st.sampled_from(["sdpa_flash", "sdpa_math"]),
-).filter(lambda plan: plan != Plan())
+plans = st.none() | st.fixed_dictionaries(
+    {},
+    optional={
+        "reorder_batch_threshold": st.integers(1, 99),
+        "num_kv_splits": st.integers(1, 99),
+        "prefill_backend": st.sampled_from(["sdpa_flash", "sdpa_math"]),
+    },
+).filter(bool).map(Plan.from_dict)
 figures = st.integers(1, 9999).map(float)
 shapes = st.builds(
     lambda query_len, context, count: str(

@@ -4,7 +4,7 @@ import pytest
 from pydantic import ValidationError
 
 from fake_device import ENVIRONMENT
-from mla_tune.plan.knobs import Plan
+from mla_tune.plan.plan import Plan
 from mla_tune.shapes import MlaDimensions
 from mla_tune.table import Entry, Header
 

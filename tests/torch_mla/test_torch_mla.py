@@ -4,7 +4,7 @@ import torch
 
 from mla_tune.measuring.correctness import TOLERANCES
 from mla_tune.plan.failure import PlanFailure
-from mla_tune.plan.knobs import Plan
+from mla_tune.plan.plan import Plan
 from mla_tune.shapes import PRESETS, BatchShape
 from mla_tune.torch_mla.backend import BACKENDS, TorchMlaSession
 from torch_mla_cases import MODEL, SETUP, array, float64_attention
@@ -74,7 +74,7 @@ def test_a_bfloat16_cache_is_computed_from_what_it_holds(session):
 def test_the_default_is_vllms_old_four_splits_and_decode_of_single_tokens(session):
     shape, space = loaded(session, "q16_3q1s500")
     first = session.prefill_backends[0]
-    assert space.default == Plan(1, 4, first)
+    assert space.default == Plan(reorder_batch_threshold=1, num_kv_splits=4, prefill_backend=first)
     np.testing.assert_array_equal(
         output_of(session, shape, Plan()), output_of(session, shape, space.default)
     )
@@ -91,7 +91,7 @@ def test_the_default_is_vllms_old_four_splits_and_decode_of_single_tokens(sessio
 )
 def test_only_knobs_that_matter_are_in_the_plans(session, spec, knobs):
     space = session.plan_space([BatchShape.parse(spec)])
-    assert {name for plan in space.plans for name in plan.as_dict()} == knobs
+    assert {name for plan in space.plans for name in dict(plan)} == knobs
 
 
 def test_splits_beyond_the_blocks_there_are_fold_together(session):

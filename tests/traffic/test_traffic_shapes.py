@@ -8,7 +8,7 @@ import pytest
 from pydantic import ValidationError
 
 from mla_tune.errors import InputError
-from mla_tune.plan.knobs import Plan
+from mla_tune.plan.plan import Plan
 from mla_tune.shapes.file import load_shapes
 from mla_tune.traffic.histogram_file import HistogramFile, histogram_files
 from mla_tune.traffic.shapes import MOST_SHAPES, shapes_from_traffic

@@ -13,7 +13,7 @@ def finalists(make_tuner, latencies):
     assert len(together) == 1
     first, *others = together.pop()
     assert first == DEFAULT
-    return [plan.num_kv_splits for plan in others]
+    return [plan["num_kv_splits"] for plan in others]
 
 
 def test_the_confirmation_races_the_best_three_beside_the_default(make_tuner):

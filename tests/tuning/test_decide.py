@@ -21,7 +21,7 @@ def contest(latencies, noise=0.0, count=32, shares=(1.0,), favourite=None, min_s
     """A contest of plans by split count; the first is the default."""
     plans = [splits(count) for count in latencies]
     samples = {
-        plan: rounds(np.atleast_1d(latencies[plan.num_kv_splits]), noise, count, seed)
+        plan: rounds(np.atleast_1d(latencies[plan.get("num_kv_splits")]), noise, count, seed)
         for seed, plan in enumerate(plans)
     }
     return Contest(plans[0], samples, shares, min_speedup, favourite)

@@ -3,7 +3,7 @@ import pytest
 from fake_device import DEFAULT, splits, workload
 from mla_tune.measuring.load import OthersLoad
 from mla_tune.measuring.stopwatch import Samples
-from mla_tune.plan.knobs import Plan
+from mla_tune.plan.plan import Plan
 from mla_tune.shapes import BatchShape, Case, Workload
 from mla_tune.tuning.decide import Contest
 from mla_tune.tuning.entry import outlasts_doubt, published_entry

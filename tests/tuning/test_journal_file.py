@@ -19,7 +19,7 @@ OURS = re.compile(rb'(,"study":"[^"]*")?,"at":\[\d+,\d+\],"sum":"[0-9a-f]{8}"')
 
 
 def outcome(plan, latency_us=None):
-    latency_us = latency_us or plan.num_kv_splits + 0.5
+    latency_us = latency_us or plan.get("num_kv_splits") + 0.5
     return Outcome(plan, latency_us, "", ((latency_us,), (latency_us,)))
 
 

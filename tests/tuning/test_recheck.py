@@ -5,7 +5,7 @@ import pytest
 from fake_device import DEFAULT, ENVIRONMENT, FakeBench, splits
 from mla_tune.errors import InputError
 from mla_tune.measuring.load import OthersLoad
-from mla_tune.plan.knobs import Plan
+from mla_tune.plan.plan import Plan
 from mla_tune.shapes import MlaDimensions
 from mla_tune.table import CaseResult, Entry, Header, Speedup, TableFile, merge
 from mla_tune.tuning.recheck import recheck

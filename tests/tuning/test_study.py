@@ -32,7 +32,7 @@ def opened(path):
         journals.pop().close()
 
 
-def told(ledger, limit=100, latency=lambda plan: float(plan.num_kv_splits), dropped=""):
+def told(ledger, limit=100, latency=lambda plan: float(plan.get("num_kv_splits")), dropped=""):
     """Tell up to ``limit`` of the pending plans, and return them."""
     tried = []
     for plan in ledger.pending():
@@ -103,7 +103,7 @@ def test_patience_does_not_run_out_while_nothing_works(opened):
 @pytest.mark.parametrize("dropped", ["", "screened out", "raised: boom"])
 def test_a_sampler_never_has_a_plan_measured_twice(opened, name, dropped):
     def latency(plan):
-        return None if dropped.startswith("raised") else float(plan.num_kv_splits)
+        return None if dropped.startswith("raised") else float(plan.get("num_kv_splits"))
 
     policy = Policy(name, budget=4)
     tried = told(opened().ledger("8q1s1k", PLANS, policy), latency=latency, dropped=dropped)

@@ -5,7 +5,7 @@ import pytest
 
 from mla_tune.errors import InputError
 from mla_tune.plan.domains import DOMAINS
-from mla_tune.plan.knobs import Plan
+from mla_tune.plan.plan import Plan
 from mla_tune.table import Table
 from mla_tune.vllm.flags import _translated, vllm_args
 from tabled_engine import WriteTable, cpu_header, entry

@@ -14,7 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from mla_tune.cli.printing import say, say_error
 from mla_tune.cli.table_view import show_table, told_plan
 from mla_tune.errors import MlaTuneError
-from mla_tune.plan.knobs import Plan
+from mla_tune.plan.plan import Plan
 from mla_tune.printable import printable
 from mla_tune.shapes import Workload
 from mla_tune.table import Entry, Header, Speedup

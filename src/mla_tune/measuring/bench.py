@@ -19,7 +19,8 @@ from mla_tune.measuring.load import load_watch_for
 from mla_tune.measuring.stopwatch import Sampler, Samples, stopwatch_for
 from mla_tune.measuring.throttle import ThrottleWatch
 from mla_tune.plan.failure import FailureKind, PlanFailure
-from mla_tune.plan.knobs import Plan, PlanSpace
+from mla_tune.plan.plan import Plan
+from mla_tune.plan.space import PlanSpace
 from mla_tune.registry import get_backend
 from mla_tune.session import Session, Setup
 from mla_tune.shapes import BatchShape, Workload

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from mla_tune.plan.failure import FailureKind, PlanFailure
-from mla_tune.plan.knobs import Plan
+from mla_tune.plan.plan import Plan
 from mla_tune.session import Reference, Session
 from mla_tune.shapes import BatchShape
 

@@ -21,7 +21,8 @@ from mla_tune.measuring.stopwatch import Samples
 from mla_tune.measuring.throttle import changed_clock, is_same_lock
 from mla_tune.measuring.worker_main import BenchFactory
 from mla_tune.measuring.worker_process import Limits, WorkerLost, WorkerProcess
-from mla_tune.plan.knobs import Plan, PlanSpace
+from mla_tune.plan.plan import Plan
+from mla_tune.plan.space import PlanSpace
 from mla_tune.session import Setup
 from mla_tune.shapes import BatchShape, Workload
 

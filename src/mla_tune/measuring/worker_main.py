@@ -31,7 +31,7 @@ from mla_tune.files.own_file import open_own
 from mla_tune.measuring.bench import Announce, Bench
 from mla_tune.measuring.throttle import locked_clock_of
 from mla_tune.plan.failure import FailureKind, PlanFailure
-from mla_tune.plan.knobs import Plan
+from mla_tune.plan.plan import Plan
 
 BenchFactory = Callable[[Environment, Announce], Bench]
 """Makes the bench inside the worker; importable by name, since it crosses a process."""

@@ -19,7 +19,7 @@ from mla_tune.errors import MlaTuneError
 from mla_tune.measuring.running_clock import RunningClock, is_stopped
 from mla_tune.measuring.worker_main import IGNORED_SIGNALS, BenchFactory, serve
 from mla_tune.plan.failure import FailureKind
-from mla_tune.plan.knobs import Plan
+from mla_tune.plan.plan import Plan
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """What holds for each backend in every release, known without vLLM and torch.
 
 That is what its knobs can be at all, the KV cache blocks it takes, and where its kernels come
-from. A search tries some of a knob's values (`mla_tune.plan.knobs.KnobDomain`). A value outside of
+from. A search tries some of a knob's values (`mla_tune.plan.space.KnobDomain`). A value outside of
 all of them is a slip of the pen or comes from another program, and must reach no engine: there it
 would be a kernel's argument, or decide on the size of a workspace.
 """
@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from mla_tune.errors import InputError
-from mla_tune.plan.knobs import Plan
+from mla_tune.plan.plan import Plan
 from mla_tune.versions import release_numbers
 
 # vLLM's largest default is 1024, and no search tries more: attending over latents costs several
@@ -81,13 +81,16 @@ class Domain:
 
         ``sm_count`` is of the GPU that the plan is for; None on a CPU.
         """
-        if plan.reorder_batch_threshold is not None:
-            yield from _outside("reorder_batch_threshold", plan, self.thresholds)
-        if plan.num_kv_splits is not None:
-            yield from _outside("num_kv_splits", plan, self._splits_on(sm_count))
-        name = plan.prefill_backend
-        if name is not None and name not in self.prefill_backends:
-            yield "prefill_backend", ", ".join(self.prefill_backends)
+        numbers = {
+            "reorder_batch_threshold": self.thresholds,
+            "num_kv_splits": self._splits_on(sm_count),
+        }
+        for knob, value in plan.items():
+            if knob == "prefill_backend":
+                if value not in self.prefill_backends:
+                    yield knob, ", ".join(self.prefill_backends)
+            else:
+                yield from _outside(knob, value, numbers.get(knob, ()))
 
     def _splits_on(self, sm_count: int | None) -> tuple[range, ...]:
         if self.splits_per_sm is None or sm_count is None:
@@ -98,13 +101,13 @@ class Domain:
     def packages(self, plans: Iterable[Plan]) -> set[str]:
         """The packages beside vLLM whose version decides what ``plans`` are worth."""
         found = {self.package} if self.package else set()
-        if any(plan.prefill_backend in FLASHINFER_PREFILLS for plan in plans):
+        if any(plan.get("prefill_backend") in FLASHINFER_PREFILLS for plan in plans):
             found.add("flashinfer")
         return found
 
 
-def _outside(knob: str, plan: Plan, bounds: tuple[range, ...]) -> Iterator[tuple[str, str]]:
-    if not any(getattr(plan, knob) in values for values in bounds):
+def _outside(knob: str, value: int | str, bounds: tuple[range, ...]) -> Iterator[tuple[str, str]]:
+    if not any(value in values for values in bounds):
         told = [str(r[0]) if len(r) == 1 else f"{r[0]} to {r[-1]}" for r in bounds]
         yield knob, " or ".join(told) or "no value: the backend has no such knob"
 

@@ -5,7 +5,7 @@ __all__ = ["FailureKind", "PlanFailure"]
 from enum import StrEnum
 
 from mla_tune.errors import MlaTuneError
-from mla_tune.plan.knobs import Plan
+from mla_tune.plan.plan import Plan
 
 
 class FailureKind(StrEnum):

@@ -4,12 +4,12 @@ __all__ = ["DEFAULT_WITHIN", "Lookup", "Table"]
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
 from mla_tune.errors import InputError
-from mla_tune.plan.knobs import Plan
+from mla_tune.plan.plan import Plan
 from mla_tune.shapes import BatchShape, RequestGroup, Workload
 from mla_tune.shapes.batch import MOST_REQUESTS
 from mla_tune.table.index import Index
@@ -148,9 +148,9 @@ def _same_paths(plan: Plan | None, measured: BatchShape, asked: BatchShape) -> P
     A threshold of 256 that won for queries of 256 says "decode"; for a neighbour of 300 tokens,
     256 would say "prefill".
     """
-    if plan is None or plan.reorder_batch_threshold is None or not asked.is_uniform:
+    threshold = plan.number("reorder_batch_threshold") if plan is not None else None
+    if plan is None or threshold is None or not asked.is_uniform:
         return plan
-    threshold = plan.reorder_batch_threshold
     if measured.max_query_len <= threshold:
-        return replace(plan, reorder_batch_threshold=max(threshold, asked.max_query_len))
-    return replace(plan, reorder_batch_threshold=max(1, min(threshold, asked.max_query_len - 1)))
+        return plan.having(reorder_batch_threshold=max(threshold, asked.max_query_len))
+    return plan.having(reorder_batch_threshold=max(1, min(threshold, asked.max_query_len - 1)))

@@ -20,6 +20,7 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    InstanceOf,
     PlainSerializer,
     model_validator,
 )
@@ -27,7 +28,7 @@ from pydantic import (
 from mla_tune.environment import Environment
 from mla_tune.errors import InputError
 from mla_tune.plan.domains import DOMAINS, default_capture_size
-from mla_tune.plan.knobs import Plan
+from mla_tune.plan.plan import Plan
 from mla_tune.quantization import UNQUANTIZED
 from mla_tune.shapes import MlaDimensions, Workload
 
@@ -53,7 +54,7 @@ def _read_plan(value: Any) -> Any:
 
 
 def _write_plan(plan: Plan | None) -> Any:
-    return "default" if plan is None else plan.as_dict()
+    return "default" if plan is None else dict(plan)
 
 
 def _canonical_shape(value: Any) -> Any:
@@ -65,7 +66,9 @@ def _canonical_shape(value: Any) -> Any:
 
 
 TablePlan = Annotated[
-    Plan | None, BeforeValidator(_read_plan), PlainSerializer(_write_plan, return_type=Any)
+    InstanceOf[Plan] | None,
+    BeforeValidator(_read_plan),
+    PlainSerializer(_write_plan, return_type=Any),
 ]
 ShapeKey = Annotated[str, BeforeValidator(_canonical_shape)]
 Latency = Annotated[float, Field(gt=0, allow_inf_nan=False)]

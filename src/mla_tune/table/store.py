@@ -81,11 +81,13 @@ def _named(document: Document, location: tuple[str | int, ...]) -> Iterator[None
 
 def _refuse_out_of_bounds(document: Document, header: Header, index: int, entry: Entry) -> None:
     for location, plan in entry.plans():
-        for knob, valid in header.outside(plan) if plan is not None else ():
+        if plan is None:
+            continue
+        for knob, valid in header.outside(plan):
             inner = ("entries", index, *location, knob)
             raise InputError(
                 f"{document.where(inner)}: {'.'.join(map(str, inner))}: {header.backend} cannot "
-                f"have {knob} {getattr(plan, knob)!r}",
+                f"have {knob} {plan[knob]!r}",
                 valid=valid,
                 remedy="correct it, or remove the entry and tune its shape again",
             )

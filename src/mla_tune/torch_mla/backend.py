@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 
 from mla_tune.environment import Environment
 from mla_tune.plan.failure import FailureKind, PlanFailure
-from mla_tune.plan.knobs import KnobDomain, Plan, PlanSpace, effective_plans
+from mla_tune.plan.plan import Plan
+from mla_tune.plan.space import KnobDomain, PlanSpace, effective_plans
 from mla_tune.quantization import UNQUANTIZED
 from mla_tune.session import Backend, Reference, Session, Setup
 from mla_tune.shapes import BatchShape
@@ -116,10 +117,12 @@ class TorchMlaSession:
         ) or ("sdpa_math",)
         lens = {query_len for shape in shapes for query_len in shape.query_lens}
         domain = KnobDomain(
-            default=Plan(1, DEFAULT_SPLITS, offered[0]),
-            reorder_batch_threshold=tuple(sorted(n for n in lens if n <= LONGEST_DECODE_QUERY)),
-            num_kv_splits=SPLITS,
-            prefill_backend=offered,
+            default=_default(offered[0]),
+            tried={
+                "reorder_batch_threshold": sorted(n for n in lens if n <= LONGEST_DECODE_QUERY),
+                "num_kv_splits": SPLITS,
+                "prefill_backend": offered,
+            },
         )
         return effective_plans(domain, shapes, _execution)
 
@@ -169,11 +172,10 @@ class TorchMlaSession:
         """Nothing to do: every temporary is a fresh allocation, none is kept between runs."""
 
     def prepare(self, shape: BatchShape, plan: Plan) -> "PreparedTorchMla":
-        default = Plan(1, DEFAULT_SPLITS, self.prefill_backends[0])
-        full = plan.over(default)
-        if full.prefill_backend not in self.prefill_backends:
+        full = plan.over(_default(self.prefill_backends[0]))
+        if full["prefill_backend"] not in self.prefill_backends:
             raise PlanFailure(
-                f"prefill backend {full.prefill_backend!r} does not run here",
+                f"prefill backend {full['prefill_backend']!r} does not run here",
                 plan=plan,
                 kind=FailureKind.NOT_APPLIED,
                 valid=", ".join(self.prefill_backends),
@@ -227,7 +229,7 @@ class PreparedTorchMla:
 
     def _forward(self) -> None:
         """Run every run of equal requests on the path that the threshold gives it."""
-        threshold = self._plan.reorder_batch_threshold or 1
+        threshold = self._plan.number("reorder_batch_threshold") or 1
         first_request = first_token = 0
         requests = self._batch.requests
         while first_request < len(requests):
@@ -254,11 +256,17 @@ class PreparedTorchMla:
         output = batch.output[tokens].view(*query.shape[:3], model.v_head_dim)
         common = (batch.cache, rows, session.weights, model.softmax_scale)
         if decodes:
-            splits = plan.num_kv_splits or DEFAULT_SPLITS
+            splits = plan.number("num_kv_splits") or DEFAULT_SPLITS
             decode(query, batch.kv_lens[rows], *common, splits, output)
         else:
-            implementation = _sdpa_backend(plan.prefill_backend or "sdpa_math")
+            implementation = _sdpa_backend(plan.text("prefill_backend") or "sdpa_math")
             prefill(query, kv_len, *common, implementation, output)
+
+
+def _default(prefill_backend: str) -> Plan:
+    return Plan(
+        reorder_batch_threshold=1, num_kv_splits=DEFAULT_SPLITS, prefill_backend=prefill_backend
+    )
 
 
 def _execution(shape: BatchShape, plan: Plan) -> Hashable:
@@ -266,13 +274,15 @@ def _execution(shape: BatchShape, plan: Plan) -> Hashable:
     from mla_tune.torch_mla.attention import splits_in_use
 
     paths: list[tuple[object, ...]] = []
+    threshold = plan.number("reorder_batch_threshold") or 1
+    wanted = plan.number("num_kv_splits") or DEFAULT_SPLITS
     for query_len in shape.query_lens:
-        if query_len <= (plan.reorder_batch_threshold or 1):
+        if query_len <= threshold:
             longest = max(g.kv_len for g in shape.groups if g.query_len == query_len)
             blocks = math.ceil(longest / BLOCK_SIZE)
-            paths.append(("decode", splits_in_use(blocks, plan.num_kv_splits or DEFAULT_SPLITS)))
+            paths.append(("decode", splits_in_use(blocks, wanted)))
         else:
-            paths.append(("prefill", plan.prefill_backend))
+            paths.append(("prefill", plan.get("prefill_backend")))
     return tuple(paths)
 
 

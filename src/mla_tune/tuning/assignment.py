@@ -227,7 +227,7 @@ def _refuse_outside(recording: Recording, assignments: list[Assignment]) -> None
             for knob, valid in headers[track.setup].outside(plan):
                 raise InputError(
                     f"recording {recording.path}: {track.workload}: {knob} is "
-                    f"{getattr(plan, knob)!r}, which {track.setup.backend} has not",
+                    f"{plan[knob]!r}, which {track.setup.backend} has not",
                     valid=valid,
                 )
 

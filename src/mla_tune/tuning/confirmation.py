@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from mla_tune.errors import WorkloadFailure
 from mla_tune.measuring.stopwatch import Samples
 from mla_tune.plan.failure import PlanFailure
-from mla_tune.plan.knobs import Plan
+from mla_tune.plan.plan import Plan
 from mla_tune.tuning.decide import Contest
 from mla_tune.tuning.loaded import LoadedWorkload
 from mla_tune.tuning.observers import Observer

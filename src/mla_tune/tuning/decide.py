@@ -9,7 +9,7 @@ from functools import cached_property
 import numpy as np
 
 from mla_tune.measuring.stopwatch import Samples
-from mla_tune.plan.knobs import Plan
+from mla_tune.plan.plan import Plan
 from mla_tune.table import Speedup
 from mla_tune.tuning.speedups import (
     TIE_BAND,
@@ -148,8 +148,9 @@ class Contest:
     def verdict(self) -> Verdict:
         """Choose among the leader and what cannot be told from it, then ask the gate.
 
-        Among ties last night's plan stands, then the default, then the fewest splits: which of
-        them was ahead tonight is noise.
+        Among ties last night's plan stands, then the default, then the one that comes first by
+        the knobs' `Knob.tie_rank`, as with the fewest splits: which of them was ahead tonight is
+        noise.
         """
         able = [standing for standing in self.standings if not standing.slows_a_case]
         rounds = len(self._matrix(self.default))
@@ -176,11 +177,5 @@ class Contest:
         is_gain = best.speedup.median > self.min_speedup and not best.slows_a_case
         return Verdict(None, (), unproven=best.plan if is_gain else None, doubt=seen)
 
-    def _preference(self, standing: Standing) -> tuple[bool, int, int, str]:
-        plan = standing.plan
-        return (
-            plan != self.favourite,
-            abs(plan.num_kv_splits or 0),
-            plan.reorder_batch_threshold or 0,
-            plan.prefill_backend or "",
-        )
+    def _preference(self, standing: Standing) -> tuple[bool, tuple[int | str, ...]]:
+        return standing.plan != self.favourite, standing.plan.tie_key

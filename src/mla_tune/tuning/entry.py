@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Mapping
 
 from mla_tune.measuring.stopwatch import Samples
-from mla_tune.plan.knobs import Plan
+from mla_tune.plan.plan import Plan
 from mla_tune.shapes import Workload
 from mla_tune.table import CaseResult, Entry
 from mla_tune.tuning.decide import Contest, Standing
@@ -47,7 +47,7 @@ def published_entry(
         weight=workload.weight,
         plan=verdict.plan,
         unproven=verdict.unproven,
-        default_plan=default if default.as_dict() else None,
+        default_plan=default or None,
         ties=tuple(plan for plan in verdict.ties if plan != chosen),
         latency_us=expected_us(contest.samples[chosen], shares),
         default_us=expected_us(contest.samples[default], shares),
@@ -67,7 +67,7 @@ def _unproven_entry(
         weight=workload.weight,
         plan=None,
         unproven=best,
-        default_plan=default if default.as_dict() else None,
+        default_plan=default or None,
         latency_us=expected_us(contest.samples[best], contest.shares),
         note=_note(failures, default, contest.samples),
     )
@@ -107,7 +107,7 @@ def _note(
         parts.append(
             f"{doubt}. A run with more --confirm-seconds, or on a quieter machine, goes on"
         )
-    if not default.as_dict():
+    if not default:
         parts.append("no knob matters")
     if default in failures:
         reason = failures[default]

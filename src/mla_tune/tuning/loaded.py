@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from mla_tune.measuring.bench import Bench
 from mla_tune.measuring.stopwatch import Samples
 from mla_tune.plan.failure import PlanFailure
-from mla_tune.plan.knobs import Plan
+from mla_tune.plan.plan import Plan
 from mla_tune.shapes import Workload
 from mla_tune.tuning.quarantine import Quarantine, Ward
 from mla_tune.tuning.speedups import expected_us

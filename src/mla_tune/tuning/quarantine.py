@@ -20,7 +20,7 @@ from mla_tune.files.atomic_write import write_atomically
 from mla_tune.files.document import MOST_BYTES, Document, Kind
 from mla_tune.files.own_file import append_whole, kept_beside
 from mla_tune.files.regular_file import file_stamp, open_regular, read_text
-from mla_tune.plan.knobs import Plan
+from mla_tune.plan.plan import Plan
 
 KIND = Kind("quarantine file")
 HEAD = "quarantine:\n"
@@ -212,7 +212,7 @@ def _key(ward: Ward, shape: str, plan: Plan) -> dict[str, Any]:
         "kv_cache_dtype": ward.kv_cache_dtype,
         "mode": ward.mode,
         "shape": shape,
-        "plan": plan.as_dict(),
+        "plan": dict(plan),
         "software_digest": ward.software_digest,
         "settings": ward.settings,
     }

@@ -10,7 +10,7 @@ import numpy as np
 
 from mla_tune.measuring.stopwatch import Samples
 from mla_tune.plan.failure import PlanFailure
-from mla_tune.plan.knobs import Plan
+from mla_tune.plan.plan import Plan
 from mla_tune.tuning.decide import SLOWEST_CASE
 from mla_tune.tuning.loaded import LoadedWorkload
 from mla_tune.tuning.observers import Observer

@@ -20,7 +20,7 @@ from optuna.distributions import IntDistribution
 from optuna.storages import BaseStorage, InMemoryStorage
 from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
-from mla_tune.plan.knobs import Plan
+from mla_tune.plan.plan import Plan
 from mla_tune.tuning.journal.file import JournalFile
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -223,7 +223,7 @@ class Ledger:
         would propose the plan again.
         """
         stored = {
-            "knobs": outcome.plan.as_dict(),
+            "knobs": dict(outcome.plan),
             "latency_us": outcome.latency_us,
             "dropped": outcome.dropped,
             "rounds": [list(cases) for cases in outcome.rounds],
@@ -251,7 +251,7 @@ class Ledger:
 
 def _study_name(workload: str, plans: Sequence[Plan]) -> str:
     # A changed space gets a study of its own: Optuna refuses to resume into another one.
-    space = hashlib.sha256(repr([plan.as_dict() for plan in plans]).encode()).hexdigest()[:8]
+    space = hashlib.sha256(repr([dict(plan) for plan in plans]).encode()).hexdigest()[:8]
     return f"{workload}#{space}"
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from mla_tune.measuring.bench import Bench
-from mla_tune.plan.knobs import Plan
+from mla_tune.plan.plan import Plan
 from mla_tune.shapes import Workload
 from mla_tune.table import Entry
 from mla_tune.tuning.confirmation import Confirmation

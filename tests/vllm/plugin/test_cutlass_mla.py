@@ -15,7 +15,7 @@ pytestmark = pytest.mark.vllm
 import torch  # noqa: E402
 from vllm_on_cpu import Engine, start  # noqa: E402
 
-from mla_tune.plan.knobs import Plan  # noqa: E402
+from mla_tune.plan.plan import Plan  # noqa: E402
 from mla_tune.table import Entry  # noqa: E402
 from mla_tune.vllm.cutlass_workspace import workspace_bytes  # noqa: E402
 from mla_tune.vllm.plugin.state import PluginState  # noqa: E402

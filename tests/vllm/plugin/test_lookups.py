@@ -1,7 +1,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mla_tune.plan.knobs import Plan
+from mla_tune.plan.plan import Plan
 from mla_tune.table import Entry, Table
 from mla_tune.vllm.plugin.lookups import Lookups, kv_bucket
 from tabled_engine import entry, header
@@ -30,21 +30,21 @@ def test_a_bucket_is_an_eighth_of_an_octave(kv_len: int) -> None:
 def test_a_graph_is_answered_by_batch_and_query_length_alone() -> None:
     lookups = graph(entry("32q1s{512,1k,4k}", splits(8)), entry("64q1s1k", splits(4)))
     choice = lookups.captured(32, 1)
-    assert (choice.outcome, choice.num_kv_splits, choice.longest_kv) == ("hit", 8, 4096)
-    assert lookups.captured(40, 1).num_kv_splits == 8
-    assert lookups.captured(56, 1).num_kv_splits == 4
+    assert (choice.outcome, choice.plan.get("num_kv_splits"), choice.longest_kv) == ("hit", 8, 4096)
+    assert lookups.captured(40, 1).plan.get("num_kv_splits") == 8
+    assert lookups.captured(56, 1).plan.get("num_kv_splits") == 4
 
 
 def test_a_captured_size_beyond_the_bound_stays_vllms() -> None:
     lookups = graph(entry("8q1s1k", splits(8)), entry("32q1s1k", splits(4)))
     choice = lookups.captured(16, 1)
-    assert (choice.outcome, choice.num_kv_splits) == ("miss", None)
+    assert (choice.outcome, choice.plan.get("num_kv_splits")) == ("miss", None)
     assert lookups.captured(8, 4).outcome == "miss"  # one token answers only one token
 
 
 def test_of_two_entries_for_one_batch_the_one_over_more_lengths_answers() -> None:
     lookups = graph(entry("32q1s1k", splits(2)), entry("32q1s{1k,4k}", splits(16)))
-    assert lookups.captured(32, 1).num_kv_splits == 16
+    assert lookups.captured(32, 1).plan.get("num_kv_splits") == 16
 
 
 def test_a_plan_that_is_not_proven_here_is_a_miss() -> None:
@@ -57,9 +57,9 @@ def test_a_plan_that_is_not_proven_here_is_a_miss() -> None:
 
 def test_an_eager_step_is_answered_by_its_lengths() -> None:
     lookups = eager(entry("32q1s1k", splits(8)), entry("32q1s4k", splits(16)))
-    assert lookups.eager(32, 1, 1024).num_kv_splits == 8
-    assert lookups.eager(32, 1, 1200).num_kv_splits == 8
-    assert lookups.eager(32, 1, 4000).num_kv_splits == 16
+    assert lookups.eager(32, 1, 1024).plan.get("num_kv_splits") == 8
+    assert lookups.eager(32, 1, 1200).plan.get("num_kv_splits") == 8
+    assert lookups.eager(32, 1, 4000).plan.get("num_kv_splits") == 16
     assert lookups.eager(32, 1, 2048).outcome == "miss"
     assert lookups.eager(128, 1, 1024).outcome == "miss"
 
@@ -83,6 +83,6 @@ def test_without_an_eager_table_every_eager_step_is_a_miss() -> None:
 def test_a_threshold_moves_with_the_query_length() -> None:
     """A batch within the bound takes the path that was measured."""
     decode = eager(entry("8q256s4k", Plan(reorder_batch_threshold=256)))
-    assert (decode.eager(8, 300, 4096).threshold or 0) >= 300
+    assert (decode.eager(8, 300, 4096).plan.get("reorder_batch_threshold") or 0) >= 300
     prefill = eager(entry("8q256s4k", Plan(reorder_batch_threshold=128)))
-    assert (prefill.eager(8, 200, 4096).threshold or 999) < 200
+    assert (prefill.eager(8, 200, 4096).plan.get("reorder_batch_threshold") or 999) < 200

@@ -15,7 +15,7 @@ import torch  # noqa: E402
 from vllm_on_cpu import Engine, start, with_workspace  # noqa: E402
 
 from mla_tune.errors import UnavailableError  # noqa: E402
-from mla_tune.plan.knobs import Plan  # noqa: E402
+from mla_tune.plan.plan import Plan  # noqa: E402
 from mla_tune.vllm import prefill as vllm_prefill  # noqa: E402
 from mla_tune.vllm.plugin.choice import Choice  # noqa: E402
 from tabled_engine import WriteTable, cpu_header, entry  # noqa: E402

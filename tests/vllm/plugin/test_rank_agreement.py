@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from mla_tune.plan.knobs import Plan
+from mla_tune.plan.plan import Plan
 from mla_tune.table import merge
 from tabled_engine import cpu_header, entry
 

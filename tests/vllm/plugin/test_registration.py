@@ -1,6 +1,6 @@
 import pytest
 
-from mla_tune.plan.knobs import Plan
+from mla_tune.plan.plan import Plan
 from mla_tune.table.loading import load_tables
 from mla_tune.vllm.plugin.lookups import Lookups
 from mla_tune.vllm.plugin.registration import _as_asked
@@ -28,6 +28,6 @@ def test_a_plan_that_is_not_proven_acts_only_when_asked_for(
     assert plans["64q1s4k"] == (found if asked == "1" else None)
     assert plans["8q1s1k"] == proven.plan
     lookups = Lookups(loaded.table, None)
-    assert lookups.captured(64, 1).num_kv_splits == (2 if asked == "1" else None)
+    assert lookups.captured(64, 1).plan.get("num_kv_splits") == (2 if asked == "1" else None)
     assert len(messages) == 1
     assert "1 unproven plan" in messages[0]

@@ -1,6 +1,6 @@
 import pytest
 
-from mla_tune.plan.knobs import Plan
+from mla_tune.plan.plan import Plan
 from mla_tune.table import Entry
 from mla_tune.vllm.plugin.single import best_prefill_backend, best_threshold
 from tabled_engine import entry

@@ -41,7 +41,7 @@ def choices() -> StepChoices:
 def test_requests_that_come_and_go_are_read_now_and_then() -> None:
     steps = [batch(*[1024] * (23 + step % 3)) for step in range(STEPS_BETWEEN_READINGS * 4)]
     asked = choices()
-    assert {asked.eager(step).num_kv_splits for step in steps} == {8}
+    assert {asked.eager(step).plan.get("num_kv_splits") for step in steps} == {8}
     assert sum(step.seq_lens_cpu_upper_bound.count for step in steps) == 1 + 4
 
 
@@ -60,15 +60,15 @@ def test_other_lengths_or_many_other_requests_are_read_at_once() -> None:
     for skewed in (batch(4096, *[64] * 23), batch(4096, *[64] * 19)):
         assert asked.eager(skewed).outcome == "skewed"
         assert skewed.seq_lens_cpu_upper_bound.count == 1
-    assert asked.eager(batch(*[1024] * 24)).num_kv_splits == 8
+    assert asked.eager(batch(*[1024] * 24)).plan.get("num_kv_splits") == 8
 
 
 def test_the_length_of_a_step_decides_whether_it_was_read_or_not() -> None:
     asked = choices()
-    assert asked.eager(batch(*[1024] * 24)).num_kv_splits == 8
-    assert asked.eager(batch(*[4096] * 24)).num_kv_splits == 16
-    assert asked.eager(batch(*[4096] * 25)).num_kv_splits == 16
-    assert asked.eager(batch(*[1024] * 24)).num_kv_splits == 8
+    assert asked.eager(batch(*[1024] * 24)).plan.get("num_kv_splits") == 8
+    assert asked.eager(batch(*[4096] * 24)).plan.get("num_kv_splits") == 16
+    assert asked.eager(batch(*[4096] * 25)).plan.get("num_kv_splits") == 16
+    assert asked.eager(batch(*[1024] * 24)).plan.get("num_kv_splits") == 8
 
 
 def test_a_batch_of_several_query_lengths_is_vllms() -> None:
@@ -80,4 +80,4 @@ def test_a_batch_of_several_query_lengths_is_vllms() -> None:
 def test_lengths_that_vllm_does_not_tell_are_taken_as_alike() -> None:
     untold = batch(*[1024] * 24)
     untold.seq_lens_cpu_upper_bound = None
-    assert choices().eager(untold).num_kv_splits == 8
+    assert choices().eager(untold).plan.get("num_kv_splits") == 8

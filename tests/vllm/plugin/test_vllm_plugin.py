@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from mla_tune.plan.knobs import Plan
+from mla_tune.plan.plan import Plan
 from mla_tune.table.schema import Device
 from mla_tune.vllm.plugin.replay import STEPS_BETWEEN_LOOKS
 from mla_tune.vllm.plugin.thresholds import Thresholds

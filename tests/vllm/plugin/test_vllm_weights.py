@@ -16,7 +16,7 @@ from vllm_on_cpu import MAX_MODEL_LEN, MODEL  # noqa: E402
 
 from mla_tune.errors import UnavailableError  # noqa: E402
 from mla_tune.measuring.correctness import OutputCheck  # noqa: E402
-from mla_tune.plan.knobs import Plan  # noqa: E402
+from mla_tune.plan.plan import Plan  # noqa: E402
 from mla_tune.session import Setup  # noqa: E402
 from mla_tune.shapes import BatchShape  # noqa: E402
 from mla_tune.vllm.session.parts import build_parts  # noqa: E402

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mla_tune.errors import UnavailableError
-from mla_tune.plan.knobs import Plan
+from mla_tune.plan.plan import Plan
 from mla_tune.shapes import BatchShape, RequestGroup
 from mla_tune.vllm.session.parts import refuse_out_of_bounds
 from mla_tune.vllm.session.rules import SessionRules, route
@@ -145,16 +145,16 @@ def test_graph_mode_is_decode_whatever_its_query_length():
     found = rules(mode="graph", threshold=1, uniform=True, splits=Splits())
     shapes = shapes_of("8q2s1k", "8q2s1024")
     domain = found.domain(shapes)
-    assert domain.default.reorder_batch_threshold == 2
-    assert all(plan.prefill_backend is None for plan in found.plan_space(shapes).plans)
+    assert domain.default.get("reorder_batch_threshold") == 2
+    assert all(plan.get("prefill_backend") is None for plan in found.plan_space(shapes).plans)
 
 
 def test_plans_beyond_the_workspace_are_left_out_but_never_the_default():
     found = rules(splits=Splits(), has_threshold=False, threshold=1)
     space = found.plan_space(shapes_of("400q1s2k"))
-    assert [plan.num_kv_splits for plan in space.plans] == [4, 1, 2]
+    assert [plan.get("num_kv_splits") for plan in space.plans] == [4, 1, 2]
     space = found.plan_space(shapes_of("600q1s2k"))
-    assert [plan.num_kv_splits for plan in space.plans] == [4, 1]
+    assert [plan.get("num_kv_splits") for plan in space.plans] == [4, 1]
 
 
 def test_eager_shapes_of_other_defaults_share_no_space():

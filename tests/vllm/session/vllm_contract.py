@@ -101,8 +101,8 @@ def tried(session, shape) -> list[dict]:
         error = (got[reference.rows] - reference.values).norm() / reference.values.norm()
         results.append(
             {
-                "plan": plan.as_dict(),
-                "full": prepared.plan.as_dict(),
+                "plan": dict(plan),
+                "full": dict(prepared.plan),
                 "error": float(error),
                 "finite": bool(got.isfinite().all()),
                 "decode_tokens": prepared.route.num_decode_tokens,

@@ -33,7 +33,7 @@ from mla_tune.files.regular_file import open_regular
 from mla_tune.measuring.recording.rounds import Rounds
 from mla_tune.measuring.recording.stream import LineStream
 from mla_tune.plan.failure import FailureKind
-from mla_tune.plan.knobs import Plan
+from mla_tune.plan.plan import Plan
 from mla_tune.session import Setup
 from mla_tune.shapes import Case, Workload
 from mla_tune.shapes.sections import KV_CACHE_DTYPES, MODES
@@ -260,7 +260,7 @@ def _setup(section: Any) -> Setup:
 
 def _plan(knobs: Any) -> Plan:
     plan = Plan.from_dict(knobs)
-    for value in plan.as_dict().values():
+    for value in plan.values():
         if isinstance(value, int) and abs(value) > _MOST_NUMBER:
             raise ValueError(f"a knob of {value!r:.80}")
         if isinstance(value, str) and not (value.isprintable() and len(value) <= _MOST_NAME):

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from mla_tune.measuring.recording.content import Recording, Track
 from mla_tune.measuring.stopwatch import Samples
 from mla_tune.plan.failure import FailureKind, PlanFailure
-from mla_tune.plan.knobs import Plan, PlanSpace
+from mla_tune.plan.plan import Plan
+from mla_tune.plan.space import PlanSpace
 from mla_tune.session import Setup
 from mla_tune.shapes import BatchShape, Case, Workload
 

@@ -10,7 +10,8 @@ from mla_tune.measuring.bench import Bench
 from mla_tune.measuring.recording.file import RecordingFile
 from mla_tune.measuring.stopwatch import Samples
 from mla_tune.plan.failure import PlanFailure
-from mla_tune.plan.knobs import Plan, PlanSpace
+from mla_tune.plan.plan import Plan
+from mla_tune.plan.space import PlanSpace
 from mla_tune.session import Setup
 from mla_tune.shapes import BatchShape, Workload
 
@@ -60,7 +61,7 @@ class Recorder:
         line = {
             "workload": str(workload),
             "weights": [case.weight for case in workload.cases],
-            "plans": [plan.as_dict() for plan in plans],
+            "plans": [dict(plan) for plan in plans],
         }
         self._file.append([line])
         if self._every_plan_rounds:
@@ -102,7 +103,7 @@ class Recorder:
             taken = self._bench.race(plans, rounds, seed)
         except PlanFailure as failure:
             content = {"kind": failure.kind, "what": failure.what[:MOST_TEXT]}
-            self._file.append([{"plan": failure.plan.as_dict(), "failure": content}])
+            self._file.append([{"plan": dict(failure.plan), "failure": content}])
             raise
         self._file.append(_race_lines(taken))
         return taken
@@ -128,7 +129,7 @@ def _race_lines(taken: dict[Plan, Samples]) -> Iterator[dict[str, Any]]:
     for first in range(0, num_rounds, step):
         yield {
             "race": [
-                {"plan": plan.as_dict(), "rounds": rounds[first : first + step]}
+                {"plan": dict(plan), "rounds": rounds[first : first + step]}
                 for plan, rounds in rows.items()
             ]
         }

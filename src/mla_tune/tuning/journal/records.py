@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Any
 
 from mla_tune.errors import InputError
-from mla_tune.plan.knobs import Plan
+from mla_tune.plan.plan import Plan
 
 # Numbers of optuna.storages.journal._storage.JournalOperation and TrialState (5.0.0).
 CREATE_STUDY, CREATE_TRIAL = 0, 4

@@ -29,6 +29,10 @@ class TunedBuilder:
     """
 
     mla_tune_backend: ClassVar[str]
+    mla_tune_knobs: ClassVar[frozenset[str]] = frozenset(
+        {"reorder_batch_threshold", "prefill_backend"}
+    )
+    """The knobs that this class sets. A plan with any other is not applied."""
 
     # What vLLM's builder brings.
     vllm_config: Any
@@ -71,6 +75,7 @@ class TunedBuilder:
         if self._deployment is None:
             self._deployment = deployment_for(
                 self.mla_tune_backend,
+                self.mla_tune_knobs,
                 self.vllm_config,
                 functools.partial(ServedLayers.of_builder, self),
                 self._captures,
@@ -205,7 +210,7 @@ class TunedBuilder:
         try:
             choice = self._choose(batch)
             self._before(choice)
-            of_its_own = choice is VLLM_OWN or choice.threshold is not None
+            of_its_own = choice is VLLM_OWN or "reorder_batch_threshold" in choice.plan
             if of_its_own and not (self._capturing or self._lookups_failed):
                 self.reorder_batch_threshold = self._threshold(batch, choice)
             return choice
@@ -238,7 +243,7 @@ class TunedBuilder:
         most = self._most_decode_rows
         if unlike or (most is not None and batch.num_actual_tokens > most):
             return self._thresholds.vllm_own
-        return self._thresholds.of_uniform(batch, choice.threshold)
+        return self._thresholds.of_uniform(batch, choice.plan.number("reorder_batch_threshold"))
 
     def _look(self, replay: Replay, batch: Any, metadata: Any) -> None:
         """What only some replays need: the record, a warning, reports."""
@@ -263,8 +268,8 @@ class TunedBuilder:
     def _before(self, choice: Choice) -> None:
         """Set what has to be in place while vLLM builds."""
         if self._prefills is not None:
-            mixed = choice is VLLM_OWN
-            self._prefills.choose(self._single_prefill if mixed else choice.prefill_backend)
+            named = choice.plan.text("prefill_backend")
+            self._prefills.choose(self._single_prefill if choice is VLLM_OWN else named)
 
     def _before_replay(self, choice: Choice) -> Fields:
         """What `_before` comes to in the steps that replay a graph: those have no prefill."""
@@ -295,7 +300,9 @@ class TunedBuilder:
     def _check_path(self, metadata: Any, choice: Choice, threshold: int) -> None:
         """Compare the path that a uniform batch has taken with the one its threshold means."""
         # A split count, where there is one as well, is compared where the kernel is launched.
-        if choice.checked or choice.threshold is None or choice.num_kv_splits is not None:
+        if choice.checked or "num_kv_splits" in choice.plan:
+            return
+        if "reorder_batch_threshold" not in choice.plan:
             return
         if threshold == self._thresholds.vllm_own or self._deployment is None:
             return

@@ -54,9 +54,10 @@ def room_wanted(wanted: Iterable[tuple[int, int]], *, rows: int, sm_count: int) 
 
 class TunedCutlassMLAMetadataBuilder(TunedBuilder, VllmBuilder):  # type: ignore[misc]
     mla_tune_backend = "CUTLASS_MLA"
+    mla_tune_knobs = TunedBuilder.mla_tune_knobs | {"num_kv_splits"}
 
     def _after(self, metadata: Any, choice: Choice) -> Fields:
-        splits = choice.num_kv_splits
+        splits = choice.plan.number("num_kv_splits")
         if splits is None or not 1 <= splits <= MOST_SPLITS or not metadata.num_decodes:
             return ()
         if os.environ.get("FORCE_NUM_KV_SPLITS"):
@@ -102,24 +103,25 @@ class TunedCutlassMLAImpl(ReservesAtLoad, VllmImpl):  # type: ignore[misc]
         if found is None:
             return run()
         choice, deployment = found
-        engine_wide = self._num_kv_splits
-        self._num_kv_splits = choice.num_kv_splits
+        engine_wide, wanted = self._num_kv_splits, choice.plan["num_kv_splits"]
+        self._num_kv_splits = wanted
         try:
             if choice.checked:
                 return run()
             result, seen = seen_argument(self, "_sm100_cutlass_mla_decode", "num_kv_splits", run)
         finally:
             self._num_kv_splits = engine_wide
-        verified(choice, "num_kv_splits", choice.num_kv_splits, seen, deployment.counts)
+        verified(choice, "num_kv_splits", wanted, seen, deployment.counts)
         return result
 
 
 def _wanted(entry: Entry) -> tuple[int, int] | None:
     """Requests and splits of an entry's plan, at the edge of what a lookup takes it for."""
-    if entry.plan is None or entry.plan.num_kv_splits is None:
+    splits = entry.plan.number("num_kv_splits") if entry.plan is not None else None
+    if splits is None:
         return None
     count = max(case.shape.num_requests for case in Workload.parse(entry.shape).cases)
-    return int(count * DEFAULT_WITHIN) + 1, entry.plan.num_kv_splits
+    return int(count * DEFAULT_WITHIN) + 1, splits
 
 
 class TunedCutlassMLABackend(VllmBackend):  # type: ignore[misc]

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from mla_tune.plan.knobs import Plan
+from mla_tune.plan.plan import Plan
 from mla_tune.shapes import Workload
 from mla_tune.table import Entry
 
@@ -64,6 +64,6 @@ class DecodeLengths:
 def threshold_meant(plan: Plan | None, entry: Entry, vllm_own: int) -> int | None:
     """The threshold a plan means; None where the knob made no difference to it."""
     if plan is not None:
-        return plan.reorder_batch_threshold
+        return plan.number("reorder_batch_threshold")
     default = entry.default_plan
-    return vllm_own if default is None else default.reorder_batch_threshold
+    return vllm_own if default is None else default.number("reorder_batch_threshold")

@@ -5,11 +5,11 @@ __all__ = ["Deployment", "deployment_for", "tables_for"]
 import functools
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
-from mla_tune.plan.knobs import Plan
+from mla_tune.plan.plan import Plan
 from mla_tune.table.loading import LoadedTable
 from mla_tune.table.matching import EngineFacts, choose, told_apart
 from mla_tune.traffic.writer import TrafficWriter
@@ -34,15 +34,20 @@ class Deployment:
         planned: the choice for every decode graph that is going to be captured, by requests and
             query length.
         recorder: None unless ``MLA_TUNE_RECORD`` is set.
+
+    Args:
+        knobs: those that the backend's builder sets.
     """
 
     def __init__(
         self,
         facts: EngineFacts,
+        knobs: Collection[str],
         tables: dict[str, LoadedTable],
         captures: tuple[tuple[int, int], ...],
     ) -> None:
         self.facts = facts
+        self._knobs = knobs
         self.counts = Counts(facts.backend)
         graph, eager = tables.get("graph"), tables.get("eager")
         self.lookups: Lookups | None = None
@@ -52,10 +57,24 @@ class Deployment:
                 graph.table if graph else None,
                 eager.table if eager else None,
                 graph_usable=lambda plan: _graph_usable(plan, graph, facts),
+                applicable=self._applicable,
             )
             self.planned = {key: self.lookups.captured(*key) for key in captures}
         record = os.environ.get("MLA_TUNE_RECORD")
         self.recorder = TrafficWriter(Path(record), facts) if record else None
+
+    def _applicable(self, plan: Plan) -> bool:
+        """Whether all knobs of ``plan`` can be set; says so where one cannot."""
+        unknown = [knob for knob in plan if knob not in self._knobs]
+        if not unknown:
+            return True
+        self.counts.fallbacks += 1
+        once(
+            logging.WARNING,
+            f"mla-tune: {self.facts.backend}: tables set {', '.join(unknown)}, which this plugin "
+            "cannot set; the entries that ask for it are left out",
+        )
+        return False
 
     def leave_untuned(self) -> None:
         """Forget the tables, before anything of them has been applied."""
@@ -64,9 +83,10 @@ class Deployment:
 
 def _graph_usable(plan: Plan, graph: LoadedTable | None, facts: EngineFacts) -> bool:
     """Whether a plan that beat the table's frozen default also beats this engine's."""
-    if plan.num_kv_splits is None or graph is None:
+    splits = plan.number("num_kv_splits")
+    if splits is None or graph is None:
         return True
-    return splits_carry_over(plan.num_kv_splits, graph.table.header, facts)
+    return splits_carry_over(splits, graph.table.header, facts)
 
 
 def tables_for(facts: EngineFacts, vllm_config: Any) -> tuple[dict[str, LoadedTable], str | None]:
@@ -79,6 +99,7 @@ def tables_for(facts: EngineFacts, vllm_config: Any) -> tuple[dict[str, LoadedTa
 
 def deployment_for(
     backend: str,
+    knobs: Collection[str],
     vllm_config: Any,
     layers: Callable[[], ServedLayers],
     captures: Callable[[], tuple[tuple[int, int], ...]],
@@ -86,13 +107,14 @@ def deployment_for(
     """The deployment of ``backend`` in this engine, made and announced once a process.
 
     Nothing of a table is applied before this returns: the first call settles with the other ranks
-    of the engine whether anything is. ``layers`` gives those that the backend serves, and
-    ``captures`` the (requests, query length) of the decode graphs to come.
+    of the engine whether anything is. ``knobs`` are those that the caller sets,
+    ``layers`` gives what the backend serves, and ``captures`` the (requests, query length) of the
+    decode graphs to come.
     """
     try:
         facts = engine_facts(backend, vllm_config, layers())
         planned = captures()
-        make = functools.partial(_made, facts, vllm_config, planned)
+        make = functools.partial(_made, facts, knobs, vllm_config, planned)
         found: Deployment = process_state().deployment((facts, planned), make)
         return found
     except Exception as error:
@@ -102,10 +124,13 @@ def deployment_for(
 
 
 def _made(
-    facts: EngineFacts, vllm_config: Any, captures: tuple[tuple[int, int], ...]
+    facts: EngineFacts,
+    knobs: Collection[str],
+    vllm_config: Any,
+    captures: tuple[tuple[int, int], ...],
 ) -> Deployment:
     tables, reason = tables_for(facts, vllm_config)
-    deployment = Deployment(facts, tables, captures)
+    deployment = Deployment(facts, knobs, tables, captures)
     say = functools.partial(set_up, facts, process_state().tables, tables, deployment.planned)
     unlike = disagreement(vllm_config, say)
     if reason is not None:

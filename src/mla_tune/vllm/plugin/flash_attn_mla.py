@@ -29,6 +29,7 @@ class TunedFlashAttnMLAMetadataBuilder(TunedBuilder, VllmBuilder):  # type: igno
     """
 
     mla_tune_backend = "FLASH_ATTN_MLA"
+    mla_tune_knobs = TunedBuilder.mla_tune_knobs | {"num_kv_splits"}
 
     max_num_splits: int
     _cap: int | None = None
@@ -65,7 +66,7 @@ class TunedFlashAttnMLAMetadataBuilder(TunedBuilder, VllmBuilder):  # type: igno
         return (("max_num_splits", self._vllm_max_num_splits if cap is None else cap),)
 
     def _cap_of(self, choice: Choice) -> int | None:
-        return None if self._operators_cap else choice.num_kv_splits
+        return None if self._operators_cap else choice.plan.number("num_kv_splits")
 
     def _schedule_capped(self, **kwargs: Any) -> Any:
         return super()._schedule_decode(**kwargs | {"max_num_splits": self._cap})
@@ -94,7 +95,7 @@ class TunedFlashAttnMLAImpl(VllmImpl):  # type: ignore[misc]
         result, seen = seen_argument(
             vllm_flashattn_mla, "flash_attn_varlen_func", "num_splits", run
         )
-        verified(choice, "num_kv_splits", choice.num_kv_splits, seen, deployment.counts)
+        verified(choice, "num_kv_splits", choice.plan["num_kv_splits"], seen, deployment.counts)
         return result
 
 

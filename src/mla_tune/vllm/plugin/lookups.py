@@ -4,7 +4,7 @@ __all__ = ["Lookups", "kv_bucket"]
 
 from collections.abc import Callable
 
-from mla_tune.plan.knobs import Plan
+from mla_tune.plan.plan import Plan
 from mla_tune.shapes import BatchShape, RequestGroup, Workload
 from mla_tune.table import DEFAULT_WITHIN, Entry, Table
 from mla_tune.vllm.plugin.choice import Choice
@@ -34,6 +34,7 @@ class Lookups:
         eager: plans per real lengths, or None.
         graph_usable: whether a plan of the graph table may be used in this engine; None: every
             one may.
+        applicable: whether all knobs of a plan can be set in this engine; None: always.
     """
 
     def __init__(
@@ -42,11 +43,13 @@ class Lookups:
         eager: Table | None,
         *,
         graph_usable: Usable | None = None,
+        applicable: Usable | None = None,
         within: float = DEFAULT_WITHIN,
     ) -> None:
         self.eager_table = eager
         self._within = within
         self._graph_usable = graph_usable
+        self._applicable = applicable
         self._graph = [
             (_group(entry), len(Workload.parse(entry.shape).cases), entry)
             for entry in (graph.entries if graph else ())
@@ -74,7 +77,7 @@ class Lookups:
         if self._graph_usable is not None and not self._graph_usable(entry.plan):
             reason = f"{entry.shape}: {entry.plan} is not proven for this engine's max_model_len"
             return Choice(shape, "miss", reason=reason)
-        return _choice(shape, entry.plan, _longest_kv(entry))
+        return self._hit(shape, entry.plan, _longest_kv(entry))
 
     def eager(self, batch: int, query_len: int, kv_len: int) -> Choice:
         """What to use for a uniform batch whose longest request has ``kv_len`` tokens."""
@@ -101,29 +104,25 @@ class Lookups:
             if not lookup.is_hit:
                 return Choice(shape, "miss", reason=lookup.reason)
         plan = ends[0].plan
-        return Choice(shape, "hit") if plan is None else _choice(shape, plan, None)
+        return Choice(shape, "hit") if plan is None else self._hit(shape, plan, None)
+
+    def _hit(self, shape: str, plan: Plan, longest_kv: int | None) -> Choice:
+        if self._applicable is not None and not self._applicable(plan):
+            # What was measured is the whole plan; a part of it proves nothing.
+            return Choice(shape, "miss", reason=f"{plan} cannot be applied here")
+        return Choice(shape, "hit", plan, longest_kv=longest_kv)
 
     def splits_wanted(self) -> list[tuple[int, int]]:
         """(rows of queries, splits) that eager steps may ask for, at the edge of the bound."""
         wanted = []
         for entry in self.eager_table.entries if self.eager_table else ():
             group = _group(entry)
-            if entry.plan is None or entry.plan.num_kv_splits is None or group is None:
+            splits = entry.plan.number("num_kv_splits") if entry.plan is not None else None
+            if splits is None or group is None:
                 continue
             rows = int(group.count * group.query_len * self._within**2) + 1
-            wanted.append((rows, entry.plan.num_kv_splits))
+            wanted.append((rows, splits))
         return wanted
-
-
-def _choice(shape: str, plan: Plan, longest_kv: int | None) -> Choice:
-    return Choice(
-        shape,
-        "hit",
-        num_kv_splits=plan.num_kv_splits,
-        threshold=plan.reorder_batch_threshold,
-        prefill_backend=plan.prefill_backend,
-        longest_kv=longest_kv,
-    )
 
 
 def _group(entry: Entry) -> RequestGroup | None:

@@ -54,10 +54,7 @@ def _contents(loaded: LoadedTable) -> str:
 
 
 def _plans(planned: Mapping[tuple[int, int], Choice]) -> list[str]:
-    return [
-        f"{key} {plan.num_kv_splits} {plan.threshold} {plan.prefill_backend}"
-        for key, plan in sorted(planned.items())
-    ]
+    return [f"{key} {choice.plan}" for key, choice in sorted(planned.items())]
 
 
 def _digest(parts: str | Iterable[str]) -> str:

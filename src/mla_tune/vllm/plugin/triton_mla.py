@@ -55,7 +55,7 @@ def reserve(deployment: Deployment, rows: int, heads: int, kv_lora_rank: int) ->
     own_splits = rule.splits(deployment.facts.max_model_len)
     row_splits = row_splits_needed(
         [
-            (batch * query_len, _askable(choice.num_kv_splits, rule) or own_splits)
+            (batch * query_len, _askable(choice.plan.number("num_kv_splits"), rule) or own_splits)
             for (batch, query_len), choice in deployment.planned.items()
         ],
         deployment.lookups.splits_wanted(),
@@ -100,6 +100,7 @@ def _askable(splits: int | None, rule: SplitRule) -> int | None:
 
 class TunedTritonMLAMetadataBuilder(TunedBuilder, VllmBuilder):  # type: ignore[misc]
     mla_tune_backend = "TRITON_MLA"
+    mla_tune_knobs = TunedBuilder.mla_tune_knobs | {"num_kv_splits"}
 
     _rule: SplitRule | None = None
 
@@ -128,7 +129,7 @@ class TunedTritonMLAMetadataBuilder(TunedBuilder, VllmBuilder):  # type: ignore[
             )
             return
         self._rule = SplitRule.of_vllm(deployment.facts.sm_count)
-        planned = (choice.num_kv_splits for choice in deployment.planned.values())
+        planned = (choice.plan.number("num_kv_splits") for choice in deployment.planned.values())
         wanted = {splits for _, splits in deployment.lookups.splits_wanted()}
         wanted.update(splits for splits in planned if splits is not None)
         for splits in sorted(wanted - set(self._rule.counts)):
@@ -174,7 +175,7 @@ class TunedTritonMLAMetadataBuilder(TunedBuilder, VllmBuilder):  # type: ignore[
             setattr(vllm_triton_mla, RESERVE, original)
 
     def _after(self, metadata: Any, choice: Choice) -> Fields:
-        rows, wanted = metadata.num_decode_tokens, choice.num_kv_splits
+        rows, wanted = metadata.num_decode_tokens, choice.plan.number("num_kv_splits")
         deployment, rule = self._deployment, self._rule
         if not rows or deployment is None or rule is None:
             return ()
@@ -231,7 +232,8 @@ class TunedTritonMLAImpl(ReservesAtLoad, VllmImpl):  # type: ignore[misc]
             captures = functools.partial(captured_batches, config, decode_query_len)
             block_size = config.cache_config.block_size
             layers = functools.partial(ServedLayers.of_impl, self, block_size=block_size)
-            found = deployment_for("TRITON_MLA", config, layers, captures)
+            knobs = TunedTritonMLAMetadataBuilder.mla_tune_knobs
+            found = deployment_for("TRITON_MLA", knobs, config, layers, captures)
             rows = config.scheduler_config.max_num_seqs * decode_query_len
             return reserve(found, rows, self.num_heads, self.kv_lora_rank)
         except Exception:
@@ -251,7 +253,7 @@ class TunedTritonMLAImpl(ReservesAtLoad, VllmImpl):  # type: ignore[misc]
             return run()
         choice, deployment = found
         result, seen = seen_argument(vllm_triton_mla, "decode_attention_fwd", "num_kv_splits", run)
-        verified(choice, "num_kv_splits", choice.num_kv_splits, seen, deployment.counts)
+        verified(choice, "num_kv_splits", choice.plan["num_kv_splits"], seen, deployment.counts)
         return result
 
 

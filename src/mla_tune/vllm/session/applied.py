@@ -71,10 +71,11 @@ def _check_route(session: "VllmSession", prepared: "PreparedVllm") -> None:
     # The sparse builders of 0.20 do not say.
     decode_tokens = getattr(metadata, "num_decode_tokens", None)
     if decode_tokens is not None and decode_tokens != route.num_decode_tokens:
+        threshold = prepared.plan.get("reorder_batch_threshold")
         raise _not_applied(
             prepared,
             f"{decode_tokens} decode tokens in the builder's metadata, expected "
-            f"{route.num_decode_tokens} with threshold {prepared.plan.reorder_batch_threshold} "
+            f"{route.num_decode_tokens} with threshold {threshold} "
             f"(builder: {session.parts.builder.reorder_batch_threshold})",
         )
     decodes = getattr(metadata, "num_decodes", None)
@@ -85,7 +86,7 @@ def _check_route(session: "VllmSession", prepared: "PreparedVllm") -> None:
 
 
 def _check_splits(session: "VllmSession", prepared: "PreparedVllm", launched: list[int]) -> None:
-    splits, value = session.rules.splits, prepared.plan.num_kv_splits
+    splits, value = session.rules.splits, prepared.plan.number("num_kv_splits")
     if splits is None or value is None or not prepared.route.num_decode_tokens:
         return
     expected = splits.expected(value, prepared.route.num_decode_tokens)
@@ -96,7 +97,7 @@ def _check_splits(session: "VllmSession", prepared: "PreparedVllm", launched: li
 
 
 def _check_prefill(prepared: "PreparedVllm", owner: Any) -> None:
-    wanted = prepared.plan.prefill_backend
+    wanted = prepared.plan.text("prefill_backend")
     if wanted is None:
         return
     named = prefill_name(owner) if hasattr(owner, "get_name") else compat.prefill_in_impl(owner)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from mla_tune.errors import MlaTuneError, UnavailableError
 from mla_tune.plan.domains import DOMAINS
-from mla_tune.plan.knobs import Plan
+from mla_tune.plan.plan import Plan
 from mla_tune.quantization import UNQUANTIZED
 from mla_tune.session import Setup
 from mla_tune.shapes import MlaDimensions
@@ -231,13 +231,12 @@ def refuse_out_of_bounds(backend: str, rules: SessionRules) -> None:
     Raises:
         UnavailableError: a release brings a name or a threshold that no table may have.
     """
-    threshold = rules.threshold if rules.has_threshold else None
-    for name in rules.prefill_backends or (None,):
-        plan = Plan(reorder_batch_threshold=threshold, prefill_backend=name)
+    threshold = Plan(reorder_batch_threshold=rules.threshold) if rules.has_threshold else Plan()
+    named = [threshold.having(prefill_backend=name) for name in rules.prefill_backends]
+    for plan in named or [threshold]:
         for knob, valid in DOMAINS[backend].outside(plan, None):
             raise UnavailableError(
-                f"{backend} of this vLLM has {knob} {getattr(plan, knob)!r}, which is not known "
-                "here",
+                f"{backend} of this vLLM has {knob} {plan[knob]!r}, which is not known here",
                 valid=valid,
                 remedy="report the release",
             )

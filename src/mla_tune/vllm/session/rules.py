@@ -5,7 +5,8 @@ __all__ = ["Route", "SessionRules", "route"]
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
-from mla_tune.plan.knobs import KnobDomain, Plan, PlanSpace, effective_plans
+from mla_tune.plan.plan import Plan
+from mla_tune.plan.space import KnobDomain, PlanSpace, effective_plans
 from mla_tune.shapes import BatchShape
 from mla_tune.vllm.session.splits import SplitKnob
 
@@ -77,7 +78,8 @@ class SessionRules:
     sparse_split: bool = False
 
     def route(self, shape: BatchShape, plan: Plan) -> Route:
-        return route(shape, plan.reorder_batch_threshold or self.threshold, uniform=self.uniform)
+        threshold = plan.number("reorder_batch_threshold") or self.threshold
+        return route(shape, threshold, uniform=self.uniform)
 
     def domain(self, shapes: Sequence[BatchShape]) -> KnobDomain:
         """All values to try for ``shapes``, and what vLLM does untuned.
@@ -88,24 +90,30 @@ class SessionRules:
         splits = self.splits
         if splits is not None and len({splits.default([shape]) for shape in shapes}) > 1:
             raise ValueError("eager shapes with different default splits share no plan space")
-        threshold = self.threshold
-        thresholds: tuple[int, ...] = ()
+        default: dict[str, int | str] = {}
+        tried: dict[str, Sequence[int | str]] = {}
+        if self.has_threshold:
+            default["reorder_batch_threshold"] = self._default_threshold(shapes)
+            tried["reorder_batch_threshold"] = self._thresholds(shapes)
+        if splits is not None:
+            default["num_kv_splits"] = splits.default(shapes)
+            tried["num_kv_splits"] = splits.values(shapes)
+        if self.prefill_backends:
+            default["prefill_backend"] = self.prefill_backends[0]
+            tried["prefill_backend"] = self.prefill_backends
+        return KnobDomain(Plan(**default), tried)
+
+    def _default_threshold(self, shapes: Sequence[BatchShape]) -> int:
         if self.mode == "graph":
             # Only decode is captured; speculative decoding raises the threshold to cover it.
-            threshold = max(threshold, *(shape.max_query_len for shape in shapes))
-        elif self.has_threshold:
-            lens = {query_len for shape in shapes for query_len in shape.query_lens}
-            thresholds = tuple(n for n in sorted(lens | {1}) if n <= LONGEST_DECODE_QUERY)
-        return KnobDomain(
-            default=Plan(
-                reorder_batch_threshold=threshold if self.has_threshold else None,
-                num_kv_splits=splits.default(shapes) if splits is not None else None,
-                prefill_backend=self.prefill_backends[0] if self.prefill_backends else None,
-            ),
-            reorder_batch_threshold=thresholds,
-            num_kv_splits=splits.values(shapes) if splits is not None else (),
-            prefill_backend=self.prefill_backends,
-        )
+            return max(self.threshold, *(shape.max_query_len for shape in shapes))
+        return self.threshold
+
+    def _thresholds(self, shapes: Sequence[BatchShape]) -> list[int]:
+        if self.mode == "graph":
+            return []
+        lens = {query_len for shape in shapes for query_len in shape.query_lens}
+        return [length for length in sorted(lens | {1}) if length <= LONGEST_DECODE_QUERY]
 
     def plan_space(self, shapes: Sequence[BatchShape]) -> PlanSpace:
         """The effective plans, without those whose workspace the kernel could not address."""
@@ -115,10 +123,11 @@ class SessionRules:
         return PlanSpace((space.default, *kept), space.assignments)
 
     def _fits(self, plan: Plan, shapes: Sequence[BatchShape]) -> bool:
-        if self.splits is None or plan.num_kv_splits is None:
+        splits = plan.number("num_kv_splits")
+        if self.splits is None or splits is None:
             return True
         tokens = max(self.route(shape, plan).num_decode_tokens for shape in shapes)
-        return self.splits.admits(plan.num_kv_splits, tokens)
+        return self.splits.admits(splits, tokens)
 
     def execution(self, shape: BatchShape, plan: Plan) -> Hashable:
         """What a plan comes down to; plans with equal descriptions are one."""
@@ -127,8 +136,9 @@ class SessionRules:
             return self._sparse_execution(taken, plan)
         splits = None
         if self.splits is not None and taken.num_decode_tokens:
-            splits = self.splits.expected(plan.num_kv_splits or 0, taken.num_decode_tokens)
-        prefill = plan.prefill_backend if taken.num_prefill_tokens else None
+            wanted = plan.number("num_kv_splits") or 0
+            splits = self.splits.expected(wanted, taken.num_decode_tokens)
+        prefill = plan.get("prefill_backend") if taken.num_prefill_tokens else None
         return taken.num_decode_tokens, splits, prefill
 
     def prefills_densely(self, taken: Route) -> bool | None:
@@ -145,4 +155,4 @@ class SessionRules:
         dense = self.prefills_densely(taken)
         if dense is False:
             return (taken.num_decode_tokens if self.sparse_split else None, None)
-        return taken.num_decode_tokens, plan.prefill_backend
+        return taken.num_decode_tokens, plan.get("prefill_backend")

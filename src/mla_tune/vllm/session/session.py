@@ -8,7 +8,8 @@ from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
 from mla_tune.plan.failure import FailureKind, PlanFailure
-from mla_tune.plan.knobs import KNOBS, Plan, PlanSpace
+from mla_tune.plan.plan import Plan
+from mla_tune.plan.space import PlanSpace
 from mla_tune.quantization import UNQUANTIZED
 from mla_tune.session import Reference, Setup
 from mla_tune.shapes import BatchShape
@@ -107,11 +108,8 @@ class VllmSession:
     def _full(self, shape: BatchShape, plan: Plan) -> Plan:
         """Fill in the default's knobs, after checking that those set are this backend's."""
         default = self.rules.domain([shape]).default
-        for knob in KNOBS:
-            value = getattr(plan, knob)
-            if value is None:
-                continue
-            if getattr(default, knob) is None:
+        for knob, value in plan.items():
+            if knob not in default:
                 problem = f"{self.setup.backend} has no knob {knob} here"
                 raise PlanFailure(problem, plan=plan, kind=FailureKind.NOT_APPLIED)
             offered = self.rules.prefill_backends
@@ -202,9 +200,9 @@ class PreparedVllm:
             else:
                 metadata = builder.build(0, batch.metadata(real))
         detach(metadata, builder)
-        splits = session.rules.splits
-        if splits is not None and self.plan.num_kv_splits is not None:
-            splits.stamp(metadata, self.plan.num_kv_splits)
+        splits, wanted = session.rules.splits, self.plan.number("num_kv_splits")
+        if splits is not None and wanted is not None:
+            splits.stamp(metadata, wanted)
         return metadata
 
     @contextmanager
@@ -214,15 +212,15 @@ class PreparedVllm:
         parts, splits = session.parts, session.rules.splits
         with ExitStack() as stack:
             stack.enter_context(current_config(parts.vllm_config))
-            if plan.reorder_batch_threshold is not None:
+            if "reorder_batch_threshold" in plan:
+                threshold = plan["reorder_batch_threshold"]
                 stack.enter_context(
-                    set_for_now(
-                        parts.builder, "reorder_batch_threshold", plan.reorder_batch_threshold
-                    )
+                    set_for_now(parts.builder, "reorder_batch_threshold", threshold)
                 )
-            if splits is not None and plan.num_kv_splits is not None:
-                stack.enter_context(splits.set(plan.num_kv_splits))
-            instance = parts.prefill_instances.get(plan.prefill_backend or "")
+            wanted = plan.number("num_kv_splits")
+            if splits is not None and wanted is not None:
+                stack.enter_context(splits.set(wanted))
+            instance = parts.prefill_instances.get(plan.text("prefill_backend") or "")
             stack.enter_context(compat.using_prefill(parts.builder, instance))
             if self._batch.topk is not None:
                 stack.enter_context(
