@@ -10,6 +10,7 @@ from mla_tune.files.document import Document, Kind
 from mla_tune.quantization import UNQUANTIZED
 from mla_tune.shapes.cases import listed_cases
 from mla_tune.shapes.dimensions import model_dimensions, sharded
+from mla_tune.shapes.graph import GraphShapes, graph_shapes
 from mla_tune.shapes.model import MlaDimensions
 from mla_tune.shapes.schema_errors import shortened, validated
 from mla_tune.shapes.sections import KV_CACHE_DTYPES, OTHER_KV_CACHE_DTYPES, ShapesSection
@@ -23,7 +24,8 @@ class ShapesFile:
 
     ``models`` holds the dimensions of ``whole_model`` once per tensor-parallel size; ``notices``
     names what the file says that does not apply here, one line each. A ``block_size`` or
-    ``max_cudagraph_capture_size`` of None is vLLM's own.
+    ``max_cudagraph_capture_size`` of None is vLLM's own. ``graph`` is what is tuned in graph mode;
+    None for ``cases``, the listed shapes. ``max_tokens`` bounds the KV tokens of a case.
     """
 
     path: Path
@@ -38,6 +40,8 @@ class ShapesFile:
     quantization: str = UNQUANTIZED
     block_size: int | None = None
     max_cudagraph_capture_size: int | None = None
+    graph: GraphShapes | None = None
+    max_tokens: int | None = None
     notices: tuple[str, ...] = field(default=())
 
 
@@ -55,8 +59,11 @@ def checked_shapes(document: Document) -> ShapesFile:
     data, notices = without_vllm_only_keys(document)
     section = validated(document, data)
     model, model_len, model_notices = model_dimensions(document, section.model)
-    cases = listed_cases(document, section)
-    longest = max(case.shape.max_kv_len for case in cases)
+    graph = graph_shapes(document, section.graph)
+    cases = _listed(document, section)
+    longest = max(
+        [case.shape.max_kv_len for case in cases] + [graph.longest_kv if graph is not None else 0]
+    )
     if "engine" in data:
         max_model_len = _admitting(document, section.engine.max_model_len, longest)
     else:
@@ -75,8 +82,23 @@ def checked_shapes(document: Document) -> ShapesFile:
         quantization=section.quantization,
         block_size=section.engine.block_size,
         max_cudagraph_capture_size=section.engine.max_cudagraph_capture_size,
+        graph=graph,
         notices=(*notices, *model_notices),
     )
+
+
+def _listed(document: Document, section: ShapesSection) -> tuple[Case, ...]:
+    """The listed shapes, of which a file for graphs alone may have none."""
+    if section.graph is None:
+        return listed_cases(document, section)
+    modes = section.engine.modes
+    if "graph" not in modes:
+        raise InputError(
+            f"{document.where(('graph',))}: graph: is given, but only {', '.join(modes)} is tuned",
+            remedy="add engine: {modes: graph}, or modes: [graph, eager]",
+        )
+    listed = (section.batch_specs, section.batch_spec_ranges, section.grids)
+    return listed_cases(document, section) if "eager" in modes or any(listed) else ()
 
 
 def _admitting(document: Document, max_model_len: int, longest: int) -> int:

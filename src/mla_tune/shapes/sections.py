@@ -8,6 +8,7 @@ __all__ = [
     "VLLM_ONLY_KEYS",
     "VLLM_RUNNER_KEYS",
     "EngineSection",
+    "GraphSection",
     "Grid",
     "ModelSection",
     "Range",
@@ -16,7 +17,7 @@ __all__ = [
     "WeightedSpec",
 ]
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
@@ -146,6 +147,16 @@ class Grid(_Strict):
     kv_lens: Annotated[dict[Size, Weight], BeforeValidator(_distribution), Field(min_length=1)]
 
 
+class GraphSection(_Strict):
+    """Decode as an engine captures it: every captured size, with the KV lengths served there."""
+
+    capture_sizes: Literal["vllm"] | Annotated[list[Count], Field(min_length=1)] = "vllm"
+    max_num_seqs: Count = 256
+    draft_tokens: Annotated[int, Field(strict=True, ge=0, le=1024)] = 0
+    kv_lens: Annotated[dict[Size, Weight], BeforeValidator(_distribution), Field(min_length=1)]
+    kv_cache_tokens: Size | None = None
+
+
 class SpecRange(BaseModel):
     """vLLM's ``batch_spec_ranges``: a template and, per placeholder, a range of integers."""
 
@@ -194,6 +205,7 @@ class ShapesSection(_Strict):
     batch_spec_ranges: list[SpecRange] = []
     batch_sizes: list[Count] = []
     grids: list[Grid] = []
+    graph: GraphSection | None = None
     backend: str | None = None
     backends: list[str] = []
     decode_backends: list[str] = []

@@ -22,12 +22,13 @@ from pydantic import ValidationError
 from mla_tune.environment import Environment
 from mla_tune.errors import InputError, UnavailableError
 from mla_tune.measuring.recording import Recording
-from mla_tune.plan.domains import DOMAINS, default_capture_size
+from mla_tune.plan.domains import DOMAINS
 from mla_tune.registry import NAMES, canonical_name, get_backend
 from mla_tune.session import Setup
 from mla_tune.shapes import BatchShape, Case, MlaDimensions, Workload
 from mla_tune.shapes.file import ShapesFile
 from mla_tune.table import Header, TableFile, check_mergeable
+from mla_tune.tuning.graph_cases import graph_cases, largest_capture
 
 MEMORY_SHARE = 0.92
 """Of the free memory a shape may fill; allocators and the CUDA context need the rest."""
@@ -154,7 +155,9 @@ class Planner:
             device=self.device,
             quantization=shapes.quantization,
             block_size=shapes.block_size if domain.is_vllm else None,
-            max_cudagraph_capture_size=self._capture_size() if domain.is_vllm else None,
+            max_cudagraph_capture_size=largest_capture(shapes, self.environment)
+            if domain.is_vllm
+            else None,
         )
         workloads = Workload.graph(cases) if mode == "graph" else Workload.eager(cases)
         for workload in workloads:
@@ -162,19 +165,13 @@ class Planner:
         header = _header(self.environment, setup)
         return Assignment(setup, tuple(workloads), header, table_path(self.out, header))
 
-    def _capture_size(self) -> int | None:
-        """The largest captured batch: the shapes file's, else vLLM's own on this GPU."""
-        environment = self.environment
-        asked, vllm = self.shapes.max_cudagraph_capture_size, environment.software.get("vllm")
-        if asked is not None or vllm is None or environment.compute_capability is None:
-            return asked
-        return default_capture_size(environment.compute_capability, vllm)
-
     def _supported(self, name: str, mode: str) -> list[Case]:
-        backend, capture_size = get_backend(name), self._capture_size()
+        backend, shapes = get_backend(name), self.shapes
+        capture_size = largest_capture(shapes, self.environment)
+        wanted = graph_cases(shapes, self.environment) if mode == "graph" else shapes.cases
         cases = []
         reasons: dict[str, list[BatchShape]] = {}
-        for case in self.shapes.cases:
+        for case in wanted:
             if reason := backend.supports(mode, case.shape, capture_size):
                 reasons.setdefault(reason, []).append(case.shape)
             else:

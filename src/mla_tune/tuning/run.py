@@ -30,6 +30,7 @@ from mla_tune.tuning.assignment import (
     shipped_folder_notice,
 )
 from mla_tune.tuning.campaign import Campaign, Reporter
+from mla_tune.tuning.graph_cases import graph_cases
 from mla_tune.tuning.recheck import Recheck, recheck
 from mla_tune.tuning.result import TunedTable, TuneResult
 from mla_tune.tuning.run_options import RunOptions
@@ -152,7 +153,9 @@ def _run_recorded(options: RunOptions, reporter: Reporter) -> TuneResult:
         reporter.skipped(notice)
     assignments = recorded_assignments(recording, options.out)
     if options.shapes is not None:
-        wanted = {case.shape for case in cut(_shapes_of(options), options, reporter).cases}
+        shapes = cut(_shapes_of(options), options, reporter)
+        cases = (*shapes.cases, *graph_cases(shapes, recording.environment))
+        wanted = {case.shape for case in cases}
         assignments = [only(assignment, wanted) for assignment in assignments]
     return _tuned(RecordedBench(recording), assignments, options, reporter)
 
@@ -229,7 +232,7 @@ def cut(shapes: ShapesFile, options: RunOptions, reporter: Reporter) -> ShapesFi
         return shapes
     kept = [case for case in shapes.cases if case.shape.num_kv_tokens <= options.max_tokens]
     dropped = len(shapes.cases) - len(kept)
-    if not kept:
+    if not kept and shapes.graph is None:
         smallest = min(case.shape.num_kv_tokens for case in shapes.cases)
         raise InputError(
             f"--max-tokens {options.max_tokens} leaves no shape of {shapes.path}",
@@ -237,7 +240,7 @@ def cut(shapes: ShapesFile, options: RunOptions, reporter: Reporter) -> ShapesFi
         )
     if dropped:
         reporter.skipped(f"--max-tokens {options.max_tokens}: {dropped} larger shapes left out")
-    return replace(shapes, cases=tuple(kept))
+    return replace(shapes, cases=tuple(kept), max_tokens=options.max_tokens)
 
 
 @contextmanager

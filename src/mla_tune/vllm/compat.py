@@ -12,6 +12,7 @@ __all__ = [
     "backend_class",
     "backend_source",
     "captured",
+    "captures_whole_decodes",
     "common_metadata",
     "decodes_uniform",
     "graph_capture_limit",
@@ -157,6 +158,18 @@ def captured(name: str) -> bool:
     """Whether decode steps of this backend are replayed from full CUDA graphs."""
     # Before 0.22.1 TRITON_MLA's builder declared no CUDA graph support.
     return name != "TRITON_MLA" or not release() or release() >= (0, 22, 1)
+
+
+def captures_whole_decodes(vllm: str) -> bool:
+    """Whether a release of this version adds sizes for whole requests to those it captures.
+
+    0.26 captures multiples of 8 and 16 tokens alone; 0.32 adds ``max_num_seqs``, and with draft
+    tokens the multiples of a request's tokens. The releases between are not known here.
+    """
+    try:
+        return release_numbers(vllm) >= (0, 32, 0)
+    except InputError:
+        return True  # no version at all: as the newest
 
 
 def decodes_uniform(name: str) -> bool:

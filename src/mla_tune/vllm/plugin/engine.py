@@ -7,6 +7,7 @@ from typing import Any
 
 from mla_tune.environment import KERNEL_PACKAGES, described, installed_versions
 from mla_tune.table.matching import EngineFacts
+from mla_tune.vllm.captures import captured_requests
 from mla_tune.vllm.plugin.layers import ServedLayers
 
 
@@ -80,12 +81,12 @@ def captured_batches(vllm_config: Any, decode_query_len: int) -> tuple[tuple[int
     if mode is None or not mode.has_full_cudagraphs():
         return ()
     most = int(vllm_config.scheduler_config.max_num_seqs)
-    batches: dict[tuple[int, int], None] = {}
-    for query_len in dict.fromkeys((1, decode_query_len)):
-        for size in compilation.cudagraph_capture_sizes or ():
-            # Rounded up: vLLM moves the sizes to multiples of the query length.
-            batches[min(-(-int(size) // query_len), most), query_len] = None
-    return tuple(batches)
+    sizes = [int(size) for size in compilation.cudagraph_capture_sizes or ()]
+    return tuple(
+        (requests, query_len)
+        for query_len in dict.fromkeys((1, decode_query_len))
+        for requests in captured_requests(sizes, query_len, most)
+    )
 
 
 def most_requests(vllm_config: Any) -> int:

@@ -1,0 +1,47 @@
+"""The cases of ``graph:`` in a shapes file, for the release and GPU that run them."""
+
+__all__ = ["graph_cases", "largest_capture"]
+
+from mla_tune.environment import Environment
+from mla_tune.plan.domains import default_capture_size
+from mla_tune.shapes import Case
+from mla_tune.shapes.file import ShapesFile
+from mla_tune.shapes.graph import GraphShapes
+from mla_tune.vllm.captures import captured_requests, default_capture_sizes
+
+# Where there is no vLLM to ask, as on a laptop.
+NEWEST = "0.33.0"
+NO_CAPABILITY = "0.0"
+
+
+def largest_capture(shapes: ShapesFile, environment: Environment) -> int | None:
+    """The largest captured batch in tokens: the shapes file's, else vLLM's own on this GPU."""
+    asked, vllm = shapes.max_cudagraph_capture_size, environment.software.get("vllm")
+    if asked is not None or vllm is None or environment.compute_capability is None:
+        return asked
+    listed = shapes.graph.capture_sizes if shapes.graph is not None else None
+    # An engine takes the largest of its sizes for it. One below vLLM's own makes no other table.
+    return max(default_capture_size(environment.compute_capability, vllm), *(listed or (0,)))
+
+
+def graph_cases(shapes: ShapesFile, environment: Environment) -> tuple[Case, ...]:
+    """What is tuned in graph mode: what ``graph:`` says, or else the listed shapes."""
+    if shapes.graph is None:
+        return shapes.cases
+    graph = shapes.graph
+    sizes = graph.capture_sizes or _default_sizes(shapes, graph, environment)
+    cases = graph.cases(captured_requests(sizes, graph.query_len, graph.max_num_seqs))
+    most = shapes.max_tokens
+    return tuple(case for case in cases if most is None or case.shape.num_kv_tokens <= most)
+
+
+def _default_sizes(
+    shapes: ShapesFile, graph: GraphShapes, environment: Environment
+) -> tuple[int, ...]:
+    return default_capture_sizes(
+        environment.software.get("vllm", NEWEST),
+        environment.compute_capability or NO_CAPABILITY,
+        max_num_seqs=graph.max_num_seqs,
+        query_len=graph.query_len,
+        largest=shapes.max_cudagraph_capture_size,
+    )
