@@ -15,7 +15,8 @@ __all__ = [
     "merge",
 ]
 
+from mla_tune.table.entry import CaseResult, Entry, Speedup
+from mla_tune.table.header import SCHEMA_VERSION, Header
 from mla_tune.table.lookup import DEFAULT_WITHIN, Lookup, Table
 from mla_tune.table.publication import Publication, merge
-from mla_tune.table.schema import SCHEMA_VERSION, CaseResult, Entry, Header, Speedup
 from mla_tune.table.store import TableFile, check_mergeable

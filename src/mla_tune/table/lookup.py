@@ -12,8 +12,9 @@ from mla_tune.errors import InputError
 from mla_tune.plan.plan import Plan
 from mla_tune.shapes import BatchShape, RequestGroup, Workload
 from mla_tune.shapes.batch import MOST_REQUESTS
+from mla_tune.table.entry import Entry
+from mla_tune.table.header import Header
 from mla_tune.table.index import Index
-from mla_tune.table.schema import Entry, Header
 from mla_tune.table.store import TableFile
 
 # Entries are commonly a factor of two apart; 1.5 covers the gap between two such neighbours

@@ -14,8 +14,9 @@ from mla_tune.files.atomic_write import write_atomically
 from mla_tune.files.document import Document
 from mla_tune.files.regular_file import file_stamp
 from mla_tune.shapes import Workload
+from mla_tune.table.entry import Entry
+from mla_tune.table.header import Header
 from mla_tune.table.layout import Layout
-from mla_tune.table.schema import Entry, Header
 from mla_tune.table.store import TABLE, TableFile, check_mergeable
 from mla_tune.table.text import entry_text, header_text
 from mla_tune.table.upgrade import upgraded

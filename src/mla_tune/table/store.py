@@ -11,7 +11,8 @@ from pydantic import ValidationError
 
 from mla_tune.errors import InputError
 from mla_tune.files.document import Document, Kind
-from mla_tune.table.schema import SCHEMA_VERSION, Entry, Header
+from mla_tune.table.entry import Entry
+from mla_tune.table.header import SCHEMA_VERSION, Header
 from mla_tune.table.text import one_line
 
 TABLE = Kind("table")

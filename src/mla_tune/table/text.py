@@ -6,7 +6,8 @@ from typing import Any
 
 import yaml
 
-from mla_tune.table.schema import Entry, Header
+from mla_tune.table.entry import Entry
+from mla_tune.table.header import Header
 
 
 def header_text(header: Header) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from mla_tune.errors import InputError
 from mla_tune.files.document import Document
-from mla_tune.table.schema import SCHEMA_VERSION, Header
+from mla_tune.table.header import SCHEMA_VERSION, Header
 from mla_tune.table.store import TABLE, TableFile
 from mla_tune.table.text import entry_text, header_lines, header_text
 

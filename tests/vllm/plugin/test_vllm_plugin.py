@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from mla_tune.plan.plan import Plan
-from mla_tune.table.schema import Device
+from mla_tune.table.header import Device
 from mla_tune.vllm.plugin.replay import STEPS_BETWEEN_LOOKS
 from mla_tune.vllm.plugin.thresholds import Thresholds
 from tabled_engine import WriteTable, cpu_header, entry, vllm_version

@@ -1,12 +1,8 @@
 from dataclasses import replace
 
-import pytest
-from pydantic import ValidationError
-
 from fake_device import ENVIRONMENT
-from mla_tune.plan.plan import Plan
 from mla_tune.shapes import MlaDimensions
-from mla_tune.table import Entry, Header
+from mla_tune.table import Header
 
 HEADER = Header.of(ENVIRONMENT, "TORCH_MLA", MlaDimensions(2), "auto", "eager", 4096)
 
@@ -53,56 +49,3 @@ def test_what_the_driver_does_not_say_is_told_and_keeps_no_tables_apart():
     silent = header_of(unwatched="clocks (NVML: Not Found)")
     assert silent.model_dump()["device"]["unwatched"] == "clocks (NVML: Not Found)"
     assert HEADER.first_difference(silent) is None
-
-
-def test_an_entry_reads_back_from_what_a_journal_stores():
-    entry = Entry(
-        shape="8q1s1k",
-        plan=Plan(num_kv_splits=2),
-        default_plan=Plan(num_kv_splits=4),
-        ties=(None, Plan(prefill_backend="a")),
-        latency_us=1.5,
-        default_us=2.5,
-    )
-    assert Entry.model_validate(entry.model_dump(mode="json")) == entry
-
-
-def test_the_default_is_written_as_a_word():
-    assert Entry(shape="q1", plan=None, latency_us=1.0).model_dump()["plan"] == "default"
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"plan": "defualt"},
-        {"plan": {"num_splits": 2}},
-        {"plan": 3},
-        {"shape": "8q1s1024"},
-        {"shape": "oops"},
-        {"shape": 3},
-        {"latency_us": 0},
-        {"latency_us": float("nan")},
-        {"latency": 1.0},
-    ],
-)
-def test_what_no_tuner_wrote_is_refused(change):
-    row = {"shape": "8q1s1k", "plan": "default", "latency_us": 1.0}
-    assert Entry.model_validate(row)
-    with pytest.raises(ValidationError):
-        Entry.model_validate(row | change)
-
-
-OLD = {"shape": "8q1s1k", "plan": {"num_kv_splits": 2}, "ties": ["default"], "latency_us": 1.0}
-
-
-def test_a_plan_without_the_defaults_latency_is_read_as_unproven():
-    entry = Entry.model_validate(OLD)
-    assert (entry.plan, entry.unproven, entry.ties) == (None, Plan(num_kv_splits=2), ())
-    assert Entry.model_validate(entry.model_dump(mode="json")) == entry
-    assert Entry.model_validate(OLD | {"default_us": 2.0}).plan == Plan(num_kv_splits=2)
-
-
-def test_an_entry_has_a_plan_or_an_unproven_one():
-    both = OLD | {"default_us": 2.0, "unproven": {"num_kv_splits": 3}}
-    with pytest.raises(ValidationError, match="not both"):
-        Entry.model_validate(both)

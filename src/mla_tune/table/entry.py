@@ -1,0 +1,150 @@
+"""An entry of a table: what was decided for one workload, with the figures behind it."""
+
+__all__ = ["CaseResult", "Entry", "Speedup"]
+
+from collections.abc import Iterator
+from typing import Annotated, Any
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    InstanceOf,
+    PlainSerializer,
+    model_validator,
+)
+
+from mla_tune.errors import InputError
+from mla_tune.plan.plan import Plan
+from mla_tune.shapes import Workload
+
+
+def _read_plan(value: Any) -> Any:
+    """``default`` is None; anything else must be a mapping of knobs."""
+    if value == "default":
+        return None
+    if isinstance(value, dict):
+        try:
+            return Plan.from_dict(value)
+        except InputError as error:
+            raise ValueError(str(error)) from None
+    if value is None or isinstance(value, Plan):
+        return value
+    raise ValueError("a plan is a mapping of knobs, or the word default")
+
+
+def _write_plan(plan: Plan | None) -> Any:
+    return "default" if plan is None else dict(plan)
+
+
+def _canonical_shape(value: Any) -> Any:
+    try:
+        Workload.parse(str(value))
+    except InputError as error:
+        raise ValueError(error.what) from None
+    return value
+
+
+TablePlan = Annotated[
+    InstanceOf[Plan] | None,
+    BeforeValidator(_read_plan),
+    PlainSerializer(_write_plan, return_type=Any),
+]
+ShapeKey = Annotated[str, BeforeValidator(_canonical_shape)]
+Latency = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Speedup(_Part):
+    """Default latency over the plan's: the median, and its 95 % interval from paired samples."""
+
+    median: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"{self.median:.2f}× ({self.low:.2f}–{self.high:.2f})"
+
+    @property
+    def half_width(self) -> float:
+        return (self.high - self.low) / 2
+
+
+class CaseResult(_Part):
+    """One KV length of an entry whose plan serves several."""
+
+    kv_len: Annotated[int, Field(ge=1)]
+    weight: Weight
+    latency_us: Latency
+    default_us: Latency
+    speedup: Speedup
+
+
+class Entry(_Part):
+    """The verdict on one workload.
+
+    Attributes:
+        shape: the workload's key, such as ``32q1s1k`` or ``32q1s{512,1k}``.
+        weight: how often it is served, relative to the table's other entries.
+        plan: the plan to use, or None for the backend's own default. A plan stands here only
+            when it was measured beside the default and passed the gate.
+        unproven: the best plan, where nothing could be proven against the default; `plan` is then
+            the default, and the plugin leaves this one alone unless it is asked for it.
+        default_plan: what the default amounts to, in knobs.
+        ties: plans that could not be told from ``plan`` (None is the default).
+        latency_us, default_us: median microseconds of the plan and of the default, weighted
+            over the cases where there are several. ``default_us`` is absent where the default
+            could not be measured; ``latency_us`` is then that of ``unproven``.
+        speedup: paired comparison; absent where there was nothing to compare.
+        cases: the same per KV length, where there are several.
+        note: what a reader should know (no clean samples, failed plans, no knob that matters).
+    """
+
+    shape: ShapeKey
+    weight: Weight = 1.0
+    plan: TablePlan
+    unproven: TablePlan = None
+    default_plan: TablePlan = None
+    ties: tuple[TablePlan, ...] = ()
+    latency_us: Latency
+    default_us: Latency | None = None
+    speedup: Speedup | None = None
+    cases: tuple[CaseResult, ...] = ()
+    note: str = ""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _unproven_without_default(cls, data: Any) -> Any:
+        """Read an entry without ``default_us`` as what it is.
+
+        Earlier versions published the best of the other plans when the default had timed out, and
+        a table written by hand need not have measured anything.
+        """
+        if not isinstance(data, dict) or data.get("default_us") is not None:
+            return data
+        try:
+            plan = _read_plan(data.get("plan"))
+        except ValueError:
+            return data  # the field's own check names it
+        if plan is None or data.get("unproven") is not None:
+            return data
+        return data | {"plan": None, "unproven": plan, "ties": (), "speedup": None}
+
+    @model_validator(mode="after")
+    def _one_plan(self) -> "Entry":
+        if self.plan is not None and self.unproven is not None:
+            raise ValueError("an entry has a plan or an unproven one, not both")
+        return self
+
+    def plans(self) -> Iterator[tuple[tuple[str | int, ...], Plan | None]]:
+        """Every plan it names, with the keys under which it stands."""
+        yield ("plan",), self.plan
+        yield ("unproven",), self.unproven
+        yield ("default_plan",), self.default_plan
+        for index, tie in enumerate(self.ties):
+            yield ("ties", index), tie
