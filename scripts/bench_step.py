@@ -24,8 +24,9 @@ if not torch.cuda.is_available():
 from asked_tables import write_tables
 from cpu_builders import registered_builder, with_gpu_units
 from mla_tune.environment import probe
-from mla_tune.plan.domains import DOMAINS
+from mla_tune.plan.bounds import outside
 from mla_tune.plan.plan import Plan
+from mla_tune.registry import vllm_backend
 from mla_tune.session import Setup
 from mla_tune.shapes import BatchShape, MlaDimensions
 from mla_tune.vllm.plugin import register
@@ -100,9 +101,9 @@ def main() -> None:
 
 def _plans_of(name: str, mode: str) -> dict[str, Plan | None]:
     """The plans of ``mode``, without those for knobs that the backend does not have."""
-    domain = DOMAINS[name]
+    bounds = vllm_backend(name).bounds
     return {
-        spec: None if plan is None or any(domain.outside(plan, None)) else plan
+        spec: None if plan is None or any(outside(bounds, plan, None)) else plan
         for spec, plan in PLANS[mode].items()
     }
 
@@ -110,7 +111,7 @@ def _plans_of(name: str, mode: str) -> dict[str, Plan | None]:
 def _builder(name: str) -> tuple[Any, Parts]:
     """The builder of ``name`` as the registry has it now, for an engine with graphs."""
     setup = Setup(name, MODEL, max_model_len=MAX_MODEL_LEN, device=DEVICE)
-    parts = build_parts(setup, sparse=False)
+    parts = build_parts(setup, vllm_backend(name))
     return registered_builder(name, parts, list(CAPTURES)), parts
 
 

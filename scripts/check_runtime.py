@@ -56,12 +56,13 @@ def _check(name: str, shape: BatchShape) -> str:
     """Run ``shape`` once; return what is wrong, or an empty string."""
     import torch
 
+    from mla_tune.registry import vllm_backend
     from mla_tune.vllm.session.config import current_config
     from mla_tune.vllm.session.parts import build_parts
     from mla_tune.vllm.session.session import VllmSession
 
     setup = Setup(name, MODEL, max_model_len=MAX_MODEL_LEN, device="cuda:0")
-    parts = build_parts(setup, sparse=False)
+    parts = build_parts(setup, vllm_backend(name))
     builder, session = parts.builder, VllmSession(setup, parts)
     if not hasattr(builder, "mla_tune_backend"):
         return "the registry gave vLLM's own builder"

@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 
+from mla_tune.registry import vllm_backend
 from mla_tune.session import Setup
 from mla_tune.shapes import MlaDimensions
 from mla_tune.vllm.session.config import current_config
@@ -60,7 +61,7 @@ def make_builder(
         captures: batch sizes of the decode graphs.
     """
     setup = Setup("TRITON_MLA", model, max_model_len=max_model_len, max_num_requests=max_num_seqs)
-    parts = build_parts(setup, sparse=False)
+    parts = build_parts(setup, vllm_backend(setup.backend))
     return registered_builder(name, parts, captures), parts
 
 

@@ -1,63 +1,89 @@
-"""The backends by name, each loaded only when it is asked for."""
+"""The backends by name. Knowing them imports neither torch nor vLLM."""
 
-__all__ = ["ALIASES", "NAMES", "canonical_name", "get_backend"]
+__all__ = ["BACKENDS", "Registry", "canonical_name", "get_backend", "names", "vllm_backend"]
 
-import importlib
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 from mla_tune.errors import InputError, nearest_hint
 from mla_tune.session import Backend
+from mla_tune.torch_mla.backend import TorchMla
+from mla_tune.vllm import backends as vllm_backends
+from mla_tune.vllm.backend import VllmBackend
 
-_VLLM_LAYER = "mla_tune.vllm.backends"
-_MODULES = {
-    "TORCH_MLA": "mla_tune.torch_mla.backend",
-    "TRITON_MLA": _VLLM_LAYER,
-    "FLASH_ATTN_MLA": _VLLM_LAYER,
-    "FLASHMLA": _VLLM_LAYER,
-    "CUTLASS_MLA": _VLLM_LAYER,
-    "FLASHINFER_MLA": _VLLM_LAYER,
-    "TOKENSPEED_MLA": _VLLM_LAYER,
-    "FLASHMLA_SPARSE": _VLLM_LAYER,
-    "FLASH_ATTN_MLA_SPARSE": _VLLM_LAYER,
-    "FLASHINFER_MLA_SPARSE": _VLLM_LAYER,
-}
-NAMES = tuple(_MODULES)
 
-# The lower-case names of vLLM's attention benchmark.
-ALIASES = {
-    "torch_mla": "TORCH_MLA",
-    "triton_mla": "TRITON_MLA",
-    "flashattn_mla": "FLASH_ATTN_MLA",
-    "flash_attn_mla": "FLASH_ATTN_MLA",
-    "flashmla": "FLASHMLA",
-    "cutlass_mla": "CUTLASS_MLA",
-    "flashinfer_mla": "FLASHINFER_MLA",
-    "tokenspeed_mla": "TOKENSPEED_MLA",
-    "flashmla_sparse": "FLASHMLA_SPARSE",
-    "flashattn_mla_sparse": "FLASH_ATTN_MLA_SPARSE",
-    "flash_attn_mla_sparse": "FLASH_ATTN_MLA_SPARSE",
-    "flashinfer_mla_sparse": "FLASHINFER_MLA_SPARSE",
-}
+class Registry:
+    """Backends by name, in the order in which they are listed."""
+
+    def __init__(self, backends: Iterable[Backend]) -> None:
+        self._backends = {backend.name: backend for backend in backends}
+
+    def __iter__(self) -> Iterator[Backend]:
+        return iter(tuple(self._backends.values()))
+
+    def __contains__(self, name: object) -> bool:
+        """Whether ``name`` is a backend's own name; aliases do not count."""
+        return name in self._backends
+
+    def __getitem__(self, name: str) -> Backend:
+        """The backend with that name of its own; KeyError without one."""
+        return self._backends[name]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(self._backends)
+
+    def canonical_name(self, name: str) -> str:
+        """Resolve a backend's name, or its alias in vLLM's attention benchmark.
+
+        Raises:
+            InputError: unknown; lists the known ones.
+        """
+        if name in self._backends:
+            return name
+        for backend in self:
+            if name in backend.aliases:
+                return backend.name
+        raise InputError(
+            f"unknown backend {name!r}",
+            valid=", ".join(self.names),
+            remedy=nearest_hint(name.upper(), self.names)
+            or "'mla-tune backends' says which run here",
+        )
+
+    @contextmanager
+    def registered(self, backend: Backend) -> Iterator[None]:
+        """Have one more backend for a while, as a test of a made-up one does."""
+        if backend.name in self._backends:
+            raise ValueError(f"there is a backend {backend.name} already")
+        self._backends[backend.name] = backend
+        try:
+            yield
+        finally:
+            del self._backends[backend.name]
+
+
+BACKENDS = Registry((TorchMla(), *vllm_backends.found()))
+
+
+def names() -> tuple[str, ...]:
+    """The names of all backends."""
+    return BACKENDS.names
 
 
 def canonical_name(name: str) -> str:
-    """Resolve vLLM's name or its benchmark's alias.
-
-    Raises:
-        InputError: unknown; lists the known ones.
-    """
-    if name in _MODULES:
-        return name
-    if name in ALIASES:
-        return ALIASES[name]
-    raise InputError(
-        f"unknown backend {name!r}",
-        valid=", ".join(NAMES),
-        remedy=nearest_hint(name.upper(), NAMES) or "'mla-tune backends' says which run here",
-    )
+    """See `Registry.canonical_name`."""
+    return BACKENDS.canonical_name(name)
 
 
 def get_backend(name: str) -> Backend:
-    """Load the backend called ``name``. Raises as `canonical_name` does."""
-    name = canonical_name(name)
-    backend: Backend = importlib.import_module(_MODULES[name]).BACKENDS[name]
+    """The backend called ``name``, or by its alias. Raises as `Registry.canonical_name` does."""
+    return BACKENDS[BACKENDS.canonical_name(name)]
+
+
+def vllm_backend(name: str) -> VllmBackend:
+    """The backend of vLLM with that name of its own; KeyError without one."""
+    backend = BACKENDS[name]
+    if not isinstance(backend, VllmBackend):
+        raise KeyError(name)
     return backend

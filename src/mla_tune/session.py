@@ -2,12 +2,14 @@
 
 __all__ = ["Backend", "Prepared", "Reference", "Session", "Setup"]
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from mla_tune.environment import Environment
+from mla_tune.plan.blocks import BlockSizes
+from mla_tune.plan.bounds import Bounds
 from mla_tune.plan.plan import Plan
 from mla_tune.plan.space import PlanSpace
 from mla_tune.quantization import UNQUANTIZED
@@ -149,7 +151,37 @@ class Backend(Protocol):
     def name(self) -> str: ...
 
     @property
+    def aliases(self) -> tuple[str, ...]:
+        """Its names in vLLM's attention benchmark."""
+        ...
+
+    @property
+    def is_vllm(self) -> bool:
+        """Whether it is one of vLLM's."""
+        ...
+
+    @property
     def knobs(self) -> tuple[str, ...]: ...
+
+    @property
+    def bounds(self) -> Mapping[str, Bounds]:
+        """Of its knobs, by name."""
+        ...
+
+    @property
+    def blocks(self) -> BlockSizes | None:
+        """Tokens in a block of its KV cache; None where that is no setting."""
+        ...
+
+    @property
+    def sparse(self) -> bool:
+        """Whether it attends to the top-k tokens that an indexer picked."""
+        ...
+
+    @property
+    def plugin_class(self) -> str | None:
+        """The path of the class that applies its plans inside vLLM; None where tables do not."""
+        ...
 
     @property
     def modes(self) -> tuple[str, ...]: ...
@@ -160,6 +192,14 @@ class Backend(Protocol):
     @property
     def quantizations(self) -> tuple[str, ...]:
         """Of the weights, as `Setup.quantization` names them."""
+        ...
+
+    def packages(self, plans: Iterable[Plan]) -> set[str]:
+        """The packages beside vLLM whose version decides what ``plans`` are worth."""
+        ...
+
+    def follows_capture_size(self, mode: str) -> bool:
+        """Whether plans of ``mode`` depend on the engine's max_cudagraph_capture_size."""
         ...
 
     def unavailable(self, environment: Environment) -> str | None:

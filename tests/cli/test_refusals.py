@@ -5,7 +5,7 @@ import pwd
 import pytest
 from command_line import MODEL, SHAPES, options, refused, table_of, trials
 
-from mla_tune.registry import NAMES
+from mla_tune.registry import BACKENDS
 from mla_tune.table import SCHEMA_VERSION
 
 BAD_FILES = {
@@ -103,7 +103,7 @@ def test_an_unknown_backend_lists_the_known_ones_and_those_that_run_here(cli, wr
     where = options(tmp_path)[2:]
     message = refused(cli, "--backend", "TORCH_MAL", *where, "--shapes", write(SHAPES))
     assert "unknown backend 'TORCH_MAL'" in message
-    assert all(name in message for name in NAMES)
+    assert all(name in message for name in BACKENDS.names)
     assert "run here: TORCH_MLA" in message
     assert "did you mean 'TORCH_MLA'?" in message
 

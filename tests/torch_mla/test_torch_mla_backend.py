@@ -6,7 +6,7 @@ from mla_tune.measuring.correctness import TOLERANCES
 from mla_tune.plan.failure import PlanFailure
 from mla_tune.plan.plan import Plan
 from mla_tune.shapes import PRESETS, BatchShape
-from mla_tune.torch_mla.backend import BACKENDS, TorchMlaSession
+from mla_tune.torch_mla.backend import TorchMla, TorchMlaSession
 from torch_mla_cases import MODEL, SETUP, array, float64_attention
 
 SHAPES = [
@@ -18,7 +18,7 @@ SHAPES = [
     "q40s100_q16_2q4s70_q1s1_q1s129",
     "2q70",  # prefill of more than one request
 ]
-TORCH_MLA = BACKENDS["TORCH_MLA"]
+TORCH_MLA = TorchMla()
 
 
 @pytest.fixture(scope="module")

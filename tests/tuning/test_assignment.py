@@ -18,7 +18,7 @@ from mla_tune.tuning.assignment import (
     table_path,
 )
 from mla_tune.vllm import compat
-from mla_tune.vllm.backends import VllmBackend
+from mla_tune.vllm.backend import VllmBackend
 
 HEAD = "model: {num_q_heads: 2, kv_lora_rank: 32}\n"
 

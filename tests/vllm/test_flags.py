@@ -1,12 +1,14 @@
+import dataclasses
 import shlex
 from pathlib import Path
 
 import pytest
 
 from mla_tune.errors import InputError
-from mla_tune.plan.domains import DOMAINS
 from mla_tune.plan.plan import Plan
+from mla_tune.registry import BACKENDS
 from mla_tune.table import Table
+from mla_tune.vllm.backends.triton_mla import BACKEND
 from mla_tune.vllm.flags import _translated, vllm_args
 from tabled_engine import WriteTable, cpu_header, entry
 
@@ -113,10 +115,10 @@ def test_what_is_printed_for_pasting_is_nothing_but_flags_and_comments(
     ]
 
 
-def test_values_are_quoted_for_the_shell(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(DOMAINS, "TRITON_MLA; touch x #", DOMAINS["TRITON_MLA"])
+def test_values_are_quoted_for_the_shell() -> None:
     header = cpu_header().model_copy(update={"backend": "TRITON_MLA; touch x #"})
-    args = _translated(Path("t.yaml"), Table(header, ()), "0.26.0")
+    with BACKENDS.registered(dataclasses.replace(BACKEND, name="TRITON_MLA; touch x #")):
+        args = _translated(Path("t.yaml"), Table(header, ()), "0.26.0")
     command = [line for line in str(args).splitlines() if not line.startswith("#")]
     assert shlex.split(" ".join(command)) == ["--attention-backend", "TRITON_MLA; touch x #"]
 

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from mla_tune.errors import UnavailableError
 from mla_tune.shapes import BatchShape
 from mla_tune.vllm import compat
-from mla_tune.vllm.session.splits import TritonSplits
-from mla_tune.vllm.triton_splits import SplitRule
+from mla_tune.vllm.backends.triton_mla import TritonSplits
+from mla_tune.vllm.triton_splits import SplitRule, still_better
 
 H200_SMS = 132
 
@@ -77,9 +77,27 @@ def test_a_session_asks_and_offers_by_vllms_own_function(monkeypatch):
         return min(max(1, max_seq_len // 1024), 3 * sm_count)
 
     rule = rule_of(monkeypatch, (0, 34, 0), _compute_num_kv_splits=compute)
-    knob = TritonSplits(rule, num_heads=16, lora_rank=512, frozen_max_seq_len=None)
+    knob = TritonSplits(rule, bytes_per_split=16 * 513 * 4, frozen_max_seq_len=None)
     assert knob.default([BatchShape.parse("8q1s8k")]) == 8
     for splits in knob.values([BatchShape.parse("8q1s8k")]):
         metadata = SimpleNamespace(max_seq_len=8192)
         knob.stamp(metadata, splits)
         assert compute(metadata.max_seq_len, H200_SMS) == splits
+
+
+@pytest.mark.parametrize(
+    ("splits", "table_default", "engine_default", "better"),
+    [
+        (8, 256, 256, True),
+        (8, 128, 256, True),  # a longer max_model_len freezes yet more splits
+        (8, 256, 64, False),  # 64 may well beat 8: nobody confirmed it
+        (16, 4, 2, True),
+        (16, 4, 8, False),
+        (4, 4, 4, True),
+    ],
+)
+def test_a_split_is_used_only_where_it_was_proven(
+    splits: int, table_default: int, engine_default: int, better: bool
+) -> None:
+    proven = still_better(splits, table_default=table_default, engine_default=engine_default)
+    assert proven is better

@@ -11,15 +11,15 @@ from mla_tune.cli.options import DEVICE
 @DEVICE
 def backends(device: str) -> None:
     """List the backends, their knobs, and whether they run here."""
-    from mla_tune.registry import NAMES, get_backend
+    from mla_tune.registry import BACKENDS
     from mla_tune.tuning.run import found_environment
 
     environment = found_environment(device)
     click.echo(f"{environment.device_name}: {environment.software}")
-    for name in NAMES:
-        backend = get_backend(name)
+    for backend in BACKENDS:
         reason = backend.unavailable(environment)
-        click.echo(f"{name}: {'runs here' if reason is None else f'does not run here: {reason}'}")
+        runs = "runs here" if reason is None else f"does not run here: {reason}"
+        click.echo(f"{backend.name}: {runs}")
         click.echo(f"  knobs: {', '.join(backend.knobs) or 'none'}")
         click.echo(
             f"  modes: {', '.join(backend.modes)}; KV cache: {', '.join(backend.kv_cache_dtypes)}"

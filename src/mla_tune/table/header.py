@@ -22,10 +22,12 @@ from pydantic import (
 )
 
 from mla_tune.environment import Environment
-from mla_tune.plan.domains import DOMAINS, default_capture_size
+from mla_tune.plan.bounds import outside
 from mla_tune.plan.plan import Plan
 from mla_tune.quantization import UNQUANTIZED
+from mla_tune.registry import BACKENDS
 from mla_tune.shapes import MlaDimensions
+from mla_tune.vllm.compat import default_capture_size
 
 SCHEMA_VERSION = 2
 
@@ -40,8 +42,8 @@ Dimension = Annotated[int, Field(ge=1, le=65536)]
 
 
 def _known_backend(name: str) -> str:
-    if name not in DOMAINS:
-        raise ValueError(f"backend {name!r} is not known here; valid: {', '.join(DOMAINS)}")
+    if name not in BACKENDS:
+        raise ValueError(f"backend {name!r} is not known here; valid: {', '.join(BACKENDS.names)}")
     return name
 
 
@@ -156,11 +158,12 @@ class Header(_Section):
     @property
     def full_engine(self) -> EngineSettings:
         """``engine`` with what it leaves out filled in, as vLLM chooses it."""
+        backend = BACKENDS[self.backend]
         chosen: dict[str, int | None] = {}
-        if self.engine.block_size is None:
-            chosen["block_size"] = DOMAINS[self.backend].block_size
+        if self.engine.block_size is None and backend.blocks is not None:
+            chosen["block_size"] = backend.blocks.own
         capability, vllm = self.device.compute_capability, self.software.get("vllm")
-        captures = self.engine.max_cudagraph_capture_size is None and DOMAINS[self.backend].is_vllm
+        captures = self.engine.max_cudagraph_capture_size is None and backend.is_vllm
         if captures and capability is not None and vllm is not None:
             chosen["max_cudagraph_capture_size"] = default_capture_size(capability, vllm)
         return self.engine.model_copy(update=chosen)
@@ -169,7 +172,8 @@ class Header(_Section):
         """Each knob of ``plan`` that is out of the backend's bounds, and what is valid for it."""
         on_gpu = self.device.compute_capability is not None
         # On a CPU the count is of threads, which bound nothing.
-        return DOMAINS[self.backend].outside(plan, self.device.sm_count if on_gpu else None)
+        sm_count = self.device.sm_count if on_gpu else None
+        return outside(BACKENDS[self.backend].bounds, plan, sm_count)
 
     def first_difference(self, other: "Header") -> tuple[str, Any, Any] | None:
         """The first field in which two headers differ, with both values; None if they agree."""

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from mla_tune.plan.domains import DOMAINS
+from mla_tune.registry import BACKENDS
 from mla_tune.table import Table
 from mla_tune.table.loading import LoadedTable
 from mla_tune.versions import minor_release
@@ -52,9 +52,8 @@ def differences(table: Table, facts: EngineFacts) -> list[tuple[str, Any, Any]]:
     installed = dict(facts.packages)
     # A full graph holds decodes alone, which absorb kv_b_proj in 16 bits whatever it was.
     has_prefills = header.engine.mode == "eager"
-    # FLASH_ATTN_MLA's own cap holds for eager steps up to that size, and for none beyond.
-    caps_splits = header.backend == "FLASH_ATTN_MLA" and header.engine.mode == "eager"
-    caps_splits = caps_splits and facts.compute_capability is not None
+    follows = BACKENDS[header.backend].follows_capture_size(header.engine.mode)
+    captures = follows and facts.compute_capability is not None
     theirs = _comparable(
         backend=header.backend,
         device_name=header.device.name,
@@ -64,7 +63,7 @@ def differences(table: Table, facts: EngineFacts) -> list[tuple[str, Any, Any]]:
         kv_cache_dtype=header.kv_cache_dtype,
         quantization=header.quantization if has_prefills else None,
         block_size=None if facts.block_size is None else header.full_engine.block_size,
-        capture_size=header.full_engine.max_cudagraph_capture_size if caps_splits else None,
+        capture_size=header.full_engine.max_cudagraph_capture_size if captures else None,
         vllm=header.software.get("vllm", "none"),
         packages={name: header.software.get(name, "none") for name in packages},
     )
@@ -77,7 +76,7 @@ def differences(table: Table, facts: EngineFacts) -> list[tuple[str, Any, Any]]:
         kv_cache_dtype=facts.kv_cache_dtype,
         quantization=facts.quantization if has_prefills else None,
         block_size=facts.block_size,
-        capture_size=facts.max_cudagraph_capture_size if caps_splits else None,
+        capture_size=facts.max_cudagraph_capture_size if captures else None,
         vllm=facts.vllm,
         packages={name: installed.get(name, "none") for name in packages},
     )
@@ -123,13 +122,12 @@ def _comparable(
 def _packages(table: Table) -> list[str]:
     """The packages whose version decides what the table's plans are worth.
 
-    Triton compiles TRITON_MLA's decode anew in every engine, and FlashInfer's kernels are in its
+    Triton compiles a decode kernel anew in every engine, and FlashInfer's kernels are in its
     own wheel: a release of either can move the best plan with vLLM as it was. Their minor
     releases count, as vLLM's do.
     """
-    domain = DOMAINS[table.header.backend]
     named = [plan for entry in table.entries for _, plan in entry.plans() if plan is not None]
-    return sorted(domain.packages(named))
+    return sorted(BACKENDS[table.header.backend].packages(named))
 
 
 def _plain_dtype(name: str) -> str:

@@ -4,20 +4,21 @@ All three knobs of vLLM's backends, with the same meaning, over a paged latent c
 timed holds the work around each path too: absorption, up-projection and the gather.
 """
 
-__all__ = ["BACKENDS", "TorchMla"]
+__all__ = ["TorchMla"]
 
 import math
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from mla_tune.environment import Environment
+from mla_tune.plan.bounds import THRESHOLDS, Bounds, Names, Numbers
 from mla_tune.plan.failure import FailureKind, PlanFailure
 from mla_tune.plan.plan import Plan
 from mla_tune.plan.space import KnobDomain, PlanSpace, effective_plans
 from mla_tune.quantization import UNQUANTIZED
-from mla_tune.session import Backend, Reference, Session, Setup
+from mla_tune.session import Reference, Session, Setup
 from mla_tune.shapes import BatchShape
 from mla_tune.torch_mla.workspace import WORKSPACE_BYTES
 
@@ -35,16 +36,37 @@ LONGEST_DECODE_QUERY = 128
 # sdpa_math writes out all scores of a request; beyond this it is not offered.
 LARGEST_SCORES_BYTES = 2 * 2**30
 REFERENCE_ROWS = 64
+PREFILL_BACKENDS = ("sdpa_flash", "sdpa_efficient", "sdpa_cudnn", "sdpa_math")
 
 
 class TorchMla:
     """The facts of TORCH_MLA."""
 
     name = "TORCH_MLA"
+    aliases = ("torch_mla",)
+    is_vllm = False
+    sparse = False
+    blocks = None
+    plugin_class = None
+    bounds: Mapping[str, Bounds] = {
+        "reorder_batch_threshold": THRESHOLDS,
+        "num_kv_splits": Numbers((range(1, 1024 + 1),)),
+        "prefill_backend": Names(PREFILL_BACKENDS),
+    }
     knobs = ("reorder_batch_threshold", "num_kv_splits", "prefill_backend")
     modes = ("eager",)
     kv_cache_dtypes = ("auto", "bfloat16")
     quantizations = (UNQUANTIZED,)
+
+    def packages(self, plans: Iterable[Plan]) -> set[str]:
+        """None beside torch, which every table names."""
+        del plans
+        return set()
+
+    def follows_capture_size(self, mode: str) -> bool:
+        """It knows no captures."""
+        del mode
+        return False
 
     def unavailable(self, environment: Environment) -> str | None:
         """It runs wherever torch does, and torch is what looked at ``environment``."""
@@ -312,7 +334,7 @@ def _working_prefill_backends(device: "torch.device", dtype: "torch.dtype") -> t
     from mla_tune.torch_mla.attention import attention
 
     working = []
-    for name in ("sdpa_flash", "sdpa_efficient", "sdpa_cudnn", "sdpa_math"):
+    for name in PREFILL_BACKENDS:
         try:
             for query_len in (32, 16):
                 query = torch.randn(1, 2, query_len, 192, device=device, dtype=dtype)
@@ -323,6 +345,3 @@ def _working_prefill_backends(device: "torch.device", dtype: "torch.dtype") -> t
             continue
         working.append(name)
     return tuple(working)
-
-
-BACKENDS: dict[str, Backend] = {"TORCH_MLA": TorchMla()}

@@ -22,8 +22,7 @@ from pydantic import ValidationError
 from mla_tune.environment import Environment
 from mla_tune.errors import InputError, UnavailableError
 from mla_tune.measuring.recording import Recording
-from mla_tune.plan.domains import DOMAINS
-from mla_tune.registry import NAMES, canonical_name, get_backend
+from mla_tune.registry import BACKENDS, canonical_name, get_backend
 from mla_tune.session import Setup
 from mla_tune.shapes import BatchShape, Case, MlaDimensions, Workload
 from mla_tune.shapes.file import ShapesFile
@@ -121,7 +120,7 @@ class Planner:
         return list(dict.fromkeys(names))
 
     def _here(self) -> str:
-        names = [n for n in NAMES if get_backend(n).unavailable(self.environment) is None]
+        names = [b.name for b in BACKENDS if b.unavailable(self.environment) is None]
         return ", ".join(names) or "none"
 
     def _assignment(
@@ -135,10 +134,9 @@ class Planner:
         if shapes.quantization not in backend.quantizations:
             self.skipped(f"{name}: skipped: it has no weights quantized as {shapes.quantization}")
             return None
-        domain, block_size = DOMAINS[name], shapes.block_size
-        if block_size is not None and domain.is_vllm and not domain.takes_block_size(block_size):
-            valid = domain.block_sizes_told()
-            self.skipped(f"{name}: skipped: block size {block_size}, it takes {valid}")
+        blocks, block_size = backend.blocks, shapes.block_size
+        if block_size is not None and blocks is not None and block_size not in blocks:
+            self.skipped(f"{name}: skipped: block size {block_size}, it takes {blocks}")
             return None
         cases = self._supported(name, mode)
         if not cases:
@@ -154,9 +152,9 @@ class Planner:
             index_topk=shapes.index_topk,
             device=self.device,
             quantization=shapes.quantization,
-            block_size=shapes.block_size if domain.is_vllm else None,
+            block_size=shapes.block_size if blocks is not None else None,
             max_cudagraph_capture_size=largest_capture(shapes, self.environment)
-            if domain.is_vllm
+            if backend.is_vllm
             else None,
         )
         workloads = Workload.graph(cases) if mode == "graph" else Workload.eager(cases)
@@ -230,7 +228,8 @@ def _refuse_outside(recording: Recording, assignments: list[Assignment]) -> None
 
 
 def _header(environment: Environment, setup: Setup) -> Header:
-    sparse = setup.backend.endswith("_SPARSE")
+    # A recording may name a backend that is not known here, which the header refuses.
+    sparse = setup.backend in BACKENDS and BACKENDS[setup.backend].sparse
     return Header.of(
         environment,
         *(setup.backend, setup.model, setup.kv_cache_dtype, setup.mode, setup.max_model_len),
@@ -255,7 +254,7 @@ def table_path(folder: Path, header: Header) -> Path:
     parts += [f"kv_{header.kv_cache_dtype}", header.engine.mode, *_unusual(header)]
     if header.device.locked_sm_clock_mhz is not None:
         parts.append(f"clock_{header.device.locked_sm_clock_mhz}")
-    if "vllm" in header.software and header.backend != "TORCH_MLA":
+    if "vllm" in header.software and BACKENDS[header.backend].is_vllm:
         parts.append(f"vllm_{header.software['vllm']}")
     return folder / (re.sub(r"[^A-Za-z0-9._-]+", "_", "-".join(parts)) + ".yaml")
 

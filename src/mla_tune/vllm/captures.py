@@ -4,7 +4,6 @@ __all__ = ["captured_requests", "default_capture_sizes"]
 
 from collections.abc import Iterable
 
-from mla_tune.plan.domains import default_capture_size
 from mla_tune.vllm import compat
 
 
@@ -28,7 +27,7 @@ def default_capture_sizes(
         query_len: 1 + the engine's draft tokens.
         largest: its ``max_cudagraph_capture_size``, where it is given.
     """
-    ceiling = default_capture_size(compute_capability, vllm)
+    ceiling = compat.default_capture_size(compute_capability, vllm)
     limit = largest or min(2 * max_num_seqs * query_len, ceiling)
     sizes = set(_grid(limit))
     if largest is None and compat.captures_whole_decodes(vllm):

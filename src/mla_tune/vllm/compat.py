@@ -11,10 +11,9 @@ __all__ = [
     "attention_layer",
     "backend_class",
     "backend_source",
-    "captured",
     "captures_whole_decodes",
     "common_metadata",
-    "decodes_uniform",
+    "default_capture_size",
     "graph_capture_limit",
     "imports",
     "is_sparse",
@@ -22,13 +21,16 @@ __all__ = [
     "prefill_backend_of",
     "prefill_in_impl",
     "prefill_owner",
+    "prefill_setting",
     "refresh_prefill",
     "release",
+    "since",
     "sparse_decodes_uniform",
     "sparse_prefill_path",
     "supported_release",
     "symbol",
     "takes_fp8_queries",
+    "triton_rule_is_a_function",
     "using_prefill",
 ]
 
@@ -43,7 +45,6 @@ from pathlib import Path
 from typing import Any
 
 from mla_tune.errors import InputError, UnavailableError
-from mla_tune.plan.domains import default_capture_size
 from mla_tune.versions import is_development_build, release_numbers
 from mla_tune.vllm.observe import set_for_now
 
@@ -70,6 +71,12 @@ def release() -> tuple[int, ...]:
         return release_numbers(version)
     except InputError as error:
         raise UnavailableError(error.what, valid=f"vLLM {KNOWN}") from None
+
+
+def since(numbers: tuple[int, ...]) -> bool:
+    """Whether the installed release is ``numbers`` or newer. Of no vLLM the newest is told."""
+    found = release()
+    return not found or found >= numbers
 
 
 def supported_release() -> str | None:
@@ -154,10 +161,9 @@ def backend_class(name: str) -> Any:
         ) from error
 
 
-def captured(name: str) -> bool:
-    """Whether decode steps of this backend are replayed from full CUDA graphs."""
-    # Before 0.22.1 TRITON_MLA's builder declared no CUDA graph support.
-    return name != "TRITON_MLA" or not release() or release() >= (0, 22, 1)
+def triton_rule_is_a_function() -> bool:
+    """Whether TRITON_MLA's split rule is a function; ``forward_mqa`` had it written out before."""
+    return release() >= (0, 26)
 
 
 def captures_whole_decodes(vllm: str) -> bool:
@@ -172,13 +178,16 @@ def captures_whole_decodes(vllm: str) -> bool:
         return True  # no version at all: as the newest
 
 
-def decodes_uniform(name: str) -> bool:
-    """Whether the decode path takes more than one query token a request."""
-    if name == "CUTLASS_MLA":
-        return False
-    # 0.26 has TRITON_MLA take single tokens, 0.32 uniform blocks; when it changed is not known,
-    # and a session asks the builder itself.
-    return name != "TRITON_MLA" or not release() or release() >= (0, 32)
+def default_capture_size(compute_capability: str, vllm: str) -> int:
+    """``max_cudagraph_capture_size`` of an engine of 256 sequences or more that says nothing.
+
+    vLLM derives it from ``max_num_seqs`` up to a limit, which 0.32 raised on compute capability 10.
+    """
+    try:
+        numbers = release_numbers(vllm)
+    except InputError:
+        return 512  # like no other release, so nothing is compared with it
+    return 1024 if compute_capability.startswith("10.") and numbers >= (0, 32, 0) else 512
 
 
 def graph_capture_limit(capability_major: int) -> int:
@@ -312,3 +321,21 @@ def prefill_owner(impl: Any, metadata: Any) -> tuple[Any, str]:
     if instance is not None:
         return instance, "run_prefill_new_tokens"
     return impl, "_run_prefill_new_tokens"
+
+
+# vLLM's own settings for a prefill backend, below --attention-config, before they had names.
+_PREFILL_SETTINGS = {
+    "flashinfer": "disable_flashinfer_prefill=false",
+    "trtllm": "use_trtllm_ragged_deepseek_prefill=true",
+    "cudnn": "use_cudnn_prefill=true",
+}
+
+
+def prefill_setting(name: str, member: str | None, numbers: tuple[int, ...]) -> str | None:
+    """How the release ``numbers`` is told to prefill with ``name``; None: it cannot be told.
+
+    ``member`` is its name in vLLM's registry of prefill backends.
+    """
+    if numbers < (0, 22, 0):
+        return _PREFILL_SETTINGS.get(name)
+    return None if member is None else f"mla_prefill_backend={member}"

@@ -7,9 +7,8 @@ graph that was captured before keeps the old address (0.20.2, 0.26.0, 0.32.0 and
 
 __all__ = ["MOST_SPLITS", "most_auto_row_splits", "workspace_bytes"]
 
-from mla_tune.plan.domains import DOMAINS
-
-MOST_SPLITS = DOMAINS["CUTLASS_MLA"].most_splits
+# Above it the kernel is reported to hang (vLLM's comment on FORCE_NUM_KV_SPLITS).
+MOST_SPLITS = 16
 
 # The kernel pads to 128 heads and keeps 512 values and a log-sum-exp a head, in float32.
 BYTES_PER_ROW_AND_SPLIT = 128 * (512 + 1) * 4

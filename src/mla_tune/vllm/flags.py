@@ -8,25 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mla_tune.errors import InputError
+from mla_tune.plan.knob import KNOBS, Knob
 from mla_tune.printable import printable
+from mla_tune.registry import BACKENDS, vllm_backend
 from mla_tune.table import Entry, Table
 from mla_tune.versions import minor_release, release_numbers
-
-# The oldest release these spellings were read in, and the first with prefill backends by name.
-OLDEST = (0, 20, 0)
-PREFILL_BACKENDS_BY_NAME = (0, 22, 0)
-
-CAP = "flash_attn_max_num_splits_for_cuda_graph"
-_PREFILL_NAMED = {
-    "flashinfer": "mla_prefill_backend=FLASHINFER",
-    "trtllm": "mla_prefill_backend=TRTLLM_RAGGED",
-    "tokenspeed": "mla_prefill_backend=TOKENSPEED_MLA",
-}
-_PREFILL_FLAGS = {
-    "flashinfer": "disable_flashinfer_prefill=false",
-    "trtllm": "use_trtllm_ragged_deepseek_prefill=true",
-    "cudnn": "use_cudnn_prefill=true",
-}
+from mla_tune.vllm.compat import OLDEST
+from mla_tune.vllm.prefill import engine_setting, turns_off_decode_schedule
 
 
 @dataclass(frozen=True)
@@ -62,14 +50,15 @@ def vllm_args(tables: Iterable[Path], vllm_version: str | None = None) -> list[V
 def _translated(path: Path, table: Table, vllm_version: str | None) -> VllmArgs:
     header = table.header
     version = vllm_version or header.software.get("vllm")
-    if version is None:
+    if version is None or not BACKENDS[header.backend].is_vllm:
         raise InputError(
             f"{path} was measured without vLLM ({header.backend})",
             remedy="it has no meaning for an engine; name a table of a vLLM backend",
         )
     release = release_numbers(version)
     if release < OLDEST:
-        raise InputError(f"vLLM {version} is not known here", valid="0.20.2 or newer")
+        oldest = ".".join(map(str, OLDEST))
+        raise InputError(f"vLLM {version} is not known here", valid=f"{oldest} or newer")
     title = (
         f"{path}: {header.backend} on {header.device.name}, {header.model['num_q_heads']} heads, "
         f"KV dtype {header.kv_cache_dtype}, {header.engine.mode} mode, for vLLM {version}"
@@ -81,7 +70,9 @@ def _translated(path: Path, table: Table, vllm_version: str | None) -> VllmArgs:
     flags = [f"--attention-backend {shlex.quote(header.backend)}"]
     environment: list[str] = []
     _translate_settings(table, flags, left_over)
-    _translate_splits(table, flags, environment, left_over)
+    for name, knob in KNOBS.items():
+        if name not in ("reorder_batch_threshold", "prefill_backend"):
+            _translate_knob(knob, table, flags, environment, left_over)
     _translate_prefill(table, release, flags, left_over)
     if any(_values(entry, "reorder_batch_threshold") - {None} for entry in table.entries):
         left_over.append("reorder_batch_threshold: no release has a flag for it")
@@ -100,29 +91,27 @@ def _translate_settings(table: Table, flags: list[str], left_over: list[str]) ->
     flags += [f"--{name.replace('_', '-')} {value}" for name, value in settings.items()]
 
 
-def _translate_splits(
-    table: Table, flags: list[str], environment: list[str], left_over: list[str]
+def _translate_knob(
+    knob: Knob, table: Table, flags: list[str], environment: list[str], left_over: list[str]
 ) -> None:
-    backend, mode = table.header.backend, table.header.engine.mode
-    named = [entry for entry in table.entries if _values(entry, "num_kv_splits") - {None}]
+    backend, mode = vllm_backend(table.header.backend), table.header.engine.mode
+    named = [entry for entry in table.entries if _values(entry, knob.name) - {None}]
     if not named:
         return
-    if backend == "TRITON_MLA":
-        left_over.append("num_kv_splits of TRITON_MLA: no release has a flag for it")
+    setting = backend.setting(knob)
+    if setting is None:
+        left_over.append(f"{knob.name} of {backend.name}: no release has a flag for it")
         return
-    best, losing = _best(named, "num_kv_splits")
-    if backend == "FLASH_ATTN_MLA" and mode == "graph":
-        spelled, where = f"--attention-config.{CAP}={best}", flags
-    elif backend == "CUTLASS_MLA":
-        spelled, where = f"FORCE_NUM_KV_SPLITS={best}", environment
-    else:
-        left_over.append(f"num_kv_splits of {backend} in {mode} mode: there is no flag for it")
+    if mode not in setting.modes:
+        left_over.append(f"{knob.name} of {backend.name} in {mode} mode: there is no flag for it")
         return
+    best, losing = _best(named, knob.name)
+    spelled = setting.spelled.format(best)
     if losing:
         told = ", ".join(losing)
-        left_over.append(f"num_kv_splits by batch; {spelled} alone is not proven for {told}")
+        left_over.append(f"{knob.name} by batch; {spelled} alone is not proven for {told}")
     elif best is not None:
-        where.append(spelled)
+        (environment if setting.is_variable else flags).append(spelled)
 
 
 def _translate_prefill(
@@ -138,20 +127,16 @@ def _translate_prefill(
     if best is None:
         return
     name = str(best)
-    if name in {"fa2", "fa3", "fa4"}:
-        flags.append(f"--attention-config.flash_attn_version={name[2]}")
-        if name != "fa3" and table.header.device.compute_capability == "9.0":
-            left_over.append(
-                f"flash_attn_version={name[2]} also turns off FLASH_ATTN_MLA's decode schedule "
-                "on compute capability 9.0; the plugin changes the prefill alone"
-            )
-        return
-    by_name = release >= PREFILL_BACKENDS_BY_NAME
-    spelled = (_PREFILL_NAMED if by_name else _PREFILL_FLAGS).get(name)
+    spelled = engine_setting(name, release)
     if spelled is None:
         left_over.append(f"prefill_backend {name}: this release has no flag for it")
-    else:
-        flags.append(f"--attention-config.{shlex.quote(spelled)}")
+        return
+    flags.append(f"--attention-config.{shlex.quote(spelled)}")
+    if table.header.device.compute_capability == "9.0" and turns_off_decode_schedule(name):
+        left_over.append(
+            f"{spelled} also turns off FLASH_ATTN_MLA's decode schedule on compute capability "
+            "9.0; the plugin changes the prefill alone"
+        )
 
 
 def _values(entry: Entry, knob: str) -> set[int | str | None]:

@@ -8,30 +8,61 @@ which only 0.20 has).
 __all__ = [
     "NEED_WORKSPACE",
     "PLANS_EACH_STEP",
+    "PREFILL_BACKENDS",
+    "Kind",
     "default_prefill",
+    "engine_setting",
     "make_prefill",
+    "packages_of",
     "prefill_instances",
     "prefill_name",
+    "turns_off_decode_schedule",
 ]
 
+from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any
 
 from mla_tune.errors import InputError, UnavailableError
 from mla_tune.vllm import compat
 from mla_tune.vllm.observe import set_for_now
 
-# Short name: member of vLLM's registry, FlashAttention version.
-NAMES: dict[str, tuple[str, int | None]] = {
-    "fa2": ("FLASH_ATTN", 2),
-    "fa3": ("FLASH_ATTN", 3),
-    "fa4": ("FLASH_ATTN", 4),
-    "flashinfer": ("FLASHINFER", None),
-    "trtllm": ("TRTLLM_RAGGED", None),
-    "tokenspeed": ("TOKENSPEED_MLA", None),
+
+@dataclass(frozen=True)
+class Kind:
+    """One prefill backend of vLLM.
+
+    Attributes:
+        member: of vLLM's registry of prefill backends; None where it cannot be made by name.
+        version: of FlashAttention.
+        package: what its kernels come with, where that is not vLLM's own wheel and not pinned
+            exactly by it.
+        needs_workspace: whether it takes a part of vLLM's shared workspace.
+    """
+
+    member: str | None = None
+    version: int | None = None
+    package: str | None = None
+    needs_workspace: bool = False
+
+
+# By short name: those of vLLM's attention benchmark, then those of 0.33's other platforms.
+PREFILL_BACKENDS: dict[str, Kind] = {
+    "fa2": Kind("FLASH_ATTN", version=2),
+    "fa3": Kind("FLASH_ATTN", version=3),
+    "fa4": Kind("FLASH_ATTN", version=4),
+    "flashinfer": Kind("FLASHINFER", package="flashinfer", needs_workspace=True),
+    "trtllm": Kind("TRTLLM_RAGGED", package="flashinfer", needs_workspace=True),
+    "tokenspeed": Kind("TOKENSPEED_MLA"),
+    "cudnn": Kind(package="flashinfer"),
+    "rocm_aiter_fa": Kind(),
+    "cpu_sdpa_mla": Kind(),
+    "zen_cpu_sdpa_mla": Kind(),
 }
-# Those that take a part of vLLM's shared workspace.
-NEED_WORKSPACE = ("flashinfer", "trtllm")
-_SHORT = {member: name for name, (member, version) in NAMES.items() if version is None}
+# Those that can be made by name.
+_MADE = {name: kind for name, kind in PREFILL_BACKENDS.items() if kind.member is not None}
+NEED_WORKSPACE = tuple(name for name, kind in _MADE.items() if kind.needs_workspace)
+_SHORT = {kind.member: name for name, kind in _MADE.items() if kind.version is None}
 
 # FLASHINFER copies the lengths to the host and plans anew while the metadata of a step is built,
 # once for all layers and once more for each chunk of context. One layer is what is timed here, so
@@ -59,6 +90,29 @@ def prefill_name(instance: Any) -> str:
     return _SHORT.get(name, name.lower())
 
 
+def packages_of(names: Iterable[str]) -> set[str]:
+    """The packages beside vLLM that the kernels of the prefill backends ``names`` come with."""
+    kinds = [PREFILL_BACKENDS[name] for name in names if name in PREFILL_BACKENDS]
+    return {kind.package for kind in kinds if kind.package}
+
+
+def engine_setting(name: str, release: tuple[int, ...]) -> str | None:
+    """How ``--attention-config`` of ``release`` names a prefill backend; None: it cannot."""
+    kind = PREFILL_BACKENDS.get(name, Kind())
+    if kind.version is not None:
+        return f"flash_attn_version={kind.version}"
+    return compat.prefill_setting(name, kind.member, release)
+
+
+def turns_off_decode_schedule(name: str) -> bool:
+    """Whether the engine-wide setting for ``name`` also changes how FLASH_ATTN_MLA decodes.
+
+    A FlashAttention version other than 3 turns its schedule off (``fa_aot_schedule``) on compute
+    capability 9.
+    """
+    return PREFILL_BACKENDS[name].version not in (None, 3)
+
+
 def prefill_instances(builder: Any, layer: Any, vllm_config: Any) -> dict[str, Any]:
     """Every prefill backend that can be tuned here, by short name, default first."""
     default = compat.prefill_backend_of(builder)
@@ -71,8 +125,8 @@ def prefill_instances(builder: Any, layer: Any, vllm_config: Any) -> dict[str, A
     # The others are for compute capability 10 in every release so far, and asking them means
     # importing flashinfer, which takes seconds.
     everything = platform.get_device_capability().major == 10
-    for name, (member, _) in NAMES.items():
-        if name in found or not (everything or member == "FLASH_ATTN"):
+    for name, kind in _MADE.items():
+        if name in found or not (everything or kind.version is not None):
             continue
         try:
             found[name] = make_prefill(name, layer, vllm_config)
@@ -94,13 +148,14 @@ def make_prefill(name: str, like: Any, vllm_config: Any) -> Any:
         InputError: no such name.
         UnavailableError: it does not run here, or cannot be chosen batch by batch; says why.
     """
-    if name not in NAMES:
-        raise InputError(f"unknown prefill backend {name!r}", valid=", ".join(NAMES))
+    if name not in _MADE:
+        raise InputError(f"unknown prefill backend {name!r}", valid=", ".join(_MADE))
     if name in PLANS_EACH_STEP:
         raise UnavailableError(f"it is not chosen by batch: {PLANS_EACH_STEP[name]}")
-    member, version = NAMES[name]
+    kind = _MADE[name]
     try:
-        instance = _instance(_accepted_class(member, vllm_config), version, like, vllm_config)
+        cls = _accepted_class(str(kind.member), vllm_config)
+        instance = _instance(cls, kind.version, like, vllm_config)
     except UnavailableError:
         raise
     except Exception as error:  # a broken optional package fails in its own ways
@@ -141,8 +196,7 @@ def _instance(cls: Any, version: int | None, like: Any, vllm_config: Any) -> Any
         if version == 4 and not compat.imports("vllm.vllm_flash_attn.cute.interface"):
             raise UnavailableError("FlashAttention 4 does not import here")
     config = vllm_config.attention_config
-    # Only while the instance is made: an engine-wide flash_attn_version other than 3 also turns
-    # off the decode scheduling of FLASH_ATTN_MLA (fa_aot_schedule) on compute capability 9.
+    # Only while the instance is made, see `turns_off_decode_schedule`.
     before = config.flash_attn_version
     wanted = before if version is None else version
     with set_for_now(config, "flash_attn_version", wanted):

@@ -1,22 +1,33 @@
 """TRITON_MLA's split counts: what vLLM makes of a KV length, and how to ask it for a count.
 
+Used by the session that measures counts, and by the plugin that applies them.
+
 ``metadata.max_seq_len`` feeds nothing but the split count (read in 0.20.2, 0.26.0, 0.32.0 and
 0.33.0, where `reserve_workspace` and the builder go by ``max_model_len`` instead). So a batch that
 reports another length gets another count. Which length stands for which count is found by calling
 vLLM's own function, so that a release that changes its rule changes the answer here too.
 """
 
-__all__ = ["SplitRule"]
+__all__ = [
+    "MOST_ADDRESSED_BYTES",
+    "SPLITS_PER_SM",
+    "TRITON_MODULE",
+    "SplitRule",
+    "still_better",
+]
 
 from collections.abc import Callable
 
 from mla_tune.errors import UnavailableError
 from mla_tune.vllm import compat
 
-_MODULE = "vllm.v1.attention.backends.mla.triton_mla"
+TRITON_MODULE = "vllm.v1.attention.backends.mla.triton_mla"
 _FUNCTION = "_compute_num_kv_splits"
-# From this release on the rule is a function; it was written out in forward_mqa before.
-_A_FUNCTION_SINCE = (0, 26)
+# vLLM's formula never gives more splits for each streaming multiprocessor.
+SPLITS_PER_SM = 2
+# The partial results, in float32, of every (query token, head, split). The kernel addresses them
+# with 32-bit offsets: 2**31 of them (8 GiB) end in an illegal access (vLLM 0.26).
+MOST_ADDRESSED_BYTES = 4 * (2**31 - 1)
 # Powers of two up to the longest length that vLLM's int32 lengths can have.
 _LENGTHS = tuple(1 << power for power in range(31))
 
@@ -43,8 +54,8 @@ class SplitRule:
         Raises:
             UnavailableError: it is not where this release would have it.
         """
-        compute = getattr(compat.module(_MODULE), _FUNCTION, None)
-        if compute is None and compat.release() >= _A_FUNCTION_SINCE:
+        compute = getattr(compat.module(TRITON_MODULE), _FUNCTION, None)
+        if compute is None and compat.triton_rule_is_a_function():
             raise UnavailableError(
                 f"TRITON_MLA of this vLLM has no {_FUNCTION}: its split counts are not known",
                 remedy="report it with the vLLM release",
@@ -73,4 +84,16 @@ class SplitRule:
 def _written_out(max_seq_len: int, sm_count: int) -> int:
     """The rule as it stands in ``forward_mqa`` of 0.20 to 0.25: parts of 512 tokens or more."""
     parts = max(1, max_seq_len // 512)
-    return min(1 << (parts - 1).bit_length(), 2 * sm_count)
+    return min(1 << (parts - 1).bit_length(), SPLITS_PER_SM * sm_count)
+
+
+def still_better(splits: int, *, table_default: int, engine_default: int) -> bool:
+    """Whether splits that beat ``table_default`` also beat ``engine_default``.
+
+    A kernel's latency falls to its best split count and rises from there. ``splits`` was
+    measured against the table's default; a default that lies still farther out on the same side
+    is slower yet, one between the two was never confirmed against it.
+    """
+    if splits <= table_default:
+        return table_default <= engine_default
+    return table_default >= engine_default

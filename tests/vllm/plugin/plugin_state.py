@@ -17,5 +17,5 @@ def fresh_plugin() -> Iterator[state.PluginState]:
         patch.setattr(state, "_process_state", fresh)
         yield fresh
     if registry := sys.modules.get("vllm.v1.attention.backends.registry"):
-        for name in resolve.BACKENDS:
+        for name in resolve.tuned_backends():
             registry.AttentionBackendEnum[name].clear_override()

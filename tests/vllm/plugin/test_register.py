@@ -13,7 +13,7 @@ COSTLY = ("pydantic", "yaml", "torch", "optuna", "vllm", "logging", "numpy", "cl
 SOURCE = Path(mla_tune.__file__).parents[1]
 
 ROOMS = {
-    *("vllm", "traffic", "table", "plan", "shapes", "files", "session"),
+    *("vllm", "torch_mla", "traffic", "registry", "table", "plan", "shapes", "files", "session"),
     *("_version", "environment", "errors", "printable", "quantization", "versions"),
 }
 

@@ -1,6 +1,4 @@
-import pytest
-
-from mla_tune.vllm.plugin.splits import row_splits_needed, still_better
+from mla_tune.vllm.plugin.splits import row_splits_needed
 
 H200_SMS = 132
 
@@ -35,21 +33,3 @@ def test_a_workspace_stays_within_what_the_kernel_addresses() -> None:
     """Vllm's own 256 splits of 512 rows at 128 heads end in an illegal memory access."""
     most = needed(captured=[(512, 256)], num_heads=128)
     assert most * 128 * 513 < 2**31
-
-
-@pytest.mark.parametrize(
-    ("splits", "table_default", "engine_default", "better"),
-    [
-        (8, 256, 256, True),
-        (8, 128, 256, True),  # a longer max_model_len freezes yet more splits
-        (8, 256, 64, False),  # 64 may well beat 8: nobody confirmed it
-        (16, 4, 2, True),
-        (16, 4, 8, False),
-        (4, 4, 4, True),
-    ],
-)
-def test_a_split_is_used_only_where_it_was_proven(
-    splits: int, table_default: int, engine_default: int, better: bool
-) -> None:
-    proven = still_better(splits, table_default=table_default, engine_default=engine_default)
-    assert proven is better

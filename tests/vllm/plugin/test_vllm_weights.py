@@ -19,6 +19,7 @@ from mla_tune.measuring.correctness import OutputCheck  # noqa: E402
 from mla_tune.plan.plan import Plan  # noqa: E402
 from mla_tune.session import Setup  # noqa: E402
 from mla_tune.shapes import BatchShape  # noqa: E402
+from mla_tune.vllm.backends.triton_mla import BACKEND  # noqa: E402
 from mla_tune.vllm.session.parts import build_parts  # noqa: E402
 from mla_tune.vllm.session.session import VllmSession  # noqa: E402
 from mla_tune.vllm.session.weights import _block_scales  # noqa: E402
@@ -49,8 +50,8 @@ def fp8_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("fp8_kernels")
 def test_fp8_weights_are_those_of_a_checkpoint() -> None:
-    parts = build_parts(dataclasses.replace(SETUP, quantization="fp8_per_tensor"), sparse=False)
-    plain = build_parts(SETUP, sparse=False)
+    parts = build_parts(dataclasses.replace(SETUP, quantization="fp8_per_tensor"), BACKEND)
+    plain = build_parts(SETUP, BACKEND)
     assert parts.layer.kv_b_proj.weight.dtype == torch.float8_e4m3fn
     # What is absorbed is what the checkpoint says, and not what was rounded into it.
     error = (parts.weight - plain.weight.float()).norm() / plain.weight.float().norm()
@@ -64,7 +65,7 @@ def test_the_rounding_of_fp8_weights_is_in_the_reference() -> None:
     """Both paths of one shape, each against float64: only one of them runs ``kv_b_proj``."""
     session = VllmSession(
         *(dataclasses.replace(SETUP, quantization="fp8_per_tensor"),),
-        build_parts(dataclasses.replace(SETUP, quantization="fp8_per_tensor"), sparse=False),
+        build_parts(dataclasses.replace(SETUP, quantization="fp8_per_tensor"), BACKEND),
     )
     shape = BatchShape.parse("q4s40")
     session.load([shape])
@@ -81,15 +82,15 @@ def test_the_rounding_of_fp8_weights_is_in_the_reference() -> None:
 
 def test_a_quantization_that_cannot_be_built_here_is_named() -> None:
     with pytest.raises(UnavailableError, match="kv_b_proj cannot be quantized as fp8_per_block"):
-        build_parts(dataclasses.replace(SETUP, quantization="fp8_per_block"), sparse=False)
+        build_parts(dataclasses.replace(SETUP, quantization="fp8_per_block"), BACKEND)
 
 
 def test_blocks_that_vllm_does_not_make_are_not_measured() -> None:
     # Its CPU platform has blocks of 16 whatever it is told.
     with pytest.raises(UnavailableError, match="blocks of 16 tokens here, where 32 were asked"):
-        build_parts(dataclasses.replace(SETUP, block_size=32), sparse=False)
+        build_parts(dataclasses.replace(SETUP, block_size=32), BACKEND)
     with pytest.raises(UnavailableError, match="does not take blocks of 24 tokens"):
-        build_parts(dataclasses.replace(SETUP, block_size=24), sparse=False)
+        build_parts(dataclasses.replace(SETUP, block_size=24), BACKEND)
 
 
 def test_the_largest_capture_is_the_setups() -> None:

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from cpu_builders import flash_attention_stand_ins
-from mla_tune.plan.domains import DOMAINS
+from mla_tune.registry import vllm_backend
 from mla_tune.session import Setup
 from mla_tune.shapes import BatchShape
 from mla_tune.vllm.session.config import current_config, use_cpu_platform
@@ -111,7 +111,7 @@ def start(
         max_num_requests=64,
         max_num_query_tokens=512,
     )
-    parts = build_parts(setup, sparse=False)
+    parts = build_parts(setup, vllm_backend(setup.backend))
     compilation = parts.vllm_config.compilation_config
     if captures:
         compilation.cudagraph_mode = CUDAGraphMode.FULL_AND_PIECEWISE
@@ -121,7 +121,7 @@ def start(
     parts.vllm_config.parallel_config.tensor_parallel_size = tensor_parallel
     spec = parts.layer.get_kv_cache_spec(parts.vllm_config)
     # The layer is TRITON_MLA's; vLLM gives each backend blocks that its kernels take.
-    spec = replace(spec, block_size=DOMAINS[backend].block_size)
+    spec = replace(spec, block_size=vllm_backend(backend).blocks.own)
     builder_cls = AttentionBackendEnum[backend].get_class().get_builder_cls()
     with current_config(parts.vllm_config):
         builder = builder_cls(spec, [PREFIX], parts.vllm_config, torch.device("cpu"))

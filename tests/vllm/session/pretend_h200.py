@@ -93,6 +93,7 @@ def become(major: int = 9) -> None:
 
 def open_session(setup, *, dtype: torch.dtype = torch.bfloat16):
     """A session of a GPU backend, on this CPU."""
+    from mla_tune.registry import vllm_backend
     from mla_tune.vllm import workspace
     from mla_tune.vllm.session import parts as vllm_parts
     from mla_tune.vllm.session.session import VllmSession
@@ -100,8 +101,7 @@ def open_session(setup, *, dtype: torch.dtype = torch.bfloat16):
     vllm_parts.use_cpu_platform = lambda: None
     vllm_parts.activation_dtype = lambda device: dtype
     workspace.start_workspace(torch.device("cpu"))
-    sparse = setup.backend.endswith("_SPARSE")
-    return VllmSession(setup, vllm_parts.build_parts(setup, sparse=sparse))
+    return VllmSession(setup, vllm_parts.build_parts(setup, vllm_backend(setup.backend)))
 
 
 def pages(blocks: torch.Tensor, table: torch.Tensor, length: int) -> torch.Tensor:

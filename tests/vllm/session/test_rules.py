@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from mla_tune.errors import UnavailableError
 from mla_tune.plan.plan import Plan
+from mla_tune.registry import get_backend
 from mla_tune.shapes import BatchShape, RequestGroup
 from mla_tune.vllm.session.parts import refuse_out_of_bounds
 from mla_tune.vllm.session.rules import SessionRules, route
@@ -184,9 +185,15 @@ class TestSparse:
 
 
 def test_what_no_table_may_say_is_refused_before_it_is_measured():
-    refuse_out_of_bounds("FLASHMLA", rules())
-    refuse_out_of_bounds("CUTLASS_MLA", rules(has_threshold=False, prefill_backends=()))
+    refuse_out_of_bounds("FLASHMLA", get_backend("FLASHMLA").bounds, rules())
+    refuse_out_of_bounds(
+        "CUTLASS_MLA",
+        get_backend("CUTLASS_MLA").bounds,
+        rules(has_threshold=False, prefill_backends=()),
+    )
     with pytest.raises(UnavailableError, match="has prefill_backend 'quantum'"):
-        refuse_out_of_bounds("FLASHMLA", rules(prefill_backends=("fa3", "quantum")))
+        refuse_out_of_bounds(
+            "FLASHMLA", get_backend("FLASHMLA").bounds, rules(prefill_backends=("fa3", "quantum"))
+        )
     with pytest.raises(UnavailableError, match="has reorder_batch_threshold 100000"):
-        refuse_out_of_bounds("FLASHMLA", rules(threshold=100_000))
+        refuse_out_of_bounds("FLASHMLA", get_backend("FLASHMLA").bounds, rules(threshold=100_000))

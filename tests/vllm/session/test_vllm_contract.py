@@ -71,9 +71,9 @@ class TestEveryBackend:
         assert report(name, mode, specs)["replayed"]
 
     def test_block_size_is_what_the_facts_say(self, name, mode, specs):
-        from mla_tune.plan.domains import DOMAINS
+        from mla_tune.registry import vllm_backend
 
-        assert report(name, mode, specs)["engine"]["block_size"] == DOMAINS[name].block_size
+        assert report(name, mode, specs)["engine"]["block_size"] == vllm_backend(name).blocks.own
 
     def test_knobs_are_what_the_facts_say(self, name, mode, specs):
         from mla_tune.registry import get_backend

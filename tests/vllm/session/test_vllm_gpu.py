@@ -9,7 +9,7 @@ torch = pytest.importorskip("torch")
 
 from mla_tune.environment import probe  # noqa: E402
 from mla_tune.plan.failure import PlanFailure  # noqa: E402
-from mla_tune.registry import NAMES, get_backend  # noqa: E402
+from mla_tune.registry import BACKENDS, get_backend  # noqa: E402
 from mla_tune.session import Setup  # noqa: E402
 from mla_tune.shapes import BatchShape, MlaDimensions  # noqa: E402
 
@@ -38,13 +38,12 @@ def cases(mode):
         return []
     environment = probe("cuda")
     found = []
-    for name in NAMES:
-        backend = get_backend(name)
-        if name == "TORCH_MLA" or backend.unavailable(environment) or mode not in backend.modes:
+    for backend in BACKENDS:
+        if not backend.is_vllm or backend.unavailable(environment) or mode not in backend.modes:
             continue
         for dtype in ("auto", "fp8", "fp8_ds_mla"):
             if dtype in backend.kv_cache_dtypes:
-                found.extend((name, dtype, heads) for heads in (16, 128))
+                found.extend((backend.name, dtype, heads) for heads in (16, 128))
     return found
 
 

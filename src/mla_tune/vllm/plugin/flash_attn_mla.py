@@ -7,6 +7,7 @@ from typing import Any
 
 import vllm.v1.attention.backends.mla.flashattn_mla as vllm_flashattn_mla
 
+from mla_tune.vllm.backends.flash_attn_mla import CAP
 from mla_tune.vllm.plugin.builder import TunedBuilder
 from mla_tune.vllm.plugin.choice import Choice
 from mla_tune.vllm.plugin.fidelity import seen_argument, verified
@@ -16,8 +17,6 @@ from mla_tune.vllm.plugin.state import once
 VllmBackend: Any = vllm_flashattn_mla.FlashAttnMLABackend
 VllmBuilder: Any = VllmBackend.get_builder_cls()
 VllmImpl: Any = VllmBackend.get_impl_cls()
-
-CAP = "flash_attn_max_num_splits_for_cuda_graph"
 
 
 class TunedFlashAttnMLAMetadataBuilder(TunedBuilder, VllmBuilder):  # type: ignore[misc]

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 
 from mla_tune.table.loading import LoadedTable, load_tables
 from mla_tune.vllm.log import logger
-from mla_tune.vllm.plugin.resolve import BACKENDS, path_of
+from mla_tune.vllm.plugin.resolve import path_of, tuned_backends
 from mla_tune.vllm.plugin.state import once, process_state
 
 
@@ -45,10 +45,10 @@ def _override_backends(tables: Iterable[LoadedTable], *, every: bool) -> None:
     """Override the backends that have tables; all of them, to record what they serve."""
     from vllm.v1.attention.backends.registry import AttentionBackendEnum, register_backend
 
-    named = {table.table.header.backend for table in tables}
-    for name in sorted(named | set(BACKENDS) if every else named):
+    named, ours = {table.table.header.backend for table in tables}, tuned_backends()
+    for name in sorted(named | ours if every else named):
         member = AttentionBackendEnum.__members__.get(name)
-        if name not in BACKENDS:
+        if name not in ours:
             once(logging.WARNING, f"mla-tune: tables for {name} do not act in an engine")
         elif member is None:
             once(logging.INFO, f"mla-tune: this vLLM has no {name}")

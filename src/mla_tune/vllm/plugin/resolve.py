@@ -5,22 +5,19 @@ cannot be defined there, on a release that moved what it stands on, must not kee
 starting: then vLLM's own class is what is found.
 """
 
-__all__ = ["BACKENDS", "path_of"]
+__all__ = ["path_of", "tuned_backends"]
 
 import importlib
 import logging
 from typing import Any
 
+from mla_tune.registry import BACKENDS
 from mla_tune.vllm.plugin.state import once
 
-BACKENDS = {
-    "TRITON_MLA": "triton_mla.TunedTritonMLABackend",
-    "FLASH_ATTN_MLA": "flash_attn_mla.TunedFlashAttnMLABackend",
-    "FLASHMLA": "flashmla.TunedFlashMLABackend",
-    "CUTLASS_MLA": "cutlass_mla.TunedCutlassMLABackend",
-    "FLASHINFER_MLA": "flashinfer_mla.TunedFlashInferMLABackend",
-    "TOKENSPEED_MLA": "tokenspeed_mla.TunedTokenspeedMLABackend",
-}
+
+def tuned_backends() -> set[str]:
+    """The names of the backends that have a class of ours."""
+    return {backend.name for backend in BACKENDS if backend.plugin_class is not None}
 
 
 def path_of(name: str) -> str:
@@ -29,11 +26,11 @@ def path_of(name: str) -> str:
 
 
 def __getattr__(name: str) -> Any:
-    ours = BACKENDS.get(name)
+    ours = BACKENDS[name].plugin_class if name in BACKENDS else None
     if ours is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     try:
-        return _resolved(f"mla_tune.vllm.plugin.{ours}")
+        return _resolved(ours)
     except Exception as error:
         vllms = _resolved(_vllm_path(name))  # raises, if at all, what it would raise without us
         once(

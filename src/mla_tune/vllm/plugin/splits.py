@@ -1,31 +1,15 @@
-"""TRITON_MLA's split counts: when one is proven, and the workspace that they occupy."""
+"""The workspace that TRITON_MLA's split counts occupy."""
 
-__all__ = ["row_splits_needed", "still_better"]
+__all__ = ["row_splits_needed"]
 
 from collections.abc import Iterable
 
-# Thread blocks that vLLM's split counts allow for each streaming multiprocessor.
-OCCUPANCY = 2
+from mla_tune.vllm.triton_splits import MOST_ADDRESSED_BYTES, SPLITS_PER_SM
 
 # Thread blocks of the decode kernel that keep a GPU busy many times over. More splits than that
 # cannot help, so a step that no table answers is never cut below it.
 WAVES = 16
 HEADS_PER_BLOCK = 16
-
-# The kernel addresses its scratch with 32-bit offsets (illegal memory access beyond, vLLM 0.26).
-MOST_VALUES = 2**31 - 1
-
-
-def still_better(splits: int, *, table_default: int, engine_default: int) -> bool:
-    """Whether splits that beat ``table_default`` also beat ``engine_default``.
-
-    A kernel's latency falls to its best split count and rises from there. ``splits`` was
-    measured against the table's default; a default that lies still farther out on the same side
-    is slower yet, one between the two was never confirmed against it.
-    """
-    if splits <= table_default:
-        return table_default <= engine_default
-    return table_default >= engine_default
 
 
 def row_splits_needed(
@@ -53,8 +37,8 @@ def row_splits_needed(
         At most ``rows * vllm_splits``, vLLM's own, and no more than the kernel can address.
     """
     blocks = -(-num_heads // HEADS_PER_BLOCK)
-    floor = WAVES * OCCUPANCY * sm_count // blocks
+    floor = WAVES * SPLITS_PER_SM * sm_count // blocks
     wanted = [count * splits for count, splits in captured]
     wanted += [min(count, rows) * splits for count, splits in eager]
-    addressable = MOST_VALUES // (num_heads * (kv_lora_rank + 1))
+    addressable = MOST_ADDRESSED_BYTES // (4 * num_heads * (kv_lora_rank + 1))
     return min(max(rows, floor, *wanted), rows * vllm_splits, max(rows, addressable))

@@ -1,15 +1,16 @@
 """Building the parts of a session: config, process group, layer, impl, builder."""
 
-__all__ = ["Parts", "activation_dtype", "build_parts"]
+__all__ = ["Parts", "SessionBackend", "activation_dtype", "build_parts"]
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from mla_tune.errors import MlaTuneError, UnavailableError
-from mla_tune.plan.domains import DOMAINS
+from mla_tune.plan.blocks import BlockSizes
+from mla_tune.plan.bounds import Bounds, outside
 from mla_tune.plan.plan import Plan
 from mla_tune.quantization import UNQUANTIZED
 from mla_tune.session import Setup
@@ -23,14 +24,30 @@ from mla_tune.vllm.session.config import (
     use_cpu_platform,
 )
 from mla_tune.vllm.session.rules import SessionRules
-from mla_tune.vllm.session.splits import CutlassSplits, FlashAttnCap, SplitKnob, TritonSplits
+from mla_tune.vllm.session.split_knob import SplitKnob
 from mla_tune.vllm.session.weights import absorbed_weight, kv_b_projection
-from mla_tune.vllm.triton_splits import SplitRule
 
 if TYPE_CHECKING:
     import torch
 
 PREFIX = "model.layers.0.self_attn.attn"
+
+
+class SessionBackend(Protocol):
+    """What a session asks of the backend that it is for; see `mla_tune.vllm.backend`."""
+
+    @property
+    def blocks(self) -> BlockSizes: ...
+
+    @property
+    def bounds(self) -> Mapping[str, Bounds]: ...
+
+    @property
+    def sparse(self) -> bool: ...
+
+    def split_knob(self, setup: Setup, impl: Any, builder: Any) -> SplitKnob | None: ...
+
+    def parts_prefills(self, setup: Setup, /) -> bool: ...
 
 
 @dataclass(frozen=True)
@@ -56,14 +73,16 @@ class Parts:
     fp8_queries: bool
 
 
-def build_parts(setup: Setup, *, sparse: bool) -> Parts:
+def build_parts(setup: Setup, backend: SessionBackend) -> Parts:
     """Build the layer of ``setup`` as a model would.
+
+    ``backend`` is the one that ``setup`` names.
 
     Raises:
         UnavailableError: this vLLM or this GPU cannot; says what failed.
     """
     try:
-        return _build(setup, sparse=sparse)
+        return _build(setup, backend)
     except MlaTuneError:
         raise
     except (
@@ -81,7 +100,7 @@ def build_parts(setup: Setup, *, sparse: bool) -> Parts:
         ) from error
 
 
-def _build(setup: Setup, *, sparse: bool) -> Parts:
+def _build(setup: Setup, backend: SessionBackend) -> Parts:
     import torch
 
     device = torch.device(setup.device)
@@ -92,7 +111,7 @@ def _build(setup: Setup, *, sparse: bool) -> Parts:
         torch.cuda.set_device(device)
     dtype = activation_dtype(device)
     backend_cls = compat.backend_class(setup.backend)
-    block_size = _block_size(setup, backend_cls)
+    block_size, sparse = _block_size(setup, backend.blocks, backend_cls), backend.sparse
     vllm_config = make_config(setup, block_size, str(dtype).removeprefix("torch."), sparse=sparse)
     with current_config(vllm_config), _defaults(dtype, device):
         start_single_rank(device)
@@ -113,8 +132,8 @@ def _build(setup: Setup, *, sparse: bool) -> Parts:
             )
         builder = backend_cls.get_builder_cls()(spec, [PREFIX], vllm_config, device)
         instances = prefill_instances(builder, layer, vllm_config)
-    rules = _rules(setup, layer, builder, instances)
-    refuse_out_of_bounds(setup.backend, rules)
+    rules = _rules(setup, backend, layer, builder, instances)
+    refuse_out_of_bounds(setup.backend, backend.bounds, rules)
     return Parts(
         device=device,
         dtype=dtype,
@@ -141,22 +160,21 @@ def activation_dtype(device: "torch.device") -> "torch.dtype":
     return torch.float16 if device.type == "cpu" else torch.bfloat16
 
 
-def _block_size(setup: Setup, backend_cls: Any) -> int:
+def _block_size(setup: Setup, blocks: BlockSizes, backend_cls: Any) -> int:
     """The setup's block size, or what vLLM chooses, after checking that a table would say so."""
-    own = DOMAINS[setup.backend].block_size
     default = compat.symbol("vllm.config", "CacheConfig").DEFAULT_BLOCK_SIZE
     preferred = int(backend_cls.get_preferred_block_size(default))
-    if setup.block_size is None and preferred != own:
+    if setup.block_size is None and preferred != blocks.own:
         raise UnavailableError(
             f"{setup.backend}: this vLLM chooses blocks of {preferred} tokens, and a table without "
-            f"a block size means {own}",
+            f"a block size means {blocks.own}",
             remedy=f"write 'engine: {{block_size: {preferred}}}' into the shapes file",
         )
     block_size = setup.block_size or preferred
     if not backend_cls.supports_block_size(block_size):
         raise UnavailableError(
             f"{setup.backend} of this vLLM does not take blocks of {block_size} tokens",
-            valid=DOMAINS[setup.backend].block_sizes_told(),
+            valid=str(blocks),
         )
     return block_size
 
@@ -203,7 +221,13 @@ def _layer(
     return compat.attention_layer(backend_cls, arguments, indexer)
 
 
-def _rules(setup: Setup, layer: Any, builder: Any, instances: dict[str, Any]) -> SessionRules:
+def _rules(
+    setup: Setup,
+    backend: SessionBackend,
+    layer: Any,
+    builder: Any,
+    instances: dict[str, Any],
+) -> SessionRules:
     """Ask layer and builder what the plans depend on."""
     sparse = compat.is_sparse(layer.impl)
     support = getattr(getattr(builder, "query_len_support", None), "value", "varlen")
@@ -218,14 +242,14 @@ def _rules(setup: Setup, layer: Any, builder: Any, instances: dict[str, Any]) ->
         has_threshold=support != "single_only",
         uniform=uniform,
         prefill_backends=names,
-        splits=_split_knob(setup, layer.impl, builder),
+        splits=backend.split_knob(setup, layer.impl, builder),
         topk=setup.index_topk if sparse else None,
         sparse_prefill=compat.sparse_prefill_path(layer) if sparse else "mha",
-        sparse_split=sparse and _kernel_splits_batch(setup),
+        sparse_split=sparse and backend.parts_prefills(setup),
     )
 
 
-def refuse_out_of_bounds(backend: str, rules: SessionRules) -> None:
+def refuse_out_of_bounds(backend: str, bounds: Mapping[str, Bounds], rules: SessionRules) -> None:
     """Make sure that what the default and its rivals are called can stand in a table.
 
     Raises:
@@ -234,39 +258,9 @@ def refuse_out_of_bounds(backend: str, rules: SessionRules) -> None:
     threshold = Plan(reorder_batch_threshold=rules.threshold) if rules.has_threshold else Plan()
     named = [threshold.having(prefill_backend=name) for name in rules.prefill_backends]
     for plan in named or [threshold]:
-        for knob, valid in DOMAINS[backend].outside(plan, None):
+        for knob, valid in outside(bounds, plan, None):
             raise UnavailableError(
                 f"{backend} of this vLLM has {knob} {plan[knob]!r}, which is not known here",
                 valid=valid,
                 remedy="report the release",
             )
-
-
-def _kernel_splits_batch(setup: Setup) -> bool:
-    """Whether FLASHMLA_SPARSE runs decode and prefill tokens through different kernels.
-
-    With fp8 and 32 heads or more, prefills are converted to bfloat16 first; with fewer heads all
-    tokens go through the decode kernel as one batch (vLLM's ``MIN_HEADS_FOR_BF16_PREFILL``).
-    """
-    return (
-        setup.backend == "FLASHMLA_SPARSE"
-        and setup.kv_cache_dtype == "fp8_ds_mla"
-        and setup.model.num_q_heads >= 32
-    )
-
-
-def _split_knob(setup: Setup, impl: Any, builder: Any) -> SplitKnob | None:
-    if setup.backend == "TRITON_MLA":
-        return TritonSplits(
-            rule=SplitRule.of_vllm(impl._sm_count),
-            num_heads=setup.model.num_q_heads,
-            lora_rank=setup.model.kv_lora_rank,
-            frozen_max_seq_len=setup.max_model_len if setup.mode == "graph" else None,
-        )
-    if setup.backend == "FLASH_ATTN_MLA":
-        return FlashAttnCap(builder, setup.mode)
-    if setup.backend == "CUTLASS_MLA":
-        knob = CutlassSplits(impl)
-        knob.reserve(setup.max_num_requests)
-        return knob
-    return None

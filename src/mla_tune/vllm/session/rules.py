@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from mla_tune.plan.plan import Plan
 from mla_tune.plan.space import KnobDomain, PlanSpace, effective_plans
 from mla_tune.shapes import BatchShape
-from mla_tune.vllm.session.splits import SplitKnob
+from mla_tune.vllm.session.split_knob import SplitKnob
 
 # Attending over the latents costs 4.5 times the work of attending over keys and values, so long
 # queries never win there; vLLM's largest default threshold is 1024.

@@ -11,13 +11,13 @@ import pytest
 
 from mla_tune.environment import Environment
 from mla_tune.errors import UnavailableError
-from mla_tune.plan.domains import DOMAINS
-from mla_tune.registry import ALIASES, NAMES, get_backend
+from mla_tune.registry import BACKENDS, get_backend
 from mla_tune.session import Setup
 from mla_tune.shapes import BatchShape, MlaDimensions
-from mla_tune.vllm import compat
-from mla_tune.vllm.backends import BACKENDS, VllmBackend
-from mla_tune.vllm.prefill import NAMES as PREFILLS
+from mla_tune.vllm import backends, compat
+from mla_tune.vllm.backend import VllmBackend
+from mla_tune.vllm.backends import found
+from mla_tune.vllm.prefill import PREFILL_BACKENDS
 
 H200 = Environment("NVIDIA H200", "9.0", 132, 139.8, {"vllm": "0.26.0"}, {})
 B200 = dataclasses.replace(H200, device_name="NVIDIA B200", compute_capability="10.0")
@@ -33,22 +33,24 @@ def with_vllm(monkeypatch):
 
 
 def test_registry_holds_every_backend_of_vllm():
-    assert set(BACKENDS) == set(NAMES) - {"TORCH_MLA"}
-    for alias in ("flashattn_mla", "flashmla", "flashinfer_mla", "cutlass_mla"):
-        assert get_backend(alias).name == ALIASES[alias]
+    assert {backend.name for backend in found()} == set(BACKENDS.names) - {"TORCH_MLA"}
+
+
+def test_every_file_is_a_backend_and_is_called_as_it_is():
+    folder = Path(backends.__file__).parent
+    files = {path.stem for path in folder.glob("*.py")} - {"__init__"}
+    assert {backend.name.lower() for backend in found()} == files
 
 
 def test_importing_the_facts_imports_neither_vllm_nor_torch():
-    code = (
-        "import sys, mla_tune.vllm.backends\nprint({'vllm', 'torch', 'triton'} & set(sys.modules))"
-    )
+    code = "import sys, mla_tune.registry\nprint({'vllm', 'torch', 'triton'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
 
 
 def test_missing_vllm_comes_first():
     nothing = dataclasses.replace(CPU, software={})
-    for backend in BACKENDS.values():
+    for backend in found():
         reason = backend.unavailable(nothing)
         assert reason == "vLLM is not installed: pip install 'mla-tune[vllm]'"
 
@@ -97,7 +99,7 @@ class TestHardware:
 
     def test_what_runs_on_which(self):
         def running(environment):
-            return {name for name, b in BACKENDS.items() if b.unavailable(environment) is None}
+            return {b.name for b in found() if b.unavailable(environment) is None}
 
         assert running(H200) == {
             "TRITON_MLA",
@@ -123,13 +125,13 @@ class TestHardware:
         assert get_backend("FLASHMLA").unavailable(CPU) is not None
 
     def test_open_refuses_with_the_same_reason(self, monkeypatch):
-        monkeypatch.setattr("mla_tune.vllm.backends.described", lambda device: H200)
+        monkeypatch.setattr("mla_tune.vllm.backend.described", lambda device: H200)
         setup = Setup("CUTLASS_MLA", MlaDimensions(16), device="cuda")
         with pytest.raises(UnavailableError, match=r"needs compute capability 10\.x"):
             get_backend("CUTLASS_MLA").open(setup)
 
     def test_open_names_the_kv_dtypes_there_are(self, monkeypatch):
-        monkeypatch.setattr("mla_tune.vllm.backends.described", lambda device: H200)
+        monkeypatch.setattr("mla_tune.vllm.backend.described", lambda device: H200)
         setup = Setup("FLASH_ATTN_MLA", MlaDimensions(16), kv_cache_dtype="fp8", device="cuda")
         with pytest.raises(UnavailableError, match="auto, bfloat16"):
             get_backend("FLASH_ATTN_MLA").open(setup)
@@ -144,34 +146,6 @@ def test_missing_extension_is_named(monkeypatch):
     )
 
 
-class TestModes:
-    @pytest.fixture(autouse=True)
-    def _release(self, with_vllm):
-        pass
-
-    def test_triton_of_0_20_is_never_captured(self, monkeypatch):
-        monkeypatch.setattr(compat, "release", lambda: (0, 20, 2))
-        backend = get_backend("TRITON_MLA")
-        assert backend.modes == ("eager",)
-        assert "not captured" in (backend.supports("graph", BatchShape.parse("q1s1k")) or "")
-
-    def test_triton_of_0_26_decodes_single_tokens(self, monkeypatch):
-        backend = get_backend("TRITON_MLA")
-        assert backend.knobs == ("num_kv_splits", "prefill_backend")
-        assert backend.supports("graph", BatchShape.parse("8q1s1k")) is None
-        assert backend.supports("graph", BatchShape.parse("8q2s1k")) is not None
-        monkeypatch.setattr(compat, "release", lambda: (0, 32, 0))
-        assert backend.knobs == ("reorder_batch_threshold", "num_kv_splits", "prefill_backend")
-        assert backend.supports("graph", BatchShape.parse("8q2s1k")) is None
-
-    @pytest.mark.parametrize("spec", ["2q2_8q1s1k", "8q256s1k", "1024q1s1k", "q1s32k_7q1s512"])
-    def test_what_no_graph_covers(self, spec):
-        backend = get_backend("FLASH_ATTN_MLA")
-        shape = BatchShape.parse(spec)
-        assert backend.supports("graph", shape) is not None
-        assert backend.supports("eager", shape) is None
-
-
 class TestEstimate:
     def setup_for(self, name, heads=16, **changes):
         return Setup(name, MlaDimensions(heads), **changes)
@@ -182,20 +156,6 @@ class TestEstimate:
         cache = 128 * 32768 * 576 * 2
         estimate = get_backend("FLASHMLA").estimate_bytes(setup, shape)
         assert cache < estimate < 1.2 * cache
-
-    def test_fp8_is_smaller(self):
-        shape = BatchShape.parse("128q1s32k")
-        backend = get_backend("FLASHMLA_SPARSE")
-        packed = self.setup_for("FLASHMLA_SPARSE", kv_cache_dtype="fp8_ds_mla")
-        plain = self.setup_for("FLASHMLA_SPARSE")
-        assert backend.estimate_bytes(packed, shape) < backend.estimate_bytes(plain, shape)
-
-    def test_triton_reserves_what_the_design_note_says(self):
-        # 1024 sequences, 16 heads, 256 splits: 8 GiB of partial results.
-        setup = self.setup_for("TRITON_MLA", max_num_requests=1024)
-        shape = BatchShape.parse("8q1s1k")
-        estimate = get_backend("TRITON_MLA").estimate_bytes(setup, shape)
-        assert 8 * 2**30 < estimate < 8.5 * 2**30
 
     def test_prefill_counts_keys_and_values(self):
         setup = self.setup_for("FLASHMLA", heads=128)
@@ -212,6 +172,6 @@ def test_the_prefill_backends_of_the_installed_vllm_may_stand_in_a_table():
     for file in (source.parent / "prefill").glob("*.py"):
         named |= set(re.findall(r'def get_name\(\)[^"]*"([A-Z_]+)"', file.read_text()))
     assert {"FLASH_ATTN", "TRTLLM_RAGGED"} <= named
-    short = {member: name for name, (member, _) in PREFILLS.items()}
+    short = {kind.member: name for name, kind in PREFILL_BACKENDS.items()}
     known = {short.get(member, member.lower()) for member in named}
-    assert known <= set(DOMAINS["FLASHMLA"].prefill_backends)
+    assert known <= set(PREFILL_BACKENDS)

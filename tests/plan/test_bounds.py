@@ -1,19 +1,16 @@
 import pytest
 
-from mla_tune.plan.domains import DOMAINS
+from mla_tune.plan import bounds
 from mla_tune.plan.plan import Plan
-from mla_tune.registry import NAMES
+from mla_tune.registry import BACKENDS
 from mla_tune.torch_mla.backend import SPLITS
+from mla_tune.vllm.backends.cutlass_mla import CutlassSplits
+from mla_tune.vllm.backends.flash_attn_mla import FlashAttnCap
 from mla_tune.vllm.session.rules import LONGEST_DECODE_QUERY
-from mla_tune.vllm.session.splits import CutlassSplits, FlashAttnCap
 
 
 def outside(backend: str, plan: Plan, sm_count: int | None = 132) -> dict[str, str]:
-    return dict(DOMAINS[backend].outside(plan, sm_count))
-
-
-def test_every_backend_has_bounds() -> None:
-    assert set(DOMAINS) == set(NAMES)
+    return dict(bounds.outside(BACKENDS[backend].bounds, plan, sm_count))
 
 
 @pytest.mark.parametrize(
@@ -60,7 +57,7 @@ def test_what_a_search_tries_is_inside() -> None:
     }
     for backend, values in tried.items():
         assert all(outside(backend, Plan(num_kv_splits=value)) == {} for value in values)
-    for backend in set(NAMES) - {"CUTLASS_MLA"}:
+    for backend in set(BACKENDS.names) - {"CUTLASS_MLA"}:
         assert outside(backend, Plan(reorder_batch_threshold=LONGEST_DECODE_QUERY)) == {}
 
 

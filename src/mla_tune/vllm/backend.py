@@ -1,0 +1,280 @@
+"""What a backend of vLLM is: one object, made in its file below `mla_tune.vllm.backends`.
+
+It holds all that tells one backend from another, as plain values and functions. Knowing it imports
+neither vLLM nor torch.
+"""
+
+__all__ = [
+    "DENSE_BOUNDS",
+    "EngineSetting",
+    "FrozenSplits",
+    "Splits",
+    "VllmBackend",
+]
+
+import importlib.util
+import os
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from mla_tune.environment import Environment, described
+from mla_tune.errors import UnavailableError
+from mla_tune.plan.blocks import BlockSizes
+from mla_tune.plan.bounds import THRESHOLDS, Bounds, Names
+from mla_tune.plan.knob import KNOBS, Knob
+from mla_tune.plan.plan import Plan
+from mla_tune.quantization import QUANTIZATIONS
+from mla_tune.session import Session, Setup
+from mla_tune.shapes import BatchShape
+from mla_tune.vllm import compat, memory
+from mla_tune.vllm.prefill import PREFILL_BACKENDS, packages_of
+from mla_tune.vllm.session.split_knob import SplitKnob
+
+DENSE_DTYPES = ("auto", "bfloat16", "fp8", "fp8_e4m3")
+DENSE_BOUNDS: Mapping[str, Bounds] = {
+    "reorder_batch_threshold": THRESHOLDS,
+    "prefill_backend": Names(tuple(PREFILL_BACKENDS)),
+}
+# Decode blocks of speculative decoding have 1 + k tokens; longer queries are chunks of prompts,
+# which vLLM never captures.
+LONGEST_CAPTURED_QUERY = 16
+
+
+@dataclass(frozen=True)
+class EngineSetting:
+    """How one value of a knob is given to a whole engine.
+
+    Attributes:
+        spelled: with ``{}`` for the value, such as ``FORCE_NUM_KV_SPLITS={}``.
+        is_variable: whether it is a variable of the environment and not a flag.
+        modes: those that it acts in.
+    """
+
+    spelled: str
+    is_variable: bool = False
+    modes: tuple[str, ...] = ("eager", "graph")
+
+
+@dataclass(frozen=True)
+class FrozenSplits:
+    """Splits of a graph table, and an engine whose decode graphs may freeze them.
+
+    Attributes:
+        splits: of an entry's plan.
+        measured_max_model_len: what the table's graphs were captured with.
+        max_model_len: what the engine's graphs are captured with.
+        sm_count: streaming multiprocessors of the engine's GPU.
+    """
+
+    splits: int
+    measured_max_model_len: int
+    max_model_len: int
+    sm_count: int
+
+
+def _never(frozen: FrozenSplits) -> bool:
+    del frozen
+    return False
+
+
+def _one_kernel(setup: Setup) -> bool:
+    del setup
+    return False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Splits:
+    """What ``num_kv_splits`` is for one backend, beside its bounds.
+
+    Attributes:
+        knob: how a session sets it, from the setup, vLLM's impl and its builder.
+        partial_bytes: the partial results of a batch at its worst plan.
+        carry_over: whether splits that beat a table's frozen default also beat the one that an
+            engine freezes. What a decode graph freezes by default depends on the engine, in a way
+            of its own in each backend.
+        follow_capture_size: whether eager plans depend on max_cudagraph_capture_size.
+    """
+
+    knob: Callable[[Setup, Any, Any], SplitKnob]
+    partial_bytes: Callable[[Setup, BatchShape], int] = memory.no_splits
+    carry_over: Callable[[FrozenSplits], bool] = _never
+    follow_capture_size: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class VllmBackend:
+    """One of vLLM's MLA backends.
+
+    Attributes:
+        name: vLLM's.
+        aliases: its names in vLLM's attention benchmark.
+        module: its file below ``vllm/v1/attention/backends/mla/``, without the suffix.
+        blocks: tokens in a block of its KV cache.
+        majors: compute capabilities (major) that its kernels exist for; empty for all.
+        interpreted: whether its kernels run on a CPU in Triton's interpreter.
+        extension: a file (with wildcards, below the package ``vllm``) or the name of a package
+            that its kernels are in; empty for none.
+        package: what the decode kernels come with, where that is not vLLM's own wheel and not
+            pinned exactly by it.
+        sparse: whether it attends to the top-k tokens that an indexer picked.
+        captured_since: the release from which on its decode steps are replayed from CUDA graphs.
+        uniform_since: the release from which on its decode path takes more than one query token
+            a request; None: none does.
+        bounds: of the knobs it has, by name.
+        settings: how knobs are given to a whole engine, where vLLM can be told at all.
+        splits: of ``num_kv_splits``, if it has that knob.
+        parts_prefills: of a sparse backend, whether the kernel treats decode and prefill tokens
+            apart even when all take the sparse path.
+        plugin_class: the path of the class that applies its plans in an engine; None where tables
+            do not act.
+    """
+
+    name: str
+    aliases: tuple[str, ...]
+    module: str
+    blocks: BlockSizes
+    majors: tuple[int, ...] = ()
+    interpreted: bool = False
+    kv_cache_dtypes: tuple[str, ...] = DENSE_DTYPES
+    extension: str = ""
+    package: str | None = None
+    sparse: bool = False
+    captured_since: tuple[int, ...] = ()
+    uniform_since: tuple[int, ...] | None = ()
+    bounds: Mapping[str, Bounds] = field(default_factory=lambda: DENSE_BOUNDS)
+    settings: Mapping[str, EngineSetting] = field(default_factory=dict)
+    splits: Splits | None = None
+    parts_prefills: Callable[[Setup], bool] = _one_kernel
+    plugin_class: str | None = None
+
+    @property
+    def is_vllm(self) -> bool:
+        return True
+
+    @property
+    def quantizations(self) -> tuple[str, ...]:
+        """Of ``kv_b_proj``; a session says what the release and the GPU cannot."""
+        return QUANTIZATIONS
+
+    @property
+    def modes(self) -> tuple[str, ...]:
+        """Where it runs in production: captured decode and eager batches, or only the latter."""
+        return ("eager", "graph") if compat.since(self.captured_since) else ("eager",)
+
+    @property
+    def decodes_uniform(self) -> bool:
+        """Whether its decode path takes more than one query token a request, in this release."""
+        return self.uniform_since is not None and compat.since(self.uniform_since)
+
+    @property
+    def knobs(self) -> tuple[str, ...]:
+        """The knobs it has in the installed release."""
+        fixed = () if self.decodes_uniform else ("reorder_batch_threshold",)
+        return tuple(knob for knob in KNOBS if knob in self.bounds and knob not in fixed)
+
+    def setting(self, knob: Knob) -> EngineSetting | None:
+        """How ``knob`` is given to a whole engine; None where vLLM has no flag for it."""
+        usual = EngineSetting(knob.vllm_flag) if knob.vllm_flag else None
+        return self.settings.get(knob.name, usual)
+
+    def packages(self, plans: Iterable[Plan]) -> set[str]:
+        """The packages beside vLLM whose version decides what ``plans`` are worth."""
+        prefills = {name for plan in plans if (name := plan.text("prefill_backend"))}
+        return packages_of(prefills) | ({self.package} if self.package else set())
+
+    def follows_capture_size(self, mode: str) -> bool:
+        """Whether plans of ``mode`` depend on the engine's max_cudagraph_capture_size."""
+        return mode == "eager" and self.splits is not None and self.splits.follow_capture_size
+
+    def unavailable(self, environment: Environment) -> str | None:
+        if "vllm" not in environment.software:
+            return "vLLM is not installed: pip install 'mla-tune[vllm]'"
+        if reason := compat.supported_release():
+            return reason
+        if compat.backend_source(self.module) is None:
+            return f"vLLM {environment.software['vllm']} has no backend {self.name}"
+        return self._hardware_problem(environment) or self._extension_problem()
+
+    def _hardware_problem(self, environment: Environment) -> str | None:
+        if environment.is_hip:
+            return f"needs an NVIDIA GPU, this is {environment.device_name} (HIP)"
+        if not environment.is_cuda:
+            if self.interpreted and os.environ.get("TRITON_INTERPRET") == "1":
+                return None
+            return f"needs a CUDA GPU, this is {environment.device_name}"
+        major, minor = environment.capability
+        if self.majors and major not in self.majors:
+            needed = " or ".join(f"{number}.x" for number in self.majors)
+            here = f"{major}.{minor} ({environment.device_name})"
+            return f"needs compute capability {needed}, this is {here}"
+        return None
+
+    def _extension_problem(self) -> str | None:
+        if not self.extension:
+            return None
+        if "*" not in self.extension:
+            if importlib.util.find_spec(self.extension) is None:
+                return f"the package {self.extension} is not installed"
+            return None
+        spec = importlib.util.find_spec("vllm")
+        if spec is None or spec.origin is None:
+            return None
+        if not any(Path(spec.origin).parent.glob(self.extension)):
+            return f"this build of vLLM lacks its extension {self.extension}"
+        return None
+
+    def supports(self, mode: str, shape: BatchShape, capture_size: int | None = None) -> str | None:
+        """Why ``shape`` cannot be tuned in ``mode``, or None when it can.
+
+        Any batch runs eagerly; captured are decode batches of one query length, and tuned for
+        graphs are those of one KV length.
+        """
+        if mode not in self.modes:
+            return f"{self.name} of this vLLM is not captured into CUDA graphs"
+        if mode == "eager":
+            return None
+        if not shape.is_uniform:
+            return "CUDA graphs are captured for one query length at a time"
+        if len(shape.groups) > 1:
+            # A replay is looked up by its graph's batch size, which says nothing of such lengths.
+            return "a graph's entry is found by batch size, for requests of one KV length each"
+        if shape.is_pure_prefill and shape.max_query_len > 1:
+            return "a prefill without context is never captured"
+        longest = LONGEST_CAPTURED_QUERY if self.decodes_uniform else 1
+        if shape.max_query_len > longest:
+            return f"CUDA graphs of {self.name} are captured up to query length {longest}"
+        limit = capture_size
+        if limit is None:
+            limit = compat.graph_capture_limit(self.majors[0] if len(self.majors) == 1 else 0)
+        if shape.num_query_tokens > limit:
+            return f"CUDA graphs are captured up to {limit} tokens"
+        return None
+
+    def estimate_bytes(self, setup: Setup, shape: BatchShape) -> int:
+        block_size = setup.block_size or self.blocks.own
+        partial_bytes = self.splits.partial_bytes if self.splits else memory.no_splits
+        return (
+            memory.cache_bytes(setup, shape, block_size, sparse=self.sparse)
+            + memory.absorbed_bytes(setup, shape)
+            + partial_bytes(setup, shape)
+            + memory.prefill_bytes(setup, shape, sparse=self.sparse)
+        )
+
+    def open(self, setup: Setup) -> Session:
+        if reason := self.unavailable(described(setup.device)):
+            raise UnavailableError(f"{self.name}: {reason}")
+        if setup.kv_cache_dtype not in self.kv_cache_dtypes:
+            raise UnavailableError(
+                f"{self.name} has no KV cache of dtype {setup.kv_cache_dtype!r}",
+                valid=", ".join(self.kv_cache_dtypes),
+            )
+        from mla_tune.vllm.session.parts import build_parts
+        from mla_tune.vllm.session.session import VllmSession
+
+        return VllmSession(setup, build_parts(setup, self))
+
+    def split_knob(self, setup: Setup, impl: Any, builder: Any) -> SplitKnob | None:
+        """How a session of ``setup`` sets the splits of vLLM's ``impl`` and ``builder``."""
+        return self.splits.knob(setup, impl, builder) if self.splits else None

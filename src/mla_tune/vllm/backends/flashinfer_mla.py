@@ -1,0 +1,17 @@
+"""FLASHINFER_MLA: the package flashinfer's decode kernels, which have no split count to set."""
+
+__all__ = ["BACKEND"]
+
+from mla_tune.plan.blocks import BlockSizes
+from mla_tune.vllm.backend import VllmBackend
+
+BACKEND = VllmBackend(
+    name="FLASHINFER_MLA",
+    aliases=("flashinfer_mla",),
+    module="flashinfer_mla",
+    majors=(10,),
+    extension="flashinfer",
+    package="flashinfer",
+    blocks=BlockSizes((32, 64)),
+    plugin_class="mla_tune.vllm.plugin.flashinfer_mla.TunedFlashInferMLABackend",
+)

@@ -1,0 +1,121 @@
+"""TRITON_MLA: the portable backend, whose split count vLLM computes from the KV length alone."""
+
+__all__ = ["BACKEND", "TritonSplits"]
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from mla_tune.plan.blocks import BlockSizes
+from mla_tune.plan.bounds import Numbers
+from mla_tune.session import Setup
+from mla_tune.shapes import BatchShape
+from mla_tune.vllm import compat
+from mla_tune.vllm.backend import DENSE_BOUNDS, FrozenSplits, Splits, VllmBackend
+from mla_tune.vllm.memory import bytes_per_split
+from mla_tune.vllm.observe import calls_of
+from mla_tune.vllm.triton_splits import (
+    MOST_ADDRESSED_BYTES,
+    SPLITS_PER_SM,
+    TRITON_MODULE,
+    SplitRule,
+    still_better,
+)
+
+
+class TritonSplits:
+    """TRITON_MLA computes the count from ``metadata.max_seq_len``, which feeds nothing else.
+
+    Args:
+        rule: how vLLM computes it.
+        bytes_per_split: of the partial result of one query token.
+        frozen_max_seq_len: what a captured graph saw as ``max_seq_len``; None in eager mode.
+    """
+
+    # One tile of the kernel's loop over the KV cache: a split below it leaves lanes idle.
+    SMALLEST_SPLIT = 16
+
+    def __init__(
+        self, rule: SplitRule, bytes_per_split: int, frozen_max_seq_len: int | None
+    ) -> None:
+        self._rule = rule
+        self._bytes_per_split = bytes_per_split
+        self._frozen_max_seq_len = frozen_max_seq_len
+
+    def default(self, shapes: Sequence[BatchShape]) -> int:
+        longest = max(shape.max_kv_len for shape in shapes)
+        return self._rule.splits(self._frozen_max_seq_len or longest)
+
+    def values(self, shapes: Sequence[BatchShape]) -> tuple[int, ...]:
+        longest = max(shape.max_kv_len for shape in shapes)
+        most = max(1, longest // self.SMALLEST_SPLIT)
+        # vLLM's upper bound, twice the number of SMs, is within a few percent of a power of two.
+        powers = (count for count in self._rule.counts if count.bit_count() == 1)
+        return tuple(count for count in powers if count <= most)
+
+    def expected(self, value: int, decode_tokens: int) -> int:
+        del decode_tokens
+        return value
+
+    def admits(self, value: int, decode_tokens: int) -> bool:
+        return decode_tokens * value * self._bytes_per_split <= MOST_ADDRESSED_BYTES
+
+    @contextmanager
+    def set(self, value: int) -> Iterator[None]:
+        del value
+        yield
+
+    def stamp(self, metadata: Any, value: int) -> None:
+        # A count that vLLM never takes is left to the check of the first run.
+        metadata.max_seq_len = self._rule.length_for(value) or metadata.max_seq_len
+
+    @contextmanager
+    def observe(self) -> Iterator[list[int]]:
+        module = compat.module(TRITON_MODULE)
+        with calls_of(module, "decode_attention_fwd", "num_kv_splits") as seen:
+            yield seen
+
+
+def _knob(setup: Setup, impl: Any, builder: Any) -> TritonSplits:
+    del builder
+    return TritonSplits(
+        rule=SplitRule.of_vllm(impl._sm_count),
+        bytes_per_split=bytes_per_split(setup.model),
+        frozen_max_seq_len=setup.max_model_len if setup.mode == "graph" else None,
+    )
+
+
+def _partial_bytes(setup: Setup, shape: BatchShape) -> int:
+    """What vLLM reserves for the longest sequence: 256 splits from 64k on, 264 at most."""
+    splits = min(256, max(1, setup.max_model_len // 512))
+    reserved = setup.max_num_requests * bytes_per_split(setup.model) * splits
+    many = shape.num_query_tokens > setup.max_num_requests
+    return max(reserved, 8 * 2**30 if many else 0)
+
+
+def _carry_over(frozen: FrozenSplits) -> bool:
+    """The default is vLLM's split rule at max_model_len."""
+    rule = SplitRule.of_vllm(frozen.sm_count)
+    return still_better(
+        frozen.splits,
+        table_default=rule.splits(frozen.measured_max_model_len),
+        engine_default=rule.splits(frozen.max_model_len),
+    )
+
+
+BACKEND = VllmBackend(
+    name="TRITON_MLA",
+    aliases=("triton_mla",),
+    module="triton_mla",
+    interpreted=True,
+    package="triton",
+    blocks=BlockSizes((16,), multiples=True),
+    # Its builder declared no CUDA graph support before.
+    captured_since=(0, 22, 1),
+    # 0.26 has it take single tokens, 0.32 uniform blocks; when it changed is not known, and a
+    # session asks the builder itself.
+    uniform_since=(0, 32),
+    bounds={**DENSE_BOUNDS, "num_kv_splits": Numbers((range(1, 512 + 1),), per_sm=SPLITS_PER_SM)},
+    splits=Splits(knob=_knob, partial_bytes=_partial_bytes, carry_over=_carry_over),
+    plugin_class="mla_tune.vllm.plugin.triton_mla.TunedTritonMLABackend",
+)

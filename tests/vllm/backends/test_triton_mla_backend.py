@@ -1,0 +1,70 @@
+from types import SimpleNamespace
+
+import pytest
+
+from mla_tune.plan.bounds import outside
+from mla_tune.plan.plan import Plan
+from mla_tune.session import Setup
+from mla_tune.shapes import BatchShape, MlaDimensions
+from mla_tune.vllm import compat
+from mla_tune.vllm.backend import FrozenSplits
+from mla_tune.vllm.backends.triton_mla import BACKEND
+
+H200_SMS = 132
+
+
+@pytest.fixture(autouse=True)
+def _release(monkeypatch: pytest.MonkeyPatch) -> None:
+    """0.26.0, with the split rule of 0.20 to 0.25, which needs no vLLM."""
+    monkeypatch.setattr(compat, "release", lambda: (0, 26, 0))
+    monkeypatch.setattr(compat, "module", lambda _: SimpleNamespace())
+    monkeypatch.setattr(compat, "triton_rule_is_a_function", lambda: False)
+
+
+def refused(plan: Plan, sm_count: int | None = H200_SMS) -> list[tuple[str, str]]:
+    return list(outside(BACKEND.bounds, plan, sm_count))
+
+
+def test_no_more_splits_than_vllms_formula_gives_on_the_gpu() -> None:
+    assert refused(Plan(num_kv_splits=264)) == []
+    assert refused(Plan(num_kv_splits=265)) == [("num_kv_splits", "1 to 264")]
+    assert refused(Plan(num_kv_splits=0)) == [("num_kv_splits", "1 to 264")]
+    assert refused(Plan(num_kv_splits=512), sm_count=None) == []
+
+
+def test_it_is_not_captured_before_0_22_1(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert BACKEND.modes == ("eager", "graph")
+    monkeypatch.setattr(compat, "release", lambda: (0, 20, 2))
+    assert BACKEND.modes == ("eager",)
+    reason = BACKEND.supports("graph", BatchShape.parse("q1s1k"))
+    assert reason is not None
+    assert "not captured" in reason
+
+
+def test_it_has_a_threshold_from_0_32_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    pair = BatchShape.parse("8q2s1k")
+    assert BACKEND.knobs == ("num_kv_splits", "prefill_backend")
+    assert BACKEND.supports("graph", BatchShape.parse("8q1s1k")) is None
+    assert BACKEND.supports("graph", pair) is not None
+    monkeypatch.setattr(compat, "release", lambda: (0, 32, 0))
+    assert BACKEND.knobs == ("reorder_batch_threshold", "num_kv_splits", "prefill_backend")
+    assert BACKEND.supports("graph", pair) is None
+
+
+def test_the_workspace_that_vllm_reserves_counts() -> None:
+    """1024 sequences, 16 heads, 256 splits: 8 GiB of partial results."""
+    setup = Setup("TRITON_MLA", MlaDimensions(16), max_num_requests=1024)
+    estimate = BACKEND.estimate_bytes(setup, BatchShape.parse("8q1s1k"))
+    assert 8 * 2**30 < estimate < 8.5 * 2**30
+
+
+@pytest.mark.parametrize(("here", "carries"), [(131072, True), (262144, True), (16384, False)])
+def test_splits_carry_over_where_the_default_is_no_nearer(here: int, carries: bool) -> None:
+    assert BACKEND.splits is not None
+    assert BACKEND.splits.carry_over(FrozenSplits(8, 131072, here, H200_SMS)) is carries
+
+
+def test_another_triton_is_another_table() -> None:
+    assert BACKEND.packages([]) == {"triton"}
+    assert BACKEND.packages([Plan(prefill_backend="trtllm")]) == {"triton", "flashinfer"}
+    assert BACKEND.packages([Plan(prefill_backend="fa3")]) == {"triton"}
