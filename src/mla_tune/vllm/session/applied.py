@@ -1,114 +1,128 @@
 """Checking that a plan took, and giving a batch's metadata memory of its own."""
 
-__all__ = ["checked_run", "detach", "scratch_values"]
+__all__ = ["AppliedCheck", "detach", "scratch_values"]
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from mla_tune.plan.failure import FailureKind, PlanFailure
+from mla_tune.plan.plan import Plan
 from mla_tune.vllm import compat
 from mla_tune.vllm.observe import calls_of
 from mla_tune.vllm.prefill import prefill_name
+from mla_tune.vllm.session.parts import Parts
+from mla_tune.vllm.session.rules import Route
 
 if TYPE_CHECKING:
     import torch
-
-    from mla_tune.vllm.session.session import PreparedVllm, VllmSession
 
 # Buffers that hold nothing from one run to the next, and are too large to copy.
 SCRATCH = "workspace"
 
 
-def checked_run(session: "VllmSession", prepared: "PreparedVllm") -> None:
-    """Run ``prepared`` once, watching what really happens.
+@dataclass(frozen=True)
+class AppliedCheck:
+    """One real pass of a plan, compared with what the plan says.
 
-    Raises:
-        PlanFailure: of kind ``not applied`` when the builder divided the batch otherwise, another
-            split count reached the kernel, or another prefill backend ran; of kind ``raised`` or
-            ``out of memory`` when the pass failed.
+    Attributes:
+        backend: its name, for messages.
+        parts: layer, builder and impl.
+        plan: the plan with all knobs of the backend set.
+        route: how the plan divides the batch.
     """
-    import torch
 
-    _check_route(session, prepared)
-    rules, splits = session.rules, session.rules.splits
-    with ExitStack() as stack:
-        launched: list[int] = []
-        if splits is not None:
-            launched = stack.enter_context(splits.observe())
-        prefills: list[Any] = []
-        if getattr(prepared.metadata, "prefill", None) is not None:
-            owner, method = compat.prefill_owner(session.parts.impl, prepared.metadata)
-            _check_prefill(prepared, owner)
-            prefills = stack.enter_context(calls_of(owner, method))
+    backend: str
+    parts: Parts
+    plan: Plan
+    route: Route
+
+    def run(self, metadata: Any, forward: Callable[[], None]) -> None:
+        """Run ``forward`` once on ``metadata``, watching what really happens.
+
+        Raises:
+            PlanFailure: of kind ``not applied`` when the builder divided the batch otherwise,
+                another split count reached the kernel, or another prefill backend ran; of kind
+                ``raised`` or ``out of memory`` when the pass failed.
+        """
+        self._check_route(metadata)
+        rules = self.parts.rules
+        with ExitStack() as stack:
+            launched: list[int] = []
+            if rules.splits is not None:
+                launched = stack.enter_context(rules.splits.observe())
+            prefills: list[Any] = []
+            if getattr(metadata, "prefill", None) is not None:
+                owner, method = compat.prefill_owner(self.parts.impl, metadata)
+                self._check_prefill(owner)
+                prefills = stack.enter_context(calls_of(owner, method))
+            self._pass(forward)
+        self._check_splits(launched)
+        dense = rules.prefills_densely(self.route)
+        if dense is not None and dense != bool(prefills):
+            taken = "ran" if prefills else "did not run"
+            raise self._not_applied(f"the prefill backend {taken}, against what the plan says")
+
+    def _pass(self, forward: Callable[[], None]) -> None:
+        """Run ``forward`` to its end on the device."""
+        import torch
+
         try:
-            prepared.forward()
-            if session.device.type == "cuda":
-                torch.cuda.synchronize(session.device)
+            forward()
+            if self.parts.device.type == "cuda":
+                torch.cuda.synchronize(self.parts.device)
         except torch.OutOfMemoryError as error:
-            raise PlanFailure(
-                str(error), plan=prepared.plan, kind=FailureKind.OUT_OF_MEMORY
-            ) from error
+            kind = FailureKind.OUT_OF_MEMORY
+            raise PlanFailure(str(error), plan=self.plan, kind=kind) from error
         except Exception as error:
-            problem = f"{session.setup.backend}: {type(error).__name__}: {error}"
-            raise PlanFailure(problem, plan=prepared.plan) from error
-    _check_splits(session, prepared, launched)
-    dense = rules.prefills_densely(prepared.route)
-    if dense is not None and dense != bool(prefills):
-        taken = "ran" if prefills else "did not run"
-        raise _not_applied(prepared, f"the prefill backend {taken}, against what the plan says")
+            problem = f"{self.backend}: {type(error).__name__}: {error}"
+            raise PlanFailure(problem, plan=self.plan) from error
 
+    def _not_applied(self, problem: str) -> PlanFailure:
+        remedy = "report it with the vLLM release"
+        return PlanFailure(problem, plan=self.plan, kind=FailureKind.NOT_APPLIED, remedy=remedy)
 
-def _not_applied(prepared: "PreparedVllm", problem: str) -> PlanFailure:
-    remedy = "report it with the vLLM release"
-    return PlanFailure(problem, plan=prepared.plan, kind=FailureKind.NOT_APPLIED, remedy=remedy)
+    def _check_route(self, metadata: Any) -> None:
+        """Compare how the builder divided the batch with what the plan was taken to mean."""
+        # The sparse builders of 0.20 do not say.
+        decode_tokens = getattr(metadata, "num_decode_tokens", None)
+        if decode_tokens is not None and decode_tokens != self.route.num_decode_tokens:
+            threshold = self.plan.get("reorder_batch_threshold")
+            raise self._not_applied(
+                f"{decode_tokens} decode tokens in the builder's metadata, expected "
+                f"{self.route.num_decode_tokens} with threshold {threshold} "
+                f"(builder: {self.parts.builder.reorder_batch_threshold})",
+            )
+        decodes = getattr(metadata, "num_decodes", None)
+        if decodes is not None and decodes != self.route.num_decodes:
+            raise self._not_applied(
+                f"{decodes} decodes in the metadata, expected {self.route.num_decodes}"
+            )
 
+    def _check_splits(self, launched: list[int]) -> None:
+        splits, value = self.parts.rules.splits, self.plan.number("num_kv_splits")
+        if splits is None or value is None or not self.route.num_decode_tokens:
+            return
+        expected = splits.expected(value, self.route.num_decode_tokens)
+        if launched != [expected]:
+            raise self._not_applied(
+                f"kernel launches with splits {launched}, expected [{expected}]"
+            )
 
-def _check_route(session: "VllmSession", prepared: "PreparedVllm") -> None:
-    """Compare how the builder divided the batch with what the plan was taken to mean."""
-    metadata, route = prepared.metadata, prepared.route
-    # The sparse builders of 0.20 do not say.
-    decode_tokens = getattr(metadata, "num_decode_tokens", None)
-    if decode_tokens is not None and decode_tokens != route.num_decode_tokens:
-        threshold = prepared.plan.get("reorder_batch_threshold")
-        raise _not_applied(
-            prepared,
-            f"{decode_tokens} decode tokens in the builder's metadata, expected "
-            f"{route.num_decode_tokens} with threshold {threshold} "
-            f"(builder: {session.parts.builder.reorder_batch_threshold})",
-        )
-    decodes = getattr(metadata, "num_decodes", None)
-    if decodes is not None and decodes != route.num_decodes:
-        raise _not_applied(
-            prepared, f"{decodes} decodes in the metadata, expected {route.num_decodes}"
-        )
-
-
-def _check_splits(session: "VllmSession", prepared: "PreparedVllm", launched: list[int]) -> None:
-    splits, value = session.rules.splits, prepared.plan.number("num_kv_splits")
-    if splits is None or value is None or not prepared.route.num_decode_tokens:
-        return
-    expected = splits.expected(value, prepared.route.num_decode_tokens)
-    if launched != [expected]:
-        raise _not_applied(
-            prepared, f"kernel launches with splits {launched}, expected [{expected}]"
-        )
-
-
-def _check_prefill(prepared: "PreparedVllm", owner: Any) -> None:
-    wanted = prepared.plan.text("prefill_backend")
-    if wanted is None:
-        return
-    named = prefill_name(owner) if hasattr(owner, "get_name") else compat.prefill_in_impl(owner)
-    # FlashAttention's version is bound into the function that is called.
-    bound = getattr(getattr(owner, "flash_attn_varlen_func", None), "keywords", {})
-    version = bound.get("fa_version")
-    if named != wanted or (version is not None and wanted != f"fa{version}"):
-        raise _not_applied(
-            prepared,
-            f"prefill backend {named} (FlashAttention version {version}), expected {wanted}",
-        )
+    def _check_prefill(self, owner: Any) -> None:
+        wanted = self.plan.text("prefill_backend")
+        if wanted is None:
+            return
+        named = prefill_name(owner) if hasattr(owner, "get_name") else compat.prefill_in_impl(owner)
+        # FlashAttention's version is bound into the function that is called.
+        bound = getattr(getattr(owner, "flash_attn_varlen_func", None), "keywords", {})
+        version = bound.get("fa_version")
+        if named != wanted or (version is not None and wanted != f"fa{version}"):
+            raise self._not_applied(
+                f"prefill backend {named} (FlashAttention version {version}), expected {wanted}",
+            )
 
 
 def detach(metadata: Any, builder: Any) -> None:

@@ -16,7 +16,7 @@ from mla_tune.shapes import BatchShape
 from mla_tune.vllm import compat, workspace
 from mla_tune.vllm.observe import arguments_of, set_for_now
 from mla_tune.vllm.prefill import PLANS_EACH_STEP
-from mla_tune.vllm.session.applied import checked_run, detach, scratch_values
+from mla_tune.vllm.session.applied import AppliedCheck, detach, scratch_values
 from mla_tune.vllm.session.config import current_config
 from mla_tune.vllm.session.expected import expected_output
 from mla_tune.vllm.session.inputs import Batch, LatentCache, blocks_needed, make_batch
@@ -242,9 +242,14 @@ class PreparedVllm:
         with self._knobs():
             compat.refresh_prefill(self._session.parts.builder, self.metadata)
             if not self._checked:
-                checked_run(self._session, self)
+                self._applied_check.run(self.metadata, self.forward)
                 self._checked = True
             yield self.forward
+
+    @property
+    def _applied_check(self) -> AppliedCheck:
+        session = self._session
+        return AppliedCheck(session.setup.backend, session.parts, self.plan, self.route)
 
     def forward(self) -> None:
         """Run the layer once. The knobs must be set."""
