@@ -21,23 +21,20 @@ from scipy import stats
 
 from mla_tune.environment import Environment
 from mla_tune.measuring.recording import Recording, Track
+from mla_tune.plan.cut import CUTTERS, Cutter
 from mla_tune.plan.plan import Plan
+from mla_tune.registry import get_backend
 from mla_tune.shapes import BatchShape, MlaDimensions, RequestGroup
 from mla_tune.table import Entry, Header, Table
+from mla_tune.table.waves import Answer, Length, ProvenModel
+from mla_tune.tuning.wave_fit import Point, fit, prove, proven
 from threshold_model import Extend, Paths
-from wave_fit import Point, fit, prove, proven
-from wave_model import Answer, CappedSplits, Cutter, FixedSplits, ProvenModel
 
 GATE = 1.01
 """The gain that a plan must have to be published."""
 
 OWN_THRESHOLD = {"FLASH_ATTN_MLA": 512, "FLASHMLA": 128, "TRITON_MLA": 1}
 """vLLM's own, which a plan that names none has."""
-
-CUTTERS: dict[str, type[FixedSplits] | type[CappedSplits]] = {
-    "TRITON_MLA": FixedSplits,
-    "FLASH_ATTN_MLA": CappedSplits,
-}
 
 Rule = Callable[[Point], Answer]
 
@@ -145,7 +142,7 @@ def nearest(known: Sequence[Point], header: Header) -> Rule:
         found = table.lookup(batch=point.batch, kv_len=point.kv_len)
         splits = found.plan.number("num_kv_splits") if found.plan is not None else None
         if splits is None:
-            return Answer("default" if found.is_hit else "miss", point.default)
+            return Answer("default" if found.is_hit else "miss", None)
         return Answer("plan", splits)
 
     return rule
@@ -153,7 +150,7 @@ def nearest(known: Sequence[Point], header: Header) -> Rule:
 
 def waves(model: ProvenModel) -> Rule:
     """What the model answers."""
-    return lambda point: model.answer(point.batch, point.kv_len, point.default)
+    return lambda point: model.answer(point.batch, [Length(point.kv_len, [point.default])])
 
 
 def judged(rule: Rule, held_out: Iterable[Point]) -> list[Result]:
@@ -161,7 +158,8 @@ def judged(rule: Rule, held_out: Iterable[Point]) -> list[Result]:
     results = []
     for point in held_out:
         answer = rule(point)
-        us = point.latency_us.get(answer.value)
+        value = point.default if answer.value is None else answer.value
+        us = point.latency_us.get(value)
         if us is None:  # a neighbour's, which this KV length cannot have
             us = point.latency_us[max(point.latency_us)]
         best_us, default_us = point.latency_us[point.best], point.latency_us[point.default]
@@ -184,7 +182,9 @@ def header(environment: Environment, track: Track) -> Header:
 
 def cutter(environment: Environment, backend: str, model: MlaDimensions) -> Cutter:
     """How the decode kernel of ``backend`` cuts a batch."""
-    return CUTTERS[backend](environment.sm_count, model.num_q_heads)
+    cut = get_backend(backend).cut
+    assert cut is not None
+    return CUTTERS[cut](environment.sm_count, model.num_q_heads)
 
 
 @dataclass(frozen=True)
@@ -220,10 +220,9 @@ def compared(recording: Recording, tracks: Sequence[Track], seeds: int) -> Itera
         results: dict[str, list[Result]] = {}
         for seed in range(seeds):
             known = drawn(found, seed, with_corners)
-            model = proven(known, cut, GATE)
             rules = {"nearest": nearest(known, head)}
-            if model is not None:
-                rules["waves"] = waves(model)
+            if (model := proven(known, cut, GATE)) is not None:
+                rules["waves"] = waves(model[0])
             held_out = [point for point in found if point not in known]
             for name, rule in rules.items():
                 results.setdefault(name, []).extend(judged(rule, held_out))
@@ -238,12 +237,11 @@ def left_out(recording: Recording, tracks: Sequence[Track]) -> str:
     found = points(tracks)
     cut = cutter(recording.environment, setup.backend, setup.model)
     proof, model = prove(found, cut), fit(found, cut)
-    regrets = [point.regret for point in proof.left_out]
     let_through = [point for point in proof.left_out if point.gain / (1 + proof.error) > GATE]
     slower = [point for point in let_through if point.loss > 0]
     return (
         f"| {setup.backend}, {setup.mode} | {len(found)} | {model.slots} | {proof.error:.1%} | "
-        f"{np.mean(regrets):.2%} | {max(regrets):.1%} | {len(slower)} of {len(let_through)} |"
+        f"{proof.regret:.2%} | {proof.worst_regret:.1%} | {len(slower)} of {len(let_through)} |"
     )
 
 
@@ -270,7 +268,7 @@ def report(recording: Recording, seeds: int) -> str:
     groups = {
         key: list(tracks)
         for key, tracks in groupby(sorted(recording.tracks, key=_kind), key=_kind)
-        if key[0] in CUTTERS
+        if get_backend(key[0]).cut is not None
     }
     lines = [
         "| points | rule | plan | default | miss | regret | worst | slower | by | gain |",

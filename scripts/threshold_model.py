@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from wave_fit import nonnegative
+from mla_tune.tuning.wave_fit import nonnegative
 
 ROWS_PER_BLOCK = 64
 """Query rows (tokens times heads) of a thread block in FlashAttention and FlashMLA."""

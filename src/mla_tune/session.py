@@ -179,6 +179,11 @@ class Backend(Protocol):
         ...
 
     @property
+    def cut(self) -> str | None:
+        """By which of `mla_tune.plan.cut.CUTTERS` its decode kernel cuts a batch; None: unknown."""
+        ...
+
+    @property
     def plugin_class(self) -> str | None:
         """The path of the class that applies its plans inside vLLM; None where tables do not."""
         ...

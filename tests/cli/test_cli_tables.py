@@ -3,6 +3,9 @@
 import pytest
 from command_line import refused, table_of
 
+from mla_tune.table import Publication
+from modelled_table import ENTRIES, HEADER, MODEL
+
 
 def test_show_prints_the_table(tuned, cli):
     code, out, _ = cli("show", table_of(tuned[0]))
@@ -19,6 +22,17 @@ def test_lookup_says_hit_or_miss_by_its_exit_code(tuned, cli):
     assert (code, out.split(":")[0]) == (1, "miss")
     code, out, _ = cli("lookup", table, "--shape", "q8s70_2q1s130")
     assert (code, out.split(":")[0]) == (0, "hit")
+
+
+def test_lookup_says_what_the_model_of_a_table_predicts(cli, tmp_path):
+    path = tmp_path / "t.yaml"
+    Publication(path, HEADER).write(ENTRIES, MODEL)
+    code, out, _ = cli("lookup", path, "--batch", 1, "--kv-len", "4k")
+    assert code == 0
+    assert "num_kv_splits=32 (by the table's model, which predicts 1.75×)" in out
+    code, out, _ = cli("lookup", path, "--batch", 1, "--kv-len", "64k")
+    assert code == 1
+    assert "outside of what was measured" in out
 
 
 def test_recheck_measures_the_published_plans_again(tuned, cli):

@@ -6,7 +6,7 @@ import pytest
 from command_line import MODEL, SHAPES, options, refused, table_of, trials
 
 from mla_tune.registry import BACKENDS
-from mla_tune.table import SCHEMA_VERSION
+from mla_tune.table.header import WITHOUT_BETWEEN
 
 BAD_FILES = {
     "missing": (None, ["does not exist", "check the path"]),
@@ -149,7 +149,7 @@ def test_a_study_folder_that_cannot_be_written_is_refused(cli, write, tmp_path):
     ("old", "new", "says"),
     [
         (
-            f"schema_version: {SCHEMA_VERSION}",
+            f"schema_version: {WITHOUT_BETWEEN}",
             "schema_version: 7",
             ["schema version 7", "upgrade mla-tune"],
         ),

@@ -55,6 +55,14 @@ def _aligned(row: tuple[str, ...], widths: list[int]) -> str:
 
 def show_lookup(console: Console, lookup: Lookup) -> None:
     """Print what a lookup found."""
+    if lookup.predicted_gain is not None:
+        plan = "default" if lookup.plan is None else str(lookup.plan)
+        say(
+            console,
+            f"hit: {lookup.shape}: {plan} (by the table's model, which predicts "
+            f"{lookup.predicted_gain:.2f}×)",
+        )
+        return
     if lookup.entry is None:
         say(console, f"miss: {lookup.shape}: {lookup.reason}")
         return

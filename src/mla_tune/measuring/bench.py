@@ -45,7 +45,11 @@ class Bench(Protocol):
         ...
 
     def plan_space(self, shapes: Sequence[BatchShape]) -> PlanSpace:
-        """The effective plans that ``shapes`` can share. Allocates nothing."""
+        """The effective plans that ``shapes`` can share. Allocates nothing.
+
+        Raises:
+            KeyError: the bench plays back what was measured, and these shapes were not.
+        """
         ...
 
     def load(self, workload: Workload) -> None:

@@ -7,9 +7,11 @@ Schema versions:
        the block size that vLLM chooses for the backend, and the capture size that it takes with
        256 sequences or more. A table is read so wherever it leaves one of these out.
        Device may name a locked SM clock (left out: none is known) and what was unwatched.
+    3  an eager table may have a section ``between``: a model that answers between its entries,
+       see `mla_tune.table.between`.
 """
 
-__all__ = ["SCHEMA_VERSION", "Device", "EngineSettings", "Header"]
+__all__ = ["SCHEMA_VERSION", "WITHOUT_BETWEEN", "Device", "EngineSettings", "Header"]
 
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal
@@ -27,9 +29,12 @@ from mla_tune.plan.plan import Plan
 from mla_tune.quantization import UNQUANTIZED
 from mla_tune.registry import BACKENDS
 from mla_tune.shapes import MlaDimensions
-from mla_tune.vllm.compat.graphs import default_capture_size
+from mla_tune.vllm.compat import default_capture_size
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
+
+WITHOUT_BETWEEN = 2
+"""What is written while a table has no such section: readers of version 2 can have it too."""
 
 
 class _Section(BaseModel):
@@ -93,7 +98,7 @@ _CHOSEN_BY_VLLM = ("block_size", "max_cudagraph_capture_size")
 class Header(_Section):
     """What the entries are true for."""
 
-    schema_version: int = SCHEMA_VERSION
+    schema_version: int = WITHOUT_BETWEEN
     backend: KnownBackend
     device: Device
     model: ModelDimensions

@@ -39,7 +39,7 @@ class LoadedTable:
             else entry
             for entry in self.table.entries
         )
-        return replace(self, table=Table(self.table.header, entries))
+        return replace(self, table=Table(self.table.header, entries, self.table.between))
 
     def __str__(self) -> str:
         return f"{printable(str(self.path))} ({len(self.table.entries)} entries, {self.mode} mode)"

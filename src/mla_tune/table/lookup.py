@@ -12,10 +12,12 @@ from mla_tune.errors import InputError
 from mla_tune.plan.plan import Plan
 from mla_tune.shapes import BatchShape, RequestGroup, Workload
 from mla_tune.shapes.batch import MOST_REQUESTS
+from mla_tune.table.between import Between
 from mla_tune.table.entry import Entry
 from mla_tune.table.header import Header
 from mla_tune.table.index import Index
 from mla_tune.table.store import TableFile
+from mla_tune.table.waves import Answer, ProvenModel
 
 # Entries are commonly a factor of two apart; 1.5 covers the gap between two such neighbours
 # (each reaches past their geometric middle) and no more.
@@ -30,17 +32,19 @@ class Lookup:
 
     Attributes:
         asked: what was asked for.
-        entry: the entry that answers, or None on a miss.
+        entry: the entry that answers; None on a miss, and where the table's model answers.
         plan: the plan to use, or None for the backend's default (also on a miss).
-        factor: by how much the farthest of batch, query and KV length is off; 1.0 is exact. On a
-            miss infinite.
-        missed: on a miss, says what the nearest entry was and why it does not count.
+        factor: by how much the farthest of batch, query and KV length is off; 1.0 is exact.
+            Without an entry infinite.
+        predicted_gain: latency of the default over the plan's, where the table's model answers.
+        missed: on a miss, says why nothing answers.
     """
 
     asked: BatchShape
     entry: Entry | None
     plan: Plan | None
     factor: float = math.inf
+    predicted_gain: float | None = None
     missed: Callable[[], str] | None = field(default=None, repr=False, compare=False)
 
     # Both are for people, and take longer to find and write than the answer.
@@ -51,16 +55,16 @@ class Lookup:
 
     @property
     def reason(self) -> str:
-        """On a miss, what the nearest entry was and why it does not count."""
+        """On a miss, why nothing answers."""
         return self.missed() if self.missed is not None else ""
 
     @property
     def is_hit(self) -> bool:
-        return self.entry is not None
+        return self.entry is not None or self.predicted_gain is not None
 
     @property
     def is_exact(self) -> bool:
-        return self.is_hit and self.factor == 1.0
+        return self.entry is not None and self.factor == 1.0
 
 
 class Table:
@@ -69,6 +73,7 @@ class Table:
     Attributes:
         header: what the table is true for.
         entries: one a batch shape; latencies are in µs.
+        between: the model that answers between single-token entries, where there is one.
 
     Example:
         >>> from mla_tune import Table
@@ -84,9 +89,15 @@ class Table:
         False
     """
 
-    def __init__(self, header: Header, entries: tuple[Entry, ...]) -> None:
+    def __init__(
+        self, header: Header, entries: tuple[Entry, ...], between: Between | None = None
+    ) -> None:
         self.header = header
         self.entries = entries
+        self.between = between
+        self._model: ProvenModel | None = None
+        if between is not None:
+            self._model = between.model(header.device.sm_count, header.model["num_q_heads"])
         self._workloads = [Workload.parse(entry.shape) for entry in entries]
         self._index = Index(self._workloads)
 
@@ -98,15 +109,16 @@ class Table:
             InputError: as `TableFile.load`.
         """
         file = TableFile.load(Path(path))
-        return cls(file.header, file.entries)
+        return cls(file.header, file.entries, file.between)
 
     def lookup(
         self, *, batch: int, kv_len: int, query_len: int = 1, within: float = DEFAULT_WITHIN
     ) -> Lookup:
         """Find the plan for ``batch`` requests of ``query_len`` new and ``kv_len`` tokens in all.
 
-        Returns the exact entry, else the nearest one whose batch, query length and KV length are
-        each within a factor ``within`` of what was asked, else a miss. A single-token decode is
+        Returns the exact entry. Else, for a single-token decode in a table with a model, what the
+        model has proven, or a miss. Else the nearest entry whose batch, query length and KV length
+        are each within a factor ``within`` of what was asked, or a miss. A single-token decode is
         only ever answered by a single-token entry.
 
         Raises:
@@ -126,12 +138,42 @@ class Table:
 
     def lookup_shape(self, shape: BatchShape, *, within: float = DEFAULT_WITHIN) -> Lookup:
         """Find the plan for any batch shape; a mixed one is answered only by its exact entry."""
+        if self._model is not None and len(shape.groups) == 1 and shape.max_query_len == 1:
+            factor, index = self._index.nearest(shape, 1.0)
+            if index < 0:
+                return self._modelled(shape)
+            return Lookup(shape, self.entries[index], self.entries[index].plan, factor)
         factor, index = self._index.nearest(shape, within)
         if index < 0:
             return Lookup(shape, None, None, missed=partial(self._miss_reason, shape, within))
         entry = self.entries[index]
         plan = _same_paths(entry.plan, self._workloads[index].cases[0].shape, shape)
         return Lookup(shape, entry, plan, factor)
+
+    def answer(self, batch: int, kv_lens: tuple[int, ...]) -> Answer | None:
+        """What the model says of single-token decodes, all of one length of ``kv_lens`` or between.
+
+        None without a model.
+        """
+        if self._model is None or self.between is None:
+            return None
+        return self._model.answer(batch, [self.between.length(kv_len) for kv_len in kv_lens])
+
+    def _modelled(self, shape: BatchShape) -> Lookup:
+        answer = self.answer(shape.num_requests, (shape.max_kv_len,))
+        assert answer is not None
+        if answer.outcome == "miss":
+            return Lookup(shape, None, None, missed=partial(self.unproven, answer))
+        return Lookup(shape, None, answer.plan or None, predicted_gain=answer.gain)
+
+    def unproven(self, answer: Answer) -> str:
+        """Why a miss of the model is one."""
+        if self.between is None or answer.gain is None:
+            return "outside of what was measured; the backend's default applies"
+        return (
+            f"a predicted gain of {answer.gain:.3f}x is not proven, since one may be "
+            f"{self.between.error:.1%} too large; the backend's default applies"
+        )
 
     def _miss_reason(self, shape: BatchShape, within: float) -> str:
         factor, index = self._index.nearest(shape)

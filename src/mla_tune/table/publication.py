@@ -14,11 +14,13 @@ from mla_tune.files.atomic_write import write_atomically
 from mla_tune.files.document import Document
 from mla_tune.files.regular_file import file_stamp
 from mla_tune.shapes import Workload
+from mla_tune.table.between import Between
 from mla_tune.table.entry import Entry
-from mla_tune.table.header import Header
+from mla_tune.table.header import SCHEMA_VERSION, Header
+from mla_tune.table.keys import with_keys
 from mla_tune.table.layout import Layout
 from mla_tune.table.store import TABLE, TableFile, check_mergeable
-from mla_tune.table.text import entry_text, header_text
+from mla_tune.table.text import between_line, entry_text, header_text
 from mla_tune.table.upgrade import upgraded
 
 PACE = 20.0
@@ -54,8 +56,11 @@ class Publication:
         """Whether the last write is long enough ago, by how long it took."""
         return self._clock() >= self._due
 
-    def write(self, entries: Iterable[Entry]) -> None:
+    def write(self, entries: Iterable[Entry], between: Between | None = None) -> None:
         """Put ``entries`` into the table, if they are not there yet.
+
+        With ``between``, that becomes the table's model, unless the one there is of more points:
+        a run for a few shapes leaves it as it is.
 
         Raises:
             InputError: the table there is true for something else, see `check_mergeable`, or can
@@ -65,7 +70,7 @@ class Publication:
         began = self._clock()
         try:
             with FileLock(self.path.with_name(f".{self.path.name}.lock"), timeout=60):
-                self._write(list(entries))
+                self._write(list(entries), between)
         except Timeout:
             raise EnvironmentFailure(
                 f"table {self.path} has been locked by another run for a minute",
@@ -80,7 +85,7 @@ class Publication:
             ended = self._clock()
             self._due = ended + PACE * (ended - began)
 
-    def _write(self, entries: list[Entry]) -> None:
+    def _write(self, entries: list[Entry], between: Between | None) -> None:
         stamp = file_stamp(self.path)
         if stamp is None:
             self._file = self._written = None
@@ -90,6 +95,8 @@ class Publication:
             check_mergeable(self.path, file.header, self.header)
             self._file, self._stamp = upgraded(file, self.header), stamp
         merged = _merged(self.path, self._file, self.header, entries)
+        kept = self._file.between if self._file is not None else None
+        merged = _with_between(merged, _better(between, kept))
         if merged.document.text != self._written:
             write_atomically(self.path, merged.document.text)
             self._stamp = file_stamp(self.path)
@@ -121,6 +128,21 @@ def _merged(path: Path, old: TableFile | None, header: Header, new: list[Entry])
         if file.header == header and all(_says(found.get(s), e) for s, e in wanted.items()):
             return file
     raise InputError(f"table {path} cannot be spelled so that it reads back{reason}")
+
+
+def _better(new: Between | None, kept: Between | None) -> Between | None:
+    if new is None or (kept is not None and kept.points > new.points):
+        return kept
+    return new
+
+
+def _with_between(file: TableFile, between: Between | None) -> TableFile:
+    """The table with a model, read back from its text."""
+    if between is None or (file.between and between_line(file.between) == between_line(between)):
+        return file
+    keys = {"schema_version": f"schema_version: {SCHEMA_VERSION}", "between": between_line(between)}
+    text = with_keys(file.document, keys, before="entries")
+    return TableFile.from_document(Document.parse(file.document.path, text, TABLE))
 
 
 def _says(found: Entry | None, wanted: Entry) -> bool:

@@ -6,13 +6,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from pydantic import ValidationError
 
 from mla_tune.errors import InputError
 from mla_tune.files.document import Document, Kind
+from mla_tune.plan.plan import Plan
+from mla_tune.table.between import Between
 from mla_tune.table.entry import Entry
-from mla_tune.table.header import SCHEMA_VERSION, Header
+from mla_tune.table.header import SCHEMA_VERSION, WITHOUT_BETWEEN, Header
 from mla_tune.table.text import one_line
 
 TABLE = Kind("table")
@@ -25,6 +28,7 @@ class TableFile:
     header: Header
     entries: tuple[Entry, ...]
     document: Document = field(repr=False)
+    between: Between | None = None
 
     @classmethod
     def load(cls, path: Path) -> "TableFile":
@@ -56,15 +60,18 @@ class TableFile:
         if not isinstance(rows, list):
             where = document.where(("entries",))
             raise InputError(f"{where}: entries is {rows!r}", valid="a list of entries")
+        # Before version 3 the key was as unknown as any other.
+        section = data.pop("between", None) if version > WITHOUT_BETWEEN else None
         with _named(document, ()):
             header = Header.model_validate(data)
+        between = _between(document, header, section)
         entries = []
         for index, row in enumerate(rows):
             with _named(document, ("entries", index)):
                 entries.append(Entry.model_validate(row))
             _refuse_out_of_bounds(document, header, index, entries[-1])
         _refuse_repeated(document, entries)
-        return cls(header, tuple(entries), document)
+        return cls(header, tuple(entries), document, between)
 
 
 @contextmanager
@@ -78,6 +85,23 @@ def _named(document: Document, location: tuple[str | int, ...]) -> Iterator[None
         key = ".".join(map(str, inner)) or "table"
         message = detail["msg"].removeprefix("Value error, ")
         raise InputError(f"{document.where(inner)}: {key}: {message}") from None
+
+
+def _between(document: Document, header: Header, section: Any) -> Between | None:
+    """The model of a table, all of whose values an engine may be given."""
+    if section is None:
+        return None
+    with _named(document, ("between",)):
+        between = Between.model_validate(section)
+    for value in (*between.values, *between.defaults.values()):
+        for knob, valid in header.outside(Plan(num_kv_splits=value)):
+            raise InputError(
+                f"{document.where(('between',))}: between: {header.backend} cannot have {knob} "
+                f"{value!r}",
+                valid=valid,
+                remedy="remove the section; the next run that tunes the table makes it anew",
+            )
+    return between
 
 
 def _refuse_out_of_bounds(document: Document, header: Header, index: int, entry: Entry) -> None:

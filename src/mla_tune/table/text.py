@@ -1,11 +1,12 @@
 """How a table is spelled: one line a field, figures rounded to what a measurement can carry."""
 
-__all__ = ["entry_text", "header_lines", "header_text", "one_line"]
+__all__ = ["between_line", "entry_text", "header_lines", "header_text", "one_line"]
 
 from typing import Any
 
 import yaml
 
+from mla_tune.table.between import Between
 from mla_tune.table.entry import Entry
 from mla_tune.table.header import Header
 
@@ -19,6 +20,11 @@ def header_lines(header: Header) -> dict[str, str]:
     """The line of each key of a header."""
     fields = header.model_dump(exclude_none=True)
     return {name: f"{name}: {one_line(value)}" for name, value in fields.items()}
+
+
+def between_line(between: Between) -> str:
+    """The line of a table's model."""
+    return f"between: {one_line(between.model_dump())}"
 
 
 def entry_text(entry: Entry) -> str:

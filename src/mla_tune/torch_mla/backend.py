@@ -47,6 +47,7 @@ class TorchMla:
     is_vllm = False
     sparse = False
     blocks = None
+    cut = None
     plugin_class = None
     bounds: Mapping[str, Bounds] = {
         "reorder_batch_threshold": THRESHOLDS,

@@ -18,9 +18,12 @@ from mla_tune.errors import (
     WorkloadFailure,
 )
 from mla_tune.measuring.bench import Bench
+from mla_tune.registry import get_backend
 from mla_tune.shapes import Workload
 from mla_tune.table import Entry, Publication, TableFile
+from mla_tune.table.between import Between
 from mla_tune.tuning.assignment import Assignment, check_table
+from mla_tune.tuning.between import between
 from mla_tune.tuning.observers import Observer
 from mla_tune.tuning.quarantine import Quarantine, Ward
 from mla_tune.tuning.result import Failure
@@ -122,6 +125,7 @@ class Campaign:
         try:
             self.bench.open(assignment.setup)
             self._tune_each(assignment, tuner, previous, publishing)
+            publishing.model = self._model(assignment, tuner)
         except (WorkloadFailure, UnavailableError) as error:
             self._given_up(assignment, assignment.workloads, error)
         finally:
@@ -150,6 +154,18 @@ class Campaign:
                 streak.end()
                 self.reporter.decided(assignment, workload, entry)
                 publishing.add(entry)
+
+    def _model(self, assignment: Assignment, tuner: Tuner) -> Between | None:
+        """What answers between the entries of a table that is done, if that can be proven."""
+        header = assignment.header
+        cut = get_backend(header.backend).cut
+        if header.engine.mode != "eager" or cut is None:
+            return None
+        try:
+            trials = [tuner.trials(workload) for workload in assignment.workloads]
+            return between(trials, header, cut, self.settings.min_speedup, tuner.default_at)
+        except (WorkloadFailure, UnavailableError):
+            return None  # the worker has ended, and what it cost has been said
 
     def _end_early(
         self,
@@ -246,6 +262,7 @@ class _Publishing:
         self._assignment = assignment
         self._publication = Publication(assignment.path, assignment.header)
         self._waiting: list[Entry] = []
+        self.model: Between | None = None
 
     def add(self, entry: Entry) -> None:
         """Write an entry, with those that wait, where that is due."""
@@ -257,10 +274,10 @@ class _Publishing:
         """Write what waits. A full disk costs no verdict, since the study has it already."""
         path = self._assignment.path
         entries, self._waiting = self._waiting, []
-        if not entries:
+        if not entries and self.model is None:
             return
         try:
-            self._publication.write(entries)
+            self._publication.write(entries, self.model)
         except MlaTuneError as error:
             self._campaign.failures += [Failure(path, (entry.shape,), error) for entry in entries]
             self._campaign.reporter.unpublished(self._assignment, entries, error)

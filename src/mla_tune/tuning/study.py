@@ -123,13 +123,19 @@ class Journal:
 
     def verdict(self, workload: str, plans: Sequence[Plan]) -> dict[str, Any] | None:
         """What was decided for a workload over ``plans``, as it was stored; writes nothing."""
+        study = self._study(workload, plans)
+        return None if study is None else _verdict(study)
+
+    def outcomes(self, workload: str, plans: Sequence[Plan]) -> list[Outcome]:
+        """What was tried for a workload over ``plans``, each plan once; writes nothing."""
+        study = self._study(workload, plans)
+        return [] if study is None else _outcomes(study, plans)
+
+    def _study(self, workload: str, plans: Sequence[Plan]) -> optuna.Study | None:
         try:
-            study = optuna.load_study(
-                study_name=_study_name(workload, plans), storage=self._storage
-            )
+            return optuna.load_study(study_name=_study_name(workload, plans), storage=self._storage)
         except KeyError:
             return None
-        return _verdict(study)
 
     def close(self) -> None:
         """Let other runs have the journal."""
@@ -169,10 +175,7 @@ class Ledger:
 
     def outcomes(self) -> list[Outcome]:
         """Everything told so far, in the order it was tried, each plan once."""
-        states = (TrialState.COMPLETE, TrialState.PRUNED)
-        trials = self._study.get_trials(deepcopy=False, states=states)
-        told = [_outcome(trial) for trial in trials if "outcome" in trial.user_attrs]
-        return [outcome for outcome in told if outcome.plan in self._plans]
+        return _outcomes(self._study, self._plans)
 
     def pending(self) -> Iterator[Plan]:
         """Propose plans until the policy has enough; each is to be told before the next."""
@@ -258,6 +261,13 @@ def _study_name(workload: str, plans: Sequence[Plan]) -> str:
 def _verdict(study: optuna.Study) -> dict[str, Any] | None:
     stored: dict[str, Any] | None = study.user_attrs.get("verdict")
     return stored
+
+
+def _outcomes(study: optuna.Study, plans: Sequence[Plan]) -> list[Outcome]:
+    states = (TrialState.COMPLETE, TrialState.PRUNED)
+    trials = study.get_trials(deepcopy=False, states=states)
+    told = [_outcome(trial) for trial in trials if "outcome" in trial.user_attrs]
+    return [outcome for outcome in told if outcome.plan in plans]
 
 
 def _outcome(trial: FrozenTrial) -> Outcome:

@@ -11,8 +11,9 @@ from pydantic import ValidationError
 
 from mla_tune.measuring.bench import Bench
 from mla_tune.plan.plan import Plan
-from mla_tune.shapes import Workload
+from mla_tune.shapes import BatchShape, RequestGroup, Workload
 from mla_tune.table import Entry
+from mla_tune.tuning.between import Trials
 from mla_tune.tuning.confirmation import Confirmation
 from mla_tune.tuning.decide import MIN_ROUNDS
 from mla_tune.tuning.entry import outlasts_doubt, published_entry
@@ -107,6 +108,28 @@ class Tuner:
         """
         plans = self.bench.plan_space(workload.shapes).plans
         return _decided(self.journal.verdict(str(workload), plans), self._terms(workload))
+
+    def trials(self, workload: Workload) -> Trials:
+        """What has been tried for ``workload`` so far, in this run or an earlier one.
+
+        Raises:
+            WorkloadFailure: as `decided`.
+        """
+        plans = self.bench.plan_space(workload.shapes).plans
+        return Trials(workload, plans[0], self.journal.outcomes(str(workload), plans))
+
+    def default_at(self, kv_len: int) -> Plan | None:
+        """What stands for the backend untuned for one request of ``kv_len`` tokens.
+
+        None where the bench does not know such shapes.
+
+        Raises:
+            WorkloadFailure: as `decided`.
+        """
+        try:
+            return self.bench.plan_space([BatchShape.of([RequestGroup(1, kv_len, 1)])]).default
+        except KeyError:
+            return None
 
     def _terms(self, workload: Workload) -> dict[str, object]:
         """What a verdict depends on beside the samples."""

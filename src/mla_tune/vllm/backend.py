@@ -29,7 +29,6 @@ from mla_tune.quantization import QUANTIZATIONS
 from mla_tune.session import Session, Setup
 from mla_tune.shapes import BatchShape
 from mla_tune.vllm import compat, memory
-from mla_tune.vllm.compat import graphs
 from mla_tune.vllm.prefill import PREFILL_BACKENDS, packages_of
 from mla_tune.vllm.session.split_knob import SplitKnob
 
@@ -96,12 +95,15 @@ class Splits:
             engine freezes. What a decode graph freezes by default depends on the engine, in a way
             of its own in each backend.
         follow_capture_size: whether eager plans depend on max_cudagraph_capture_size.
+        cut: by which of `mla_tune.plan.cut.CUTTERS` the decode kernel cuts a batch; None: by one
+            that is not known, and no table says anything between its entries.
     """
 
     knob: Callable[[Setup, Any, Any], SplitKnob]
     partial_bytes: Callable[[Setup, BatchShape], int] = memory.no_splits
     carry_over: Callable[[FrozenSplits], bool] = _never
     follow_capture_size: bool = False
+    cut: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -174,6 +176,11 @@ class VllmBackend:
         """The knobs it has in the installed release."""
         fixed = () if self.decodes_uniform else ("reorder_batch_threshold",)
         return tuple(knob for knob in KNOBS if knob in self.bounds and knob not in fixed)
+
+    @property
+    def cut(self) -> str | None:
+        """As `Splits.cut`."""
+        return self.splits.cut if self.splits is not None else None
 
     def setting(self, knob: Knob) -> EngineSetting | None:
         """How ``knob`` is given to a whole engine; None where vLLM has no flag for it."""
@@ -248,7 +255,7 @@ class VllmBackend:
             return f"CUDA graphs of {self.name} are captured up to query length {longest}"
         limit = capture_size
         if limit is None:
-            limit = graphs.graph_capture_limit(self.majors[0] if len(self.majors) == 1 else 0)
+            limit = compat.graph_capture_limit(self.majors[0] if len(self.majors) == 1 else 0)
         if shape.num_query_tokens > limit:
             return f"CUDA graphs are captured up to {limit} tokens"
         return None

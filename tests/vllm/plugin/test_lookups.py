@@ -4,6 +4,7 @@ from hypothesis import strategies as st
 from mla_tune.plan.plan import Plan
 from mla_tune.table import Entry, Table
 from mla_tune.vllm.plugin.lookups import Lookups, kv_bucket
+from modelled_table import modelled
 from tabled_engine import entry, header
 
 
@@ -86,3 +87,38 @@ def test_a_threshold_moves_with_the_query_length() -> None:
     assert (decode.eager(8, 300, 4096).plan.get("reorder_batch_threshold") or 0) >= 300
     prefill = eager(entry("8q256s4k", Plan(reorder_batch_threshold=128)))
     assert (prefill.eager(8, 200, 4096).plan.get("reorder_batch_threshold") or 999) < 200
+
+
+def test_an_entry_answers_for_the_whole_bucket_that_it_was_measured_in() -> None:
+    lookups = Lookups(None, modelled())
+    assert lookups.eager(32, 1, 4600).plan == splits(2)
+    assert lookups.eager(64, 1, 4096) is lookups.eager(64, 1, 4600)
+    assert lookups.eager(64, 1, 4600).outcome == "hit"
+
+
+def test_outside_of_entries_a_step_gets_what_the_model_has_proven() -> None:
+    lookups = Lookups(None, modelled())
+    choice = lookups.eager(1, 1, 5000)
+    assert (choice.outcome, choice.plan) == ("hit", splits(32))
+    assert lookups.eager(1, 1, 5100) is choice
+    unproven = Lookups(None, modelled(error=5.0)).eager(1, 1, 5000)
+    assert (unproven.outcome, unproven.plan) == ("miss", Plan())
+    assert "not proven" in unproven.reason
+
+
+def test_a_bucket_that_reaches_out_of_what_was_measured_is_a_miss() -> None:
+    lookups = Lookups(None, modelled())
+    assert lookups.eager(1, 1, 15000).outcome == "hit"
+    assert lookups.eager(1, 1, 16384).outcome == "miss"
+
+
+def test_the_model_asks_for_no_more_than_what_is_wanted_of_the_workspace() -> None:
+    lookups = Lookups(None, modelled())
+    room = max(rows * count for rows, count in lookups.splits_wanted())
+    foreseen = []
+    for batch in range(1, 257):
+        for kv_len in range(1024, 16384, 500):
+            choice = lookups.eager(batch, 1, kv_len)
+            foreseen.append(not choice.reason.endswith("not foreseen for this batch"))
+            assert batch * (choice.plan.number("num_kv_splits") or 1) <= room
+    assert sum(foreseen) > 0.99 * len(foreseen)

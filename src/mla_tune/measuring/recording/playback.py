@@ -38,7 +38,7 @@ class RecordedBench:
         return self._tracks[self._setup, key]
 
     def plan_space(self, shapes: Sequence[BatchShape]) -> PlanSpace:
-        """The recorded plans."""
+        """The recorded plans. Raises KeyError for shapes that were not recorded."""
         track = self._find(str(Workload(tuple(map(Case, shapes)))))
         return PlanSpace(track.plans, len(track.plans))
 

@@ -2,9 +2,9 @@
 
 __all__ = ["Lookups", "kv_bucket"]
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
-from mla_tune.plan.plan import Plan
+from mla_tune.plan.plan import UNTUNED, Plan
 from mla_tune.shapes import BatchShape, RequestGroup, Workload
 from mla_tune.table import DEFAULT_WITHIN, Entry, Table
 from mla_tune.vllm.plugin.choice import Choice
@@ -55,6 +55,14 @@ class Lookups:
             for entry in (graph.entries if graph else ())
         ]
         self._cache: dict[tuple[int, int, int], Choice] = {}
+        self._measured: dict[tuple[int, int], Entry] = {}
+        self._modelled_rows: dict[int, int] = {}
+        if eager is not None and eager.between is not None:
+            self._measured = _single_token_entries(eager)
+            self._modelled_rows = _modelled_rows(eager)
+        self._most_row_splits = max(
+            (rows * splits for splits, rows in self._modelled_rows.items()), default=0
+        )
 
     def captured(self, batch: int, query_len: int) -> Choice:
         """What to freeze into the graph of ``batch`` requests of ``query_len`` tokens.
@@ -93,6 +101,8 @@ class Lookups:
         shape = str(BatchShape.of([RequestGroup(query_len, max(start, query_len), batch)]))
         if self.eager_table is None:
             return Choice(shape, "miss", reason="no table for eager steps")
+        if query_len == 1 and self.eager_table.between is not None:
+            return self._between(self.eager_table, shape, batch, start)
         ends = [
             self.eager_table.lookup(
                 batch=batch, query_len=query_len, kv_len=max(kv, query_len), within=self._within
@@ -112,9 +122,23 @@ class Lookups:
             return Choice(shape, "miss", reason=f"{plan} cannot be applied here")
         return Choice(shape, "hit", plan, longest_kv=longest_kv)
 
+    def _between(self, table: Table, shape: str, batch: int, start: int) -> Choice:
+        """The entry that was measured within the bucket, else what the table's model has proven."""
+        entry = self._measured.get((batch, start))
+        if entry is not None:
+            return self._hit(shape, UNTUNED if entry.plan is None else entry.plan, None)
+        answer = table.answer(batch, (start, _bucket_end(start)))
+        assert answer is not None
+        if answer.outcome == "miss":
+            return Choice(shape, "miss", reason=table.unproven(answer))
+        if answer.value is not None and batch * answer.value > self._most_row_splits:
+            # Rare, and no workspace is reserved for it: see `splits_wanted`.
+            return Choice(shape, "miss", reason=f"{answer.plan} is not foreseen for this batch")
+        return self._hit(shape, answer.plan, None)
+
     def splits_wanted(self) -> list[tuple[int, int]]:
         """(rows of queries, splits) that eager steps may ask for, at the edge of the bound."""
-        wanted = []
+        wanted = [(rows, splits) for splits, rows in self._modelled_rows.items()]
         for entry in self.eager_table.entries if self.eager_table else ():
             group = _group(entry)
             splits = entry.plan.number("num_kv_splits") if entry.plan is not None else None
@@ -123,6 +147,42 @@ class Lookups:
             rows = int(group.count * group.query_len * self._within**2) + 1
             wanted.append((rows, splits))
         return wanted
+
+
+def _modelled_rows(table: Table) -> dict[int, int]:
+    """The largest batch size that a table's model answers with each number of splits.
+
+    Batch sizes and KV lengths are gone through by eighths of an octave, each batch size standing
+    for all up to the next.
+    """
+    if table.between is None:
+        return {}
+    (fewest, shortest), largest = table.between.smallest, table.between.largest
+    rows: dict[int, int] = {}
+    for batch in _buckets(fewest, max(batch for batch, _ in largest)):
+        for kv_len in _buckets(shortest, max(kv_len for _, kv_len in largest)):
+            answer = table.answer(batch, (kv_len,))
+            if answer is not None and answer.value is not None:
+                rows[answer.value] = _bucket_end(batch)  # they ascend
+    return rows
+
+
+def _buckets(first: int, last: int) -> Iterator[int]:
+    """Where buckets start, from the one of ``first`` to the one of ``last``."""
+    start = kv_bucket(first)
+    while start <= last:
+        yield max(start, first)
+        start = _bucket_end(start) + 1
+
+
+def _single_token_entries(table: Table) -> dict[tuple[int, int], Entry]:
+    """Entries by batch size and bucket of KV length; of several in a bucket, the first."""
+    found: dict[tuple[int, int], Entry] = {}
+    for entry in table.entries:
+        group = _group(entry)
+        if group is not None and group.query_len == 1:
+            found.setdefault((group.count, kv_bucket(group.kv_len)), entry)
+    return found
 
 
 def _group(entry: Entry) -> RequestGroup | None:

@@ -49,8 +49,9 @@ def set_up(
 
 
 def _contents(loaded: LoadedTable) -> str:
-    entries = [entry.model_dump_json() for entry in loaded.table.entries]
-    return "\n".join([loaded.table.header.model_dump_json(), *entries])
+    table = loaded.table
+    parts = [table.header, *([table.between] if table.between else []), *table.entries]
+    return "\n".join(part.model_dump_json() for part in parts)
 
 
 def _plans(planned: Mapping[tuple[int, int], Choice]) -> list[str]:

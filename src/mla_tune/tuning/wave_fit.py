@@ -1,6 +1,9 @@
 """Fitting a model of waves to measured latencies, and proving it on points that it has not seen."""
 
+__all__ = ["FEWEST_POINTS", "LeftOut", "Point", "Proof", "fit", "nonnegative", "prove", "proven"]
+
 import math
+import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -8,7 +11,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy import optimize
 
-from wave_model import TERMS, Cutter, ProvenModel, WaveModel, fastest, terms
+from mla_tune.plan.cut import Cutter
+from mla_tune.table.waves import TERMS, Length, ProvenModel, WaveModel, fastest, terms
 
 OCCUPANCIES = (1, 2, 3, 4)
 """Thread blocks a multiprocessor may run at a time; which it is, the fit finds."""
@@ -21,6 +25,10 @@ COVERED = 0.95
 
 NEAR = 0.02
 """Values this near to the fastest by the model may be chosen at the next fit."""
+
+MOST_FITS = 64
+MOST_POINTS = 512
+"""What a fit and its proof may take: seconds, for a table of thousands of entries too."""
 
 DIGITS = 4
 """Significant digits of a coefficient."""
@@ -79,6 +87,16 @@ class Proof:
         rank = math.ceil(COVERED * (len(errors) + 1))
         return max(0.0, errors[min(rank, len(errors)) - 1])
 
+    @property
+    def regret(self) -> float:
+        """Of the values chosen, the mean regret."""
+        return statistics.mean(point.regret for point in self.left_out)
+
+    @property
+    def worst_regret(self) -> float:
+        """Of the values chosen, the largest regret."""
+        return max(point.regret for point in self.left_out)
+
 
 def fit(points: Sequence[Point], cutter: Cutter) -> WaveModel:
     """The model that is nearest to ``points``.
@@ -88,7 +106,7 @@ def fit(points: Sequence[Point], cutter: Cutter) -> WaveModel:
     """
     measured = [
         (point, value, point.latency_us[point.best] / us, us)
-        for point in sorted(points, key=lambda point: (point.batch, point.kv_len))
+        for point in sorted(points, key=_place)
         for value, us in sorted(point.latency_us.items())
     ]
     weights = np.array([weight for _, _, weight, _ in measured])
@@ -130,11 +148,18 @@ def nonnegative(
 
 
 def prove(points: Sequence[Point], cutter: Cutter) -> Proof:
-    """Leave each point out in turn, and see what a fit of the others says of it."""
+    """Leave each point out in turn, and see what a fit of the others says of it.
+
+    Of more than `MOST_FITS` points several that are far apart are left out at a time.
+    """
+    points = sorted(points, key=_place)
+    step = min(len(points), MOST_FITS)
     return Proof(
         tuple(
-            _judged(fit([*points[:place], *points[place + 1 :]], cutter), point)
-            for place, point in enumerate(points)
+            _judged(model, point)
+            for first in range(step)
+            for model in [fit([p for i, p in enumerate(points) if i % step != first], cutter)]
+            for point in points[first::step]
         )
     )
 
@@ -152,7 +177,8 @@ def _judged(model: WaveModel, point: Point) -> LeftOut:
         for value in others
         if predicted_us[value] <= least_us * (1 + NEAR)
     ]
-    value, gain = fastest(model, point.batch, point.kv_len, list(measured_us), default)
+    length = Length(point.kv_len, [default])
+    value, gain = fastest(model, point.batch, [length], list(measured_us))
     chosen_us = measured_us[value]
     return LeftOut(
         max(errors, default=0.0),
@@ -162,18 +188,35 @@ def _judged(model: WaveModel, point: Point) -> LeftOut:
     )
 
 
-def proven(points: Sequence[Point], cutter: Cutter, gate: float) -> ProvenModel | None:
+def proven(
+    points: Sequence[Point], cutter: Cutter, gate: float
+) -> tuple[ProvenModel, Proof] | None:
     """A model of ``points`` with its proof; None where there are too few of them."""
     if len(points) < FEWEST_POINTS:
         return None
-    shortest: dict[int, int] = {}
+    values: dict[int, int] = {}
     for point in points:
         for value in point.latency_us:
-            shortest[value] = min(point.kv_len, shortest.get(value, point.kv_len))
-    return ProvenModel(
-        fit(points, cutter),
-        prove(points, cutter).error,
-        gate,
-        dict(sorted(shortest.items())),
-        sorted((point.batch, point.kv_len) for point in points),
+            values[value] = min(point.kv_len, values.get(value, point.kv_len))
+    measured = sorted({_place(point) for point in points})
+    used = sorted(points, key=_place)[:: math.ceil(len(points) / MOST_POINTS)]
+    proof = prove(used, cutter)
+    model = ProvenModel(
+        model=fit(used, cutter),
+        error=proof.error,
+        gate=gate,
+        values=dict(sorted(values.items())),
+        smallest=(measured[0][0], min(length for _, length in measured)),
+        largest=[one for one in measured if not _is_exceeded(one, measured)],
+    )
+    return model, proof
+
+
+def _place(point: Point) -> tuple[int, int]:
+    return point.batch, point.kv_len
+
+
+def _is_exceeded(one: tuple[int, int], points: Sequence[tuple[int, int]]) -> bool:
+    return any(
+        count >= one[0] and length >= one[1] for count, length in points if (count, length) != one
     )

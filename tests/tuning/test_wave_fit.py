@@ -2,8 +2,9 @@ import random
 
 import pytest
 
-from wave_fit import FEWEST_POINTS, Point, fit, prove, proven
-from wave_model import FixedSplits, WaveModel
+from mla_tune.plan.cut import FixedSplits
+from mla_tune.table.waves import WaveModel
+from mla_tune.tuning.wave_fit import FEWEST_POINTS, Point, fit, prove, proven
 
 CUTTER = FixedSplits(sm_count=132, num_q_heads=16)
 TRUTH = WaveModel(
@@ -58,5 +59,13 @@ def test_a_point_unlike_all_others_is_seen_when_it_is_left_out():
 
 def test_too_few_points_prove_nothing():
     assert proven(measured()[: FEWEST_POINTS - 1], CUTTER, 1.01) is None
-    model = proven(measured()[:FEWEST_POINTS], CUTTER, 1.01)
-    assert model.shortest == dict.fromkeys((1, 2, 4, 8, 16, 32, 64), 512)
+    model, proof = proven(measured()[:FEWEST_POINTS], CUTTER, 1.01)
+    assert model.error == proof.error
+    assert model.values == dict.fromkeys((1, 2, 4, 8, 16, 32, 64), 512)
+
+
+def test_a_proven_model_knows_what_was_measured():
+    points = [point for point in measured() if point.batch < 100 or point.kv_len < 8192]
+    model, _ = proven(points, CUTTER, 1.01)
+    assert model.smallest == (1, 512)
+    assert model.largest == [(72, 8192), (256, 2048)]

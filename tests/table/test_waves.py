@@ -1,6 +1,7 @@
 import pytest
 
-from wave_model import TERMS, CappedSplits, FixedSplits, ProvenModel, WaveModel, terms
+from mla_tune.plan.cut import CappedSplits, FixedSplits
+from mla_tune.table.waves import TERMS, Length, ProvenModel, WaveModel, terms
 
 H200 = FixedSplits(sm_count=132, num_q_heads=16)
 
@@ -51,34 +52,57 @@ def test_only_a_cap_of_one_leaves_out_the_combining_kernel():
 
 
 MODEL = WaveModel(H200, 2, {"launch": 20.0, "split": 0.25, "wave_token": 0.1})
-MEASURED = [(1, 1024), (1, 8192), (64, 1024), (64, 4096)]
+
+
+VALUES = {1: 1024, 8: 1024, 64: 4096}
 
 
 def proven(error=0.05):
-    return ProvenModel(MODEL, error, 1.01, {1: 1024, 8: 1024, 64: 4096}, MEASURED)
+    return ProvenModel(
+        MODEL, error, 1.01, {1: 1024, 8: 1024, 64: 4096}, (1, 1024), [(1, 8192), (64, 4096)]
+    )
 
 
 def test_the_fastest_value_is_answered_where_it_is_proven_to_gain():
-    answer = proven().answer(1, 8192, default=1)
+    answer = proven().answer(1, [Length(8192, [1])])
     assert (answer.outcome, answer.value) == ("plan", 64)
     assert answer.gain == pytest.approx((20 + 0.25 + 819.2) / (20 + 16 + 12.8))
 
 
 def test_a_gain_within_the_error_is_a_miss_and_none_is_the_default():
-    assert proven(error=30.0).answer(1, 8192, default=1).outcome == "miss"
-    assert proven(error=30.0).answer(1, 8192, default=64).outcome == "default"
+    assert proven(error=30.0).answer(1, [Length(8192, [1])]).outcome == "miss"
+    assert proven(error=30.0).answer(1, [Length(8192, [64])]).outcome == "default"
 
 
 def test_a_value_is_not_answered_below_the_lengths_it_was_measured_at():
-    assert proven().answer(1, 4095, default=1).value == 8
+    assert proven().answer(1, [Length(4095, [1])]).value == 8
 
 
 @pytest.mark.parametrize("point", [(65, 2048), (1, 1023), (1, 8193), (2, 8192)])
 def test_beyond_what_was_measured_nothing_is_answered(point):
-    assert proven().answer(*point, default=1).outcome == "miss"
+    assert proven().answer(point[0], [Length(point[1], [1])]).outcome == "miss"
 
 
 def test_values_that_cut_alike_are_no_gain_over_the_default():
     model = WaveModel(CappedSplits(132, 16), 1, {"launch": 20.0, "wave_token": 0.02})
-    answer = ProvenModel(model, 0.0, 1.01, {0: 1, 4: 1, 32: 1}, [(48, 4096)]).answer(48, 4096, 32)
-    assert (answer.outcome, answer.value, answer.gain) == ("default", 32, 1.0)
+    proven = ProvenModel(model, 0.0, 1.01, {0: 1, 4: 1, 32: 1}, (1, 1), [(48, 4096)])
+    answer = proven.answer(48, [Length(4096, [32])])
+    assert (answer.outcome, answer.value, answer.gain) == ("default", None, 1.0)
+
+
+def test_of_several_defaults_a_plan_has_to_beat_the_fastest():
+    alone = proven().answer(1, [Length(8192, [1])])
+    either = proven().answer(1, [Length(8192, [1, 8])])
+    assert either.value == alone.value == 64
+    assert either.gain < alone.gain
+    assert proven().answer(1, [Length(8192, [1, 64])]).outcome == "default"
+
+
+def test_over_a_range_the_least_gain_counts():
+    ends = [Length(2048, [1]), Length(4096, [1])]
+    first, last = (proven().answer(1, [end]).gain for end in ends)
+    both = proven().answer(1, ends)
+    assert first < last
+    assert (both.value, both.gain) == (8, first)
+    assert proven().answer(1, [Length(4096, [1]), Length(8192, [64])]).outcome == "default"
+    assert proven().answer(1, [Length(4096, [1]), Length(8193, [1])]).outcome == "miss"

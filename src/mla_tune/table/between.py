@@ -1,0 +1,87 @@
+"""A table's section ``between``: a proven model that answers between its single-token entries."""
+
+__all__ = ["Between"]
+
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+from mla_tune.plan.cut import CUTTERS
+from mla_tune.table.waves import TERMS, Length, ProvenModel, WaveModel
+
+Count = Annotated[int, Field(ge=1, le=2**31 - 1)]
+Value = Annotated[int, Field(ge=0, le=2**20)]
+Share = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Point = tuple[Count, Count]
+
+
+def _known_terms(microseconds: dict[str, float]) -> dict[str, float]:
+    for name in microseconds:
+        if name not in TERMS:
+            raise ValueError(f"latency has no term {name!r}; valid: {', '.join(TERMS)}")
+    return microseconds
+
+
+def _known_rule(name: str) -> str:
+    if name not in CUTTERS:
+        raise ValueError(f"cut {name!r} is not known here; valid: {', '.join(CUTTERS)}")
+    return name
+
+
+class Between(BaseModel):
+    """A model of latency in waves, and how far it is proven; see `mla_tune.table.waves`.
+
+    Attributes:
+        knob: which one it is about.
+        cut: by which rule the backend's kernel cuts a batch, one of `CUTTERS`.
+        occupancy: thread blocks that a multiprocessor runs at a time.
+        us: microseconds of each term.
+        gate: the gain that a plan must have, and ...
+        error: ... by which share, 0.01 is 1 %, a predicted gain may be too large: a quantile of
+            what it was off by at each measured point, left out of the fit in turn.
+        points: how many these were.
+        regret, worst_regret: there, latency of the value chosen over the best one's, less one.
+        values: of the knob, each with the shortest KV length at which it was measured.
+        defaults: what the backend takes untuned, by measured KV length.
+        smallest, largest: bounds of what was measured, as `ProvenModel` has them.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    knob: Literal["num_kv_splits"]
+    cut: Annotated[str, AfterValidator(_known_rule)]
+    occupancy: Annotated[int, Field(ge=1, le=64)]
+    us: Annotated[dict[str, Share], AfterValidator(_known_terms)]
+    gate: Annotated[float, Field(ge=1, allow_inf_nan=False)]
+    error: Share
+    points: Count
+    regret: Share
+    worst_regret: Share
+    values: dict[Value, Count]
+    defaults: Annotated[dict[Count, Value], Field(min_length=1)]
+    smallest: Point
+    largest: Annotated[tuple[Point, ...], Field(min_length=1)]
+
+    def model(self, sm_count: int, num_q_heads: int) -> ProvenModel:
+        """What answers, for the device and heads of the table's header."""
+        return ProvenModel(
+            WaveModel(CUTTERS[self.cut](sm_count, num_q_heads), self.occupancy, self.us),
+            self.error,
+            self.gate,
+            self.values,
+            self.smallest,
+            self.largest,
+        )
+
+    def length(self, kv_len: int) -> Length:
+        """A KV length, and what the backend may take untuned: one value where neighbours agree.
+
+        Backends change their default somewhere between two measured lengths, where is not known
+        here: then it is any value from one neighbour's to the other's.
+        """
+        defaults = self.defaults
+        below = max((length for length in defaults if length <= kv_len), default=min(defaults))
+        above = min((length for length in defaults if length >= kv_len), default=max(defaults))
+        first, last = sorted((defaults[below], defaults[above]))
+        inside = sorted(value for value in self.values if first < value < last)
+        return Length(kv_len, tuple(dict.fromkeys((first, *inside, last))))

@@ -1,0 +1,195 @@
+"""A model of decode latency in waves of thread blocks, and what it answers between measured points.
+
+A decode kernel cuts each request into blocks: one for each group of heads and each part of the KV
+cache. The GPU runs so many blocks at a time, in waves, so that latency over batch sizes is a
+saw-tooth and over KV lengths a straight line. Tuning fits the coefficients; here they are
+evaluated, in plain Python, since an engine does that.
+"""
+
+__all__ = ["TERMS", "Answer", "Length", "ProvenModel", "WaveModel", "fastest", "terms"]
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from mla_tune.plan.cut import Cut, Cutter
+from mla_tune.plan.plan import UNTUNED, Plan
+
+TERMS = (
+    "launch",
+    "request",
+    "split",
+    "block",
+    "wave",
+    "wave_token",
+    "shared_wave",
+    "shared_wave_token",
+    "full_wave_token",
+    "cache_token",
+    "combine",
+    "combine_request",
+)
+"""What latency is a sum of; see `terms`."""
+
+FULL_WAVE = 0.75
+"""Above this share of its slots a wave may be bound by memory: longer the fuller it is."""
+
+
+def terms(cut: Cut, batch: int, kv_len: int, sm_count: int, occupancy: int) -> tuple[float, ...]:
+    """What each of `TERMS` counts for one batch.
+
+    Args:
+        cut: of the batch, under one value of the knob.
+        batch: requests.
+        kv_len: tokens of each.
+        sm_count: streaming multiprocessors.
+        occupancy: blocks that one of them runs at a time.
+    """
+    blocks = cut.rows * cut.splits
+    slots = sm_count * occupancy
+    waves = math.ceil(blocks / slots)
+    # Blocks that share a multiprocessor slow each other down.
+    sharing = min(occupancy, math.ceil(blocks / sm_count)) - 1
+    tokens = waves * cut.part_tokens
+    return (
+        1.0,
+        batch,
+        cut.splits,
+        blocks,
+        waves,
+        tokens,
+        waves * sharing,
+        tokens * sharing,
+        tokens * max(FULL_WAVE, blocks / (waves * slots)),
+        cut.rows * kv_len,
+        cut.is_combined,
+        batch * cut.is_combined,
+    )
+
+
+@dataclass(frozen=True)
+class WaveModel:
+    """Latency of single-token decodes, fitted.
+
+    Attributes:
+        cutter: how the backend cuts a batch.
+        occupancy: thread blocks that a multiprocessor runs at a time.
+        microseconds: of each of `TERMS`; those that are zero are left out.
+    """
+
+    cutter: Cutter
+    occupancy: int
+    microseconds: Mapping[str, float]
+
+    @property
+    def slots(self) -> int:
+        """Thread blocks that the GPU runs at a time."""
+        return self.occupancy * self.cutter.sm_count
+
+    def latency_us(self, batch: int, kv_len: int, value: int) -> float:
+        """The latency under a ``value`` of the knob."""
+        cut = self.cutter.cut(batch, kv_len, value)
+        counts = terms(cut, batch, kv_len, self.cutter.sm_count, self.occupancy)
+        coefficients = self.microseconds
+        return sum(
+            coefficients[name] * count
+            for name, count in zip(TERMS, counts, strict=True)
+            if name in coefficients
+        )
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a model says of one point.
+
+    Attributes:
+        outcome: ``plan`` (a value is proven to gain), ``default`` (no value is seen to) or
+            ``miss`` (one is seen to, but not proven; or the point is out of what was measured).
+        value: of the knob where the outcome is ``plan``, else None.
+        gain: predicted latency of the default over the fastest value's; None out of what was
+            measured.
+    """
+
+    outcome: str
+    value: int | None
+    gain: float | None = None
+
+    @property
+    def plan(self) -> Plan:
+        """The plan to use; the empty one is the backend's default."""
+        return UNTUNED if self.value is None else Plan(num_kv_splits=self.value)
+
+
+class Length(NamedTuple):
+    """A KV length, and the values that the backend may take there untuned.
+
+    Where there are several, the fastest of them by the model is what a plan has to beat.
+    """
+
+    kv_len: int
+    defaults: Sequence[int]
+
+
+@dataclass(frozen=True)
+class ProvenModel:
+    """A model with its own error, which answers no more than that error lets it.
+
+    Attributes:
+        model: the model.
+        error: by which factor, less one, a predicted gain may be too large.
+        gate: the gain that a plan must have.
+        values: of the knob, each with the shortest KV length at which it was measured.
+        smallest: fewest requests, and shortest KV length, that were measured.
+        largest: measured (requests, KV length) to which no other measured one is equal or above
+            in both.
+    """
+
+    model: WaveModel
+    error: float
+    gate: float
+    values: Mapping[int, int]
+    smallest: tuple[int, int]
+    largest: Sequence[tuple[int, int]]
+
+    def answer(self, batch: int, lengths: Sequence[Length]) -> Answer:
+        """What to use for ``batch`` requests of any KV length from the first to the last."""
+        values = [value for value, since in self.values.items() if since <= lengths[0].kv_len]
+        if not values or not all(self._is_within(batch, length.kv_len) for length in lengths):
+            return Answer("miss", None)
+        value, gain = fastest(self.model, batch, lengths, values)
+        if gain <= self.gate:
+            return Answer("default", None, gain)
+        if gain / (1 + self.error) <= self.gate:
+            return Answer("miss", None, gain)
+        return Answer("plan", value, gain)
+
+    def _is_within(self, batch: int, kv_len: int) -> bool:
+        """Whether there are measured points on all sides.
+
+        Above in both at once: large batches are often not measured at full length.
+        """
+        return (
+            batch >= self.smallest[0]
+            and kv_len >= self.smallest[1]
+            and any(batch <= count and kv_len <= length for count, length in self.largest)
+        )
+
+
+def fastest(
+    model: WaveModel, batch: int, lengths: Sequence[Length], values: Sequence[int]
+) -> tuple[int, float]:
+    """The value that gains most over the default by the model, and its least gain of all lengths.
+
+    Values that cut a batch alike are as fast; of these it is a default, else the smallest.
+    """
+    gains: dict[int, float] = {}
+    for length in lengths:
+        kv_len = length.kv_len
+        default_us = min(model.latency_us(batch, kv_len, value) for value in length.defaults)
+        for value in values:
+            gain = default_us / model.latency_us(batch, kv_len, value)
+            gains[value] = min(gain, gains.get(value, gain))
+    defaults = lengths[0].defaults
+    value = min(gains, key=lambda value: (-gains[value], value not in defaults, value))
+    return value, gains[value]
