@@ -29,7 +29,7 @@ from mla_tune.plan.plan import Plan
 from mla_tune.quantization import UNQUANTIZED
 from mla_tune.registry import BACKENDS
 from mla_tune.shapes import MlaDimensions
-from mla_tune.vllm.compat import default_capture_size
+from mla_tune.vllm.compat.graphs import default_capture_size
 
 SCHEMA_VERSION = 3
 

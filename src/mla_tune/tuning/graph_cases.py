@@ -7,7 +7,7 @@ from mla_tune.shapes import Case
 from mla_tune.shapes.file import ShapesFile
 from mla_tune.shapes.graph import GraphShapes
 from mla_tune.vllm.captures import captured_requests, default_capture_sizes
-from mla_tune.vllm.compat import default_capture_size
+from mla_tune.vllm.compat.graphs import default_capture_size
 
 # Where there is no vLLM to ask, as on a laptop.
 NEWEST = "0.33.0"

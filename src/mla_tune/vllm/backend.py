@@ -29,6 +29,7 @@ from mla_tune.quantization import QUANTIZATIONS
 from mla_tune.session import Session, Setup
 from mla_tune.shapes import BatchShape
 from mla_tune.vllm import compat, memory
+from mla_tune.vllm.compat import graphs
 from mla_tune.vllm.prefill import PREFILL_BACKENDS, packages_of
 from mla_tune.vllm.session.split_knob import SplitKnob
 
@@ -255,7 +256,7 @@ class VllmBackend:
             return f"CUDA graphs of {self.name} are captured up to query length {longest}"
         limit = capture_size
         if limit is None:
-            limit = compat.graph_capture_limit(self.majors[0] if len(self.majors) == 1 else 0)
+            limit = graphs.graph_capture_limit(self.majors[0] if len(self.majors) == 1 else 0)
         if shape.num_query_tokens > limit:
             return f"CUDA graphs are captured up to {limit} tokens"
         return None

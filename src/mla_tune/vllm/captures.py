@@ -4,7 +4,7 @@ __all__ = ["captured_requests", "default_capture_sizes"]
 
 from collections.abc import Iterable
 
-from mla_tune.vllm import compat
+from mla_tune.vllm.compat import graphs
 
 
 def default_capture_sizes(
@@ -27,10 +27,10 @@ def default_capture_sizes(
         query_len: 1 + the engine's draft tokens.
         largest: its ``max_cudagraph_capture_size``, where it is given.
     """
-    ceiling = compat.default_capture_size(compute_capability, vllm)
+    ceiling = graphs.default_capture_size(compute_capability, vllm)
     limit = largest or min(2 * max_num_seqs * query_len, ceiling)
     sizes = set(_grid(limit))
-    if largest is None and compat.captures_whole_decodes(vllm):
+    if largest is None and graphs.captures_whole_decodes(vllm):
         most = min(max_num_seqs, ceiling) if query_len > 1 else max_num_seqs
         requests = {*(_grid(most) if query_len > 1 else ()), most}
         sizes.update(count * query_len for count in requests if count * query_len <= limit)

@@ -25,6 +25,7 @@ from typing import Any
 
 from mla_tune.errors import InputError, UnavailableError
 from mla_tune.vllm import compat
+from mla_tune.vllm.compat import prefills
 from mla_tune.vllm.observe import set_for_now
 
 
@@ -78,8 +79,8 @@ _PACKAGE = "vllm.v1.attention.backends.mla.prefill"
 
 def default_prefill(builder: Any, impl: Any) -> str | None:
     """The short name of the prefill implementation in use without any knob, if there is one."""
-    instance = compat.prefill_backend_of(builder)
-    return compat.prefill_in_impl(impl) if instance is None else prefill_name(instance)
+    instance = prefills.backend_of(builder)
+    return prefills.in_impl(impl) if instance is None else prefill_name(instance)
 
 
 def prefill_name(instance: Any) -> str:
@@ -101,7 +102,7 @@ def engine_setting(name: str, release: tuple[int, ...]) -> str | None:
     kind = PREFILL_BACKENDS.get(name, Kind())
     if kind.version is not None:
         return f"flash_attn_version={kind.version}"
-    return compat.prefill_setting(name, kind.member, release)
+    return prefills.setting(name, kind.member, release)
 
 
 def turns_off_decode_schedule(name: str) -> bool:
@@ -115,7 +116,7 @@ def turns_off_decode_schedule(name: str) -> bool:
 
 def prefill_instances(builder: Any, layer: Any, vllm_config: Any) -> dict[str, Any]:
     """Every prefill backend that can be tuned here, by short name, default first."""
-    default = compat.prefill_backend_of(builder)
+    default = prefills.backend_of(builder)
     if default is None:
         return {}
     found = {prefill_name(default): default}

@@ -23,6 +23,8 @@ from mla_tune.vllm import compat
 
 TRITON_MODULE = "vllm.v1.attention.backends.mla.triton_mla"
 _FUNCTION = "_compute_num_kv_splits"
+# From this release on the rule is a function; it was written out in forward_mqa before.
+A_FUNCTION_SINCE = (0, 26)
 # vLLM's formula never gives more splits for each streaming multiprocessor.
 SPLITS_PER_SM = 2
 # The partial results, in float32, of every (query token, head, split). The kernel addresses them
@@ -55,7 +57,7 @@ class SplitRule:
             UnavailableError: it is not where this release would have it.
         """
         compute = getattr(compat.module(TRITON_MODULE), _FUNCTION, None)
-        if compute is None and compat.triton_rule_is_a_function():
+        if compute is None and compat.since(A_FUNCTION_SINCE):
             raise UnavailableError(
                 f"TRITON_MLA of this vLLM has no {_FUNCTION}: its split counts are not known",
                 remedy="report it with the vLLM release",

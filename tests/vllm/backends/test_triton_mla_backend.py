@@ -15,10 +15,10 @@ H200_SMS = 132
 
 @pytest.fixture(autouse=True)
 def _release(monkeypatch: pytest.MonkeyPatch) -> None:
-    """0.26.0, with the split rule of 0.20 to 0.25, which needs no vLLM."""
+    """0.26.0 and its split rule, without vLLM."""
+    rule = SimpleNamespace(_compute_num_kv_splits=lambda n, sms: min(max(1, n // 512), 2 * sms))
     monkeypatch.setattr(compat, "release", lambda: (0, 26, 0))
-    monkeypatch.setattr(compat, "module", lambda _: SimpleNamespace())
-    monkeypatch.setattr(compat, "triton_rule_is_a_function", lambda: False)
+    monkeypatch.setattr(compat, "module", lambda _: rule)
 
 
 def refused(plan: Plan, sm_count: int | None = H200_SMS) -> list[tuple[str, str]]:

@@ -19,6 +19,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from mla_tune.vllm.compat.parallel import prefill_context_parallel
 from mla_tune.vllm.log import logger
 
 # Ranks come within moments of each other, unless one compiles its pipeline stage for longer. Less
@@ -54,7 +55,7 @@ def ranks_of(vllm_config: Any) -> Ranks | None:
     parallel = vllm_config.parallel_config
     # vLLM lays its ranks out as external DP x DP x PP x PCP x TP (0.20.2 to 0.33.0).
     stage = int(parallel.tensor_parallel_size)
-    stage *= int(getattr(parallel, "prefill_context_parallel_size", 1))
+    stage *= prefill_context_parallel(parallel)
     count = stage * int(parallel.pipeline_parallel_size)
     # A stage of a hybrid model may be without an MLA layer, and then says nothing.
     if getattr(vllm_config.model_config, "is_hybrid", False):

@@ -8,6 +8,7 @@ from typing import Any
 from mla_tune.environment import KERNEL_PACKAGES, described, installed_versions
 from mla_tune.table.matching import EngineFacts
 from mla_tune.vllm.captures import captured_requests
+from mla_tune.vllm.compat.parallel import decode_context_parallel, prefill_context_parallel
 from mla_tune.vllm.plugin.layers import ServedLayers
 
 
@@ -64,9 +65,9 @@ def refusal(vllm_config: Any) -> str | None:
     parallel = vllm_config.parallel_config
     if getattr(envs, "VLLM_BATCH_INVARIANT", False):
         return "VLLM_BATCH_INVARIANT fixes the split counts"
-    if getattr(parallel, "decode_context_parallel_size", 1) > 1:
+    if decode_context_parallel(parallel) > 1:
         return "decode context parallelism changes every shape; tables are measured without it"
-    if getattr(parallel, "prefill_context_parallel_size", 1) > 1:
+    if prefill_context_parallel(parallel) > 1:
         return "prefill context parallelism changes every shape; tables are measured without it"
     return None
 

@@ -14,6 +14,7 @@ from typing import Any
 from mla_tune.errors import InputError
 from mla_tune.table import Entry
 from mla_tune.vllm import compat, workspace
+from mla_tune.vllm.compat import prefills
 from mla_tune.vllm.plugin.single import named_prefill_backends
 from mla_tune.vllm.plugin.state import once
 from mla_tune.vllm.prefill import NEED_WORKSPACE, make_prefill, prefill_name
@@ -32,7 +33,7 @@ class PrefillByBatch:
 
     def __init__(self, builder: Any, names: Iterable[str]) -> None:
         self._builder = builder
-        self._own = compat.prefill_backend_of(builder)
+        self._own = prefills.backend_of(builder)
         self._others: dict[str, Any] = {}
         config = builder.vllm_config
         if self._own is None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from mla_tune.plan.failure import FailureKind, PlanFailure
 from mla_tune.plan.plan import Plan
-from mla_tune.vllm import compat
+from mla_tune.vllm.compat import layers, prefills
 from mla_tune.vllm.observe import calls_of
 from mla_tune.vllm.prefill import prefill_name
 from mla_tune.vllm.session.parts import Parts
@@ -53,16 +53,16 @@ class AppliedCheck:
             launched: list[int] = []
             if rules.splits is not None:
                 launched = stack.enter_context(rules.splits.observe())
-            prefills: list[Any] = []
+            ran: list[Any] = []
             if getattr(metadata, "prefill", None) is not None:
-                owner, method = compat.prefill_owner(self.parts.impl, metadata)
+                owner, method = prefills.owner_of(self.parts.impl, metadata)
                 self._check_prefill(owner)
-                prefills = stack.enter_context(calls_of(owner, method))
+                ran = stack.enter_context(calls_of(owner, method))
             self._pass(forward)
         self._check_splits(launched)
         dense = rules.prefills_densely(self.route)
-        if dense is not None and dense != bool(prefills):
-            taken = "ran" if prefills else "did not run"
+        if dense is not None and dense != bool(ran):
+            taken = "ran" if ran else "did not run"
             raise self._not_applied(f"the prefill backend {taken}, against what the plan says")
 
     def _pass(self, forward: Callable[[], None]) -> None:
@@ -86,8 +86,7 @@ class AppliedCheck:
 
     def _check_route(self, metadata: Any) -> None:
         """Compare how the builder divided the batch with what the plan was taken to mean."""
-        # The sparse builders of 0.20 do not say.
-        decode_tokens = getattr(metadata, "num_decode_tokens", None)
+        decodes, decode_tokens = layers.divided(metadata)
         if decode_tokens is not None and decode_tokens != self.route.num_decode_tokens:
             threshold = self.plan.get("reorder_batch_threshold")
             raise self._not_applied(
@@ -95,7 +94,6 @@ class AppliedCheck:
                 f"{self.route.num_decode_tokens} with threshold {threshold} "
                 f"(builder: {self.parts.builder.reorder_batch_threshold})",
             )
-        decodes = getattr(metadata, "num_decodes", None)
         if decodes is not None and decodes != self.route.num_decodes:
             raise self._not_applied(
                 f"{decodes} decodes in the metadata, expected {self.route.num_decodes}"
@@ -115,7 +113,7 @@ class AppliedCheck:
         wanted = self.plan.text("prefill_backend")
         if wanted is None:
             return
-        named = prefill_name(owner) if hasattr(owner, "get_name") else compat.prefill_in_impl(owner)
+        named = prefill_name(owner) if hasattr(owner, "get_name") else prefills.in_impl(owner)
         # FlashAttention's version is bound into the function that is called.
         bound = getattr(getattr(owner, "flash_attn_varlen_func", None), "keywords", {})
         version = bound.get("fa_version")

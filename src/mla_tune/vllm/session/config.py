@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from mla_tune.errors import UnavailableError
 from mla_tune.session import Setup
 from mla_tune.vllm import compat
+from mla_tune.vllm.compat import graphs
 
 if TYPE_CHECKING:
     import torch
@@ -127,7 +128,7 @@ def _capture_as_production(vllm_config: Any, asked: int | None) -> None:
         platform = compat.symbol("vllm.platforms", "current_platform")
         capability = platform.get_device_capability()
         major = 0 if capability is None else capability.major
-        compilation.max_cudagraph_capture_size = asked or compat.graph_capture_limit(major)
+        compilation.max_cudagraph_capture_size = asked or graphs.graph_capture_limit(major)
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from mla_tune.shapes import BatchShape, MlaDimensions
-from mla_tune.vllm import compat
+from mla_tune.vllm.compat import layers
 
 if TYPE_CHECKING:
     import torch
@@ -127,7 +127,7 @@ class Batch:
         """Make the `CommonAttentionMetadata`; ``max_seq_len`` is the engine's in graph mode."""
         device = self.query.device
         query_lens = self.query_start.diff()
-        return compat.common_metadata(
+        return layers.common_metadata(
             query_start_loc=self.query_start.to(device),
             query_start_loc_cpu=self.query_start,
             seq_lens=self.kv_lens.to(device),

@@ -16,6 +16,7 @@ from mla_tune.quantization import UNQUANTIZED
 from mla_tune.session import Setup
 from mla_tune.shapes import MlaDimensions
 from mla_tune.vllm import compat, workspace
+from mla_tune.vllm.compat import layers
 from mla_tune.vllm.prefill import default_prefill, prefill_instances
 from mla_tune.vllm.session.config import (
     current_config,
@@ -146,7 +147,7 @@ def _build(setup: Setup, backend: SessionBackend) -> Parts:
         sparse=sparse,
         prefill_instances=instances,
         rules=rules,
-        fp8_queries=compat.takes_fp8_queries(layer),
+        fp8_queries=layers.takes_fp8_queries(layer),
     )
 
 
@@ -218,7 +219,7 @@ def _layer(
         "quant_config": None,
         "prefix": PREFIX,
     }
-    return compat.attention_layer(backend_cls, arguments, indexer)
+    return layers.attention_layer(backend_cls, arguments, indexer)
 
 
 def _rules(
@@ -229,13 +230,13 @@ def _rules(
     instances: dict[str, Any],
 ) -> SessionRules:
     """Ask layer and builder what the plans depend on."""
-    sparse = compat.is_sparse(layer.impl)
-    support = getattr(getattr(builder, "query_len_support", None), "value", "varlen")
+    sparse = layers.is_sparse(layer.impl)
+    support = layers.query_len_support(builder)
     default = default_prefill(builder, layer.impl)
     names = tuple(instances) or ((default,) if default is not None else ())
     uniform = support != "varlen"
     if sparse:
-        uniform = compat.sparse_decodes_uniform(builder)
+        uniform = layers.sparse_decodes_uniform(builder)
     return SessionRules(
         mode=setup.mode,
         threshold=int(builder.reorder_batch_threshold or 1),
@@ -244,7 +245,7 @@ def _rules(
         prefill_backends=names,
         splits=backend.split_knob(setup, layer.impl, builder),
         topk=setup.index_topk if sparse else None,
-        sparse_prefill=compat.sparse_prefill_path(layer) if sparse else "mha",
+        sparse_prefill=layers.sparse_prefill_path(layer) if sparse else "mha",
         sparse_split=sparse and backend.parts_prefills(setup),
     )
 

@@ -13,7 +13,8 @@ from mla_tune.plan.space import PlanSpace
 from mla_tune.quantization import UNQUANTIZED
 from mla_tune.session import Reference, Setup
 from mla_tune.shapes import BatchShape
-from mla_tune.vllm import compat, workspace
+from mla_tune.vllm import workspace
+from mla_tune.vllm.compat import layers, prefills
 from mla_tune.vllm.observe import arguments_of, set_for_now
 from mla_tune.vllm.prefill import PLANS_EACH_STEP
 from mla_tune.vllm.session.applied import AppliedCheck, detach, scratch_values
@@ -221,7 +222,7 @@ class PreparedVllm:
             if splits is not None and wanted is not None:
                 stack.enter_context(splits.set(wanted))
             instance = parts.prefill_instances.get(plan.text("prefill_backend") or "")
-            stack.enter_context(compat.using_prefill(parts.builder, instance))
+            stack.enter_context(prefills.using(parts.builder, instance))
             if self._batch.topk is not None:
                 stack.enter_context(
                     set_for_now(parts.impl, "topk_indices_buffer", self._batch.topk)
@@ -240,7 +241,7 @@ class PreparedVllm:
                 pass failed.
         """
         with self._knobs():
-            compat.refresh_prefill(self._session.parts.builder, self.metadata)
+            prefills.refresh(self._session.parts.builder, self.metadata)
             if not self._checked:
                 self._applied_check.run(self.metadata, self.forward)
                 self._checked = True
@@ -258,7 +259,7 @@ class PreparedVllm:
         batch, parts = self._batch, self._session.parts
         with torch.no_grad():
             if batch.topk is not None:
-                compat.announce_topk(parts.impl)
+                layers.announce_topk(parts.impl)
             parts.layer.forward_impl(
                 batch.query,
                 batch.kv_c,

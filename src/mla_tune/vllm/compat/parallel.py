@@ -1,0 +1,21 @@
+"""What an engine's parallel_config says, in the words of each release."""
+
+__all__ = ["decode_context_parallel", "microbatched", "prefill_context_parallel"]
+
+from typing import Any
+
+
+def decode_context_parallel(parallel_config: Any) -> int:
+    """Over how many ranks the KV cache of a decode is spread."""
+    return int(getattr(parallel_config, "decode_context_parallel_size", 1))
+
+
+def prefill_context_parallel(parallel_config: Any) -> int:
+    """Over how many ranks the tokens of a prefill are spread; 0.20 cannot."""
+    return int(getattr(parallel_config, "prefill_context_parallel_size", 1))
+
+
+def microbatched(parallel_config: Any) -> bool:
+    """Whether steps are run as several microbatches; later releases have a second switch."""
+    names = ("enable_dbo", "use_ubatching")
+    return any(getattr(parallel_config, name, False) for name in names)
