@@ -69,9 +69,13 @@ def test_a_table_that_is_spelled_anew_keeps_its_model(path):
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        ({"us": {"wave": -1.0}}, "between.us.wave"),
+        ({"us": {"launch": 1.0, "wave": -1.0}}, "between.us.wave"),
         ({"us": {"waves": 1.0}}, "latency has no term 'waves'"),
+        ({"us": {"launch": 0.0, "wave": 1.0}}, "a launch of no time"),
+        ({"us": {"launch": 1e300}}, "between.us.launch"),
         ({"cut": "odd"}, "cut 'odd' is not known here"),
+        ({"cut": "capped"}, "TRITON_MLA does not cut a batch by 'capped'"),
+        ({"largest": ((2**20, 1024),)}, "between.largest"),
         ({"values": {600: 1024}}, "TRITON_MLA cannot have num_kv_splits 600"),
         ({"defaults": {1024: 0}}, "TRITON_MLA cannot have num_kv_splits 0"),
         ({"defaults": {}}, "between.defaults"),

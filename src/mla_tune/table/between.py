@@ -11,14 +11,17 @@ from mla_tune.table.waves import TERMS, Length, ProvenModel, WaveModel
 
 Count = Annotated[int, Field(ge=1, le=2**31 - 1)]
 Value = Annotated[int, Field(ge=0, le=2**20)]
-Share = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-Point = tuple[Count, Count]
+# Far beyond what a fit gives, and so that no sum of them is infinite.
+NotNegative = Annotated[float, Field(ge=0, le=1e9, allow_inf_nan=False)]
+Point = tuple[Annotated[int, Field(ge=1, le=2**16)], Annotated[int, Field(ge=1, le=2**24)]]
 
 
 def _known_terms(microseconds: dict[str, float]) -> dict[str, float]:
     for name in microseconds:
         if name not in TERMS:
             raise ValueError(f"latency has no term {name!r}; valid: {', '.join(TERMS)}")
+    if not microseconds.get("launch"):
+        raise ValueError("a launch of no time: latency would be zero somewhere")
     return microseconds
 
 
@@ -51,16 +54,16 @@ class Between(BaseModel):
     knob: Literal["num_kv_splits"]
     cut: Annotated[str, AfterValidator(_known_rule)]
     occupancy: Annotated[int, Field(ge=1, le=64)]
-    us: Annotated[dict[str, Share], AfterValidator(_known_terms)]
-    gate: Annotated[float, Field(ge=1, allow_inf_nan=False)]
-    error: Share
+    us: Annotated[dict[str, NotNegative], AfterValidator(_known_terms)]
+    gate: Annotated[float, Field(ge=1, le=1e9, allow_inf_nan=False)]
+    error: NotNegative
     points: Count
-    regret: Share
-    worst_regret: Share
-    values: dict[Value, Count]
-    defaults: Annotated[dict[Count, Value], Field(min_length=1)]
+    regret: NotNegative
+    worst_regret: NotNegative
+    values: Annotated[dict[Value, Count], Field(min_length=1, max_length=512)]
+    defaults: Annotated[dict[Count, Value], Field(min_length=1, max_length=512)]
     smallest: Point
-    largest: Annotated[tuple[Point, ...], Field(min_length=1)]
+    largest: Annotated[tuple[Point, ...], Field(min_length=1, max_length=512)]
 
     def model(self, sm_count: int, num_q_heads: int) -> ProvenModel:
         """What answers, for the device and heads of the table's header."""

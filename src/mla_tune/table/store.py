@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from mla_tune.errors import InputError
 from mla_tune.files.document import Document, Kind
 from mla_tune.plan.plan import Plan
+from mla_tune.registry import BACKENDS
 from mla_tune.table.between import Between
 from mla_tune.table.entry import Entry
 from mla_tune.table.header import SCHEMA_VERSION, WITHOUT_BETWEEN, Header
@@ -93,6 +94,14 @@ def _between(document: Document, header: Header, section: Any) -> Between | None
         return None
     with _named(document, ("between",)):
         between = Between.model_validate(section)
+    known = BACKENDS[header.backend].cut
+    if between.cut != known:
+        raise InputError(
+            f"{document.where(('between',))}: between: {header.backend} does not cut a batch by "
+            f"{between.cut!r}",
+            valid=f"{known!r}" if known else "no such section",
+            remedy="remove the section; the next run that tunes the table makes it anew",
+        )
     for value in (*between.values, *between.defaults.values()):
         for knob, valid in header.outside(Plan(num_kv_splits=value)):
             raise InputError(

@@ -71,6 +71,8 @@ def between(
     if found is None:
         return None
     model, proof = found
+    if "launch" not in model.model.microseconds:
+        return None  # noise alone: nothing is computed in no time
     return Between(
         knob="num_kv_splits",
         cut=cut,
