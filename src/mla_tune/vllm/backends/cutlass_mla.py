@@ -1,6 +1,6 @@
 """CUTLASS_MLA: data-centre Blackwell, single-token decode, a split count for the whole process."""
 
-__all__ = ["BACKEND", "CutlassSplits"]
+__all__ = ["BACKEND", "LAUNCH", "CutlassSplits"]
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -13,6 +13,9 @@ from mla_tune.shapes import BatchShape
 from mla_tune.vllm.backend import DENSE_BOUNDS, EngineSetting, FrozenSplits, Splits, VllmBackend
 from mla_tune.vllm.cutlass_workspace import MOST_SPLITS, workspace_bytes
 from mla_tune.vllm.observe import calls_of, set_for_now
+
+# The method of vLLM's impl that launches the kernel, and its argument.
+LAUNCH = ("_sm100_cutlass_mla_decode", "num_kv_splits")
 
 
 class CutlassSplits:
@@ -53,7 +56,7 @@ class CutlassSplits:
 
     @contextmanager
     def observe(self) -> Iterator[list[int]]:
-        with calls_of(self._impl, "_sm100_cutlass_mla_decode", "num_kv_splits") as seen:
+        with calls_of(self._impl, *LAUNCH) as seen:
             yield seen
 
     def reserve(self, max_num_requests: int) -> None:

@@ -1,6 +1,6 @@
 """FLASH_ATTN_MLA: Hopper's own choice, with a cap on the splits that its kernel chooses."""
 
-__all__ = ["BACKEND", "CAP", "EXTENSION", "FlashAttnCap"]
+__all__ = ["BACKEND", "CAP", "EXTENSION", "LAUNCH", "FlashAttnCap"]
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -18,6 +18,8 @@ from mla_tune.vllm.observe import calls_of, set_for_now
 EXTENSION = "vllm_flash_attn/_vllm_fa3_C*.so"
 # The setting of vLLM's AttentionConfig that caps the splits of captured batches.
 CAP = "flash_attn_max_num_splits_for_cuda_graph"
+# The function of vLLM's module that launches the kernel, and its argument.
+LAUNCH = ("flash_attn_varlen_func", "num_splits")
 # The partial results that are worth trying, beside the default's.
 LARGEST_GRAPH_BYTES = 2 * 2**30
 
@@ -70,7 +72,7 @@ class FlashAttnCap:
     @contextmanager
     def observe(self) -> Iterator[list[int]]:
         module = compat.module("vllm.v1.attention.backends.mla.flashattn_mla")
-        with calls_of(module, "flash_attn_varlen_func", "num_splits") as seen:
+        with calls_of(module, *LAUNCH) as seen:
             yield seen
 
 

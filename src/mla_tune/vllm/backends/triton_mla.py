@@ -1,6 +1,6 @@
 """TRITON_MLA: the portable backend, whose split count vLLM computes from the KV length alone."""
 
-__all__ = ["BACKEND", "TritonSplits"]
+__all__ = ["BACKEND", "LAUNCH", "TritonSplits"]
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -21,6 +21,9 @@ from mla_tune.vllm.triton_splits import (
     SplitRule,
     still_better,
 )
+
+# The function of vLLM's module that launches the kernel, and its argument.
+LAUNCH = ("decode_attention_fwd", "num_kv_splits")
 
 
 class TritonSplits:
@@ -71,8 +74,7 @@ class TritonSplits:
 
     @contextmanager
     def observe(self) -> Iterator[list[int]]:
-        module = compat.module(TRITON_MODULE)
-        with calls_of(module, "decode_attention_fwd", "num_kv_splits") as seen:
+        with calls_of(compat.module(TRITON_MODULE), *LAUNCH) as seen:
             yield seen
 
 
