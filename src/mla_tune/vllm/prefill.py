@@ -13,6 +13,7 @@ __all__ = [
     "default_prefill",
     "engine_setting",
     "make_prefill",
+    "owner_name",
     "packages_of",
     "prefill_instances",
     "prefill_name",
@@ -80,7 +81,12 @@ _PACKAGE = "vllm.v1.attention.backends.mla.prefill"
 def default_prefill(builder: Any, impl: Any) -> str | None:
     """The short name of the prefill implementation in use without any knob, if there is one."""
     instance = prefills.backend_of(builder)
-    return prefills.in_impl(impl) if instance is None else prefill_name(instance)
+    return owner_name(impl if instance is None else instance)
+
+
+def owner_name(owner: Any) -> str | None:
+    """The short name of a prefill backend object, or of what 0.20 has in an impl instead."""
+    return prefill_name(owner) if hasattr(owner, "get_name") else prefills.in_impl(owner)
 
 
 def prefill_name(instance: Any) -> str:

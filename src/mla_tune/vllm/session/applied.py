@@ -12,7 +12,7 @@ from mla_tune.plan.failure import FailureKind, PlanFailure
 from mla_tune.plan.plan import Plan
 from mla_tune.vllm.compat import layers, prefills
 from mla_tune.vllm.observe import calls_of
-from mla_tune.vllm.prefill import prefill_name
+from mla_tune.vllm.prefill import owner_name
 from mla_tune.vllm.session.parts import Parts
 from mla_tune.vllm.session.rules import Route
 
@@ -113,7 +113,7 @@ class AppliedCheck:
         wanted = self.plan.text("prefill_backend")
         if wanted is None:
             return
-        named = prefill_name(owner) if hasattr(owner, "get_name") else prefills.in_impl(owner)
+        named = owner_name(owner)
         # FlashAttention's version is bound into the function that is called.
         bound = getattr(getattr(owner, "flash_attn_varlen_func", None), "keywords", {})
         version = bound.get("fa_version")
