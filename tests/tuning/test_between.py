@@ -104,7 +104,7 @@ def test_a_default_that_nobody_knows_is_any_between_its_neighbours():
     assert fitted().defaults == {1024: 2, 4096: 8, 16384: 32}
 
 
-def played(folder: Path, every: int) -> Path:
+def played(folder: Path, every: int, **environment) -> Path:
     """The table of some of the recording's eager single-token batches of TRITON_MLA."""
     recording = Recording.load(RECORDED)
     tracks = [
@@ -113,7 +113,8 @@ def played(folder: Path, every: int) -> Path:
         if (track.setup.backend, track.setup.mode) == ("TRITON_MLA", "eager")
         and track.workload.shapes[0].query_lens == (1,)
     ]
-    recording = replace(recording, tracks=tuple(tracks[::every]))
+    device = replace(recording.environment, **environment)
+    recording = replace(recording, environment=device, tracks=tuple(tracks[::every]))
     (job,) = recorded_assignments(recording, folder)
     bench = RecordedBench(recording)
     Campaign(bench, folder / "study", Settings(confirmation_rounds=16), SilentReporter()).run([job])
@@ -136,3 +137,8 @@ def test_a_table_that_is_done_carries_its_model(tmp_path):
     # A run for a few of its shapes leaves the model to those of all.
     played(tmp_path, every=4)
     assert path.read_bytes() == before
+
+
+def test_a_cpu_has_no_waves(tmp_path):
+    path = played(tmp_path, every=4, compute_capability=None)
+    assert Table.load(path).between is None

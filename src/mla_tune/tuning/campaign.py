@@ -159,7 +159,8 @@ class Campaign:
         """What answers between the entries of a table that is done, if that can be proven."""
         header = assignment.header
         cut = get_backend(header.backend).cut
-        if header.engine.mode != "eager" or cut is None:
+        on_gpu = header.device.compute_capability is not None
+        if header.engine.mode != "eager" or cut is None or not on_gpu:
             return None
         try:
             trials = [tuner.trials(workload) for workload in assignment.workloads]
