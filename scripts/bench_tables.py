@@ -31,8 +31,8 @@ from mla_tune.cli.terminal import TerminalReporter
 from mla_tune.session import Setup
 from mla_tune.shapes import BatchShape, Case, MlaDimensions, RequestGroup, Workload
 from mla_tune.table import Header, Table
-from mla_tune.tuning.assignment import Assignment
 from mla_tune.tuning.campaign import Campaign
+from mla_tune.tuning.job import TableJob
 from mla_tune.tuning.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -85,15 +85,15 @@ def tuned(folder: Path, wanted: Sequence[BatchShape]) -> tuple[Path, float]:
     header = Header.of(fake.ENVIRONMENT, "TORCH_MLA", model, "auto", "eager", 4096)
     workloads = tuple(Workload((Case(shape),)) for shape in wanted)
     path = folder / "table.yaml"
-    assignment = Assignment(Setup("TORCH_MLA", model), workloads, header, path)
+    job = TableJob(Setup("TORCH_MLA", model), workloads, header, path)
     reporter = TerminalReporter(Console(file=io.StringIO()))
     bench = fake.FakeBench(plans, noise=0.01)
     began = time.perf_counter()
     campaign = Campaign(bench, folder / "study", Settings(confirmation_rounds=16), reporter)
-    campaign.run([assignment])
+    result = campaign.run([job])
     reporter.summary()
     spent_s = time.perf_counter() - began
-    assert campaign.failures == []
+    assert result.failures == ()
     return path, 1000 * spent_s / len(wanted)
 
 

@@ -27,7 +27,7 @@ from mla_tune.shapes import BatchShape, Workload, parse_size
 from mla_tune.shapes.file import load_shapes
 from mla_tune.table import Entry, Table, TableFile, merge
 from mla_tune.traffic.shapes import shapes_from_traffic
-from mla_tune.tuning.assignment import Planner
+from mla_tune.tuning.planner import Planner
 from mla_tune.tuning.run import run
 from mla_tune.tuning.run_options import RunOptions
 from mla_tune.tuning.study import Journal
@@ -44,7 +44,7 @@ def read_shapes(path: Path) -> None:
     """Read a shapes file and plan a run for it."""
     shapes = load_shapes(path)
     planner = Planner(ENVIRONMENT, "cpu", 8 * GIB, shapes, path.parent / "out", str)
-    planner.assignments(["TORCH_MLA"])
+    planner.jobs(["TORCH_MLA"])
 
 
 def read_grammar(path: Path) -> None:
@@ -163,7 +163,7 @@ def read_arguments(path: Path) -> None:
         redirect_stdout(shown),
         redirect_stderr(shown),
         mock.patch.object(sys, "argv", ["mla-tune", *arguments]),
-        mock.patch("mla_tune.tuning.run.WorkerBench", FakeWorker),
+        mock.patch("mla_tune.tuning.device_bench.WorkerBench", FakeWorker),
         mock.patch.object(tempfile, "tempdir", str(path.parent)),
     ):
         main()

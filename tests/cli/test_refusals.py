@@ -89,7 +89,7 @@ def test_a_bad_flag_is_refused(cli, write, tmp_path, arguments, says):
 
 @pytest.mark.parametrize("command", [[], ["backends"], ["recheck", "t.yaml"]])
 def test_what_is_no_device_starts_no_worker(cli, monkeypatch, command):
-    monkeypatch.setattr("mla_tune.tuning.run.WorkerBench", None)
+    monkeypatch.setattr("mla_tune.tuning.device_bench.WorkerBench", None)
     assert "unknown device 'gpu'" in refused(cli, *command, "--device", "gpu")
 
 

@@ -12,15 +12,13 @@ from mla_tune.plan.plan import Plan
 from mla_tune.session import Setup
 from mla_tune.shapes import BatchShape, MlaDimensions
 from mla_tune.table import Entry, Header, Lookup, Speedup
-from mla_tune.tuning.assignment import Assignment
+from mla_tune.tuning.job import TableJob
 from mla_tune.tuning.study import Outcome
 
 HEADER = Header.of(ENVIRONMENT, "TORCH_MLA", MlaDimensions(2), "auto", "eager", 4096)
 WORKLOAD = workload("8q1s1k")
 ASKED = BatchShape.parse("8q1s1k")
-ASSIGNMENT = Assignment(
-    Setup("TORCH_MLA", MlaDimensions(2)), (WORKLOAD,), HEADER, Path("out/a[/b].yaml")
-)
+JOB = TableJob(Setup("TORCH_MLA", MlaDimensions(2)), (WORKLOAD,), HEADER, Path("out/a[/b].yaml"))
 ENTRY = Entry(
     shape="8q1s1k",
     plan=splits(2),
@@ -42,14 +40,14 @@ def shown(write, *, terminal=False, width=120):
 def whole_run(console):
     with TerminalReporter(console) as reporter:
         reporter.skipped("device: skipped [/dev/null]")
-        reporter.assigned([ASSIGNMENT])
-        reporter.started(ASSIGNMENT, WORKLOAD)
+        reporter.begun([JOB])
+        reporter.started(JOB, WORKLOAD)
         reporter.planned(WORKLOAD, 3)
         reporter.tried(WORKLOAD, Outcome(DEFAULT, None, "raised: [/x]"), None)
         reporter.tried(WORKLOAD, Outcome(splits(2), 50.0), 50.0)
         reporter.confirming(WORKLOAD, [DEFAULT, splits(2)], 8)
-        reporter.decided(ASSIGNMENT, WORKLOAD, ENTRY)
-        reporter.failed(ASSIGNMENT, WORKLOAD, WorkloadFailure("boom [/x] [COUNT]q[k]"))
+        reporter.decided(JOB, WORKLOAD, ENTRY)
+        reporter.failed(JOB, WORKLOAD, WorkloadFailure("boom [/x] [COUNT]q[k]"))
     reporter.summary()
     assert reporter.num_decided == 1
 
@@ -71,8 +69,8 @@ def test_a_run_shows_what_happened_brackets_and_all(terminal):
 def test_the_live_line_shows_which_plan_and_the_best_so_far():
     def halfway(console):
         with TerminalReporter(console) as reporter:
-            reporter.assigned([ASSIGNMENT])
-            reporter.started(ASSIGNMENT, WORKLOAD)
+            reporter.begun([JOB])
+            reporter.started(JOB, WORKLOAD)
             reporter.planned(WORKLOAD, 3)
             reporter.tried(WORKLOAD, Outcome(DEFAULT, 100.0), 100.0)
             reporter.tried(WORKLOAD, Outcome(splits(2), 50.0), 50.0)
@@ -151,12 +149,12 @@ def test_what_is_said_of_a_run_is_printed_as_data(terminal):
     def hostile(console):
         with TerminalReporter(console) as reporter:
             reporter.skipped(HOSTILE)
-            reporter.assigned([ASSIGNMENT])
-            reporter.started(ASSIGNMENT, WORKLOAD)
+            reporter.begun([JOB])
+            reporter.started(JOB, WORKLOAD)
             reporter.tried(WORKLOAD, Outcome(Plan(prefill_backend=HOSTILE), 50.0), 50.0)
-            reporter.decided(ASSIGNMENT, WORKLOAD, ENTRY)
-            reporter.failed(ASSIGNMENT, WORKLOAD, WorkloadFailure(f"{HOSTILE}"))
-            reporter.unpublished(ASSIGNMENT, [ENTRY], WorkloadFailure("disk full"))
+            reporter.decided(JOB, WORKLOAD, ENTRY)
+            reporter.failed(JOB, WORKLOAD, WorkloadFailure(f"{HOSTILE}"))
+            reporter.unpublished(JOB, [ENTRY], WorkloadFailure("disk full"))
         reporter.summary()
 
     text = shown(hostile, terminal=terminal, width=300)
@@ -183,8 +181,8 @@ def test_columns_stand_below_each_other_and_one_long_cell_moves_no_other_row():
 def test_a_run_says_that_an_earlier_entry_stays_and_why():
     def run(console):
         with TerminalReporter(console) as reporter:
-            reporter.assigned([ASSIGNMENT])
-            reporter.started(ASSIGNMENT, WORKLOAD)
+            reporter.begun([JOB])
+            reporter.started(JOB, WORKLOAD)
             reporter.kept(WORKLOAD, "8 rounds are too few [/x]")
 
     told = "no verdict this time (8 rounds are too few [/x]); the entry of an earlier run stays"
@@ -204,10 +202,10 @@ def test_a_default_that_does_not_work_is_said_once_a_table():
 
     def run(console):
         with TerminalReporter(console) as reporter:
-            reporter.assigned([ASSIGNMENT])
-            reporter.started(ASSIGNMENT, WORKLOAD)
+            reporter.begun([JOB])
+            reporter.started(JOB, WORKLOAD)
             for entry in (ENTRY, wrong, wrong):
-                reporter.decided(ASSIGNMENT, WORKLOAD, entry)
+                reporter.decided(JOB, WORKLOAD, entry)
 
     text = shown(run)
     assert text.count("TORCH_MLA: what vLLM does untuned does not work here") == 1

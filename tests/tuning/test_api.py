@@ -1,7 +1,6 @@
 """`mla_tune.tune` and `mla_tune.Table`: the examples of their docstrings, and what they refuse."""
 
 import doctest
-import inspect
 import re
 import subprocess
 import sys
@@ -19,6 +18,7 @@ from mla_tune.shapes.mapping import MappingDocument
 from mla_tune.table import Table, lookup
 from mla_tune.tuning import api
 from mla_tune.tuning.run_options import RunOptions
+from mla_tune.tuning.tune_options import TuneOptions
 
 ROOT = Path(__file__).parents[2]
 TINY = {
@@ -70,7 +70,7 @@ def refused(tmp_path, monkeypatch):
     def no_worker(*_arguments):
         pytest.fail("a worker was started")
 
-    monkeypatch.setattr("mla_tune.tuning.run.WorkerBench", no_worker)
+    monkeypatch.setattr("mla_tune.tuning.device_bench.WorkerBench", no_worker)
     monkeypatch.chdir(tmp_path)
 
     def call(shapes=TINY, **options):
@@ -142,13 +142,15 @@ def test_shapes_that_are_no_path_and_no_mapping_are_refused(refused):
 # The options are the command's.
 
 
-def test_the_options_are_those_of_the_command_with_the_same_defaults():
-    ours = {
-        name: parameter.default
-        for name, parameter in inspect.signature(mla_tune.tune).parameters.items()
-        if name != "reporter"
-    }
-    assert ours == {field.name: field.default for field in fields(RunOptions)}
+def test_the_options_are_those_of_the_command():
+    assert {"shapes", *TuneOptions.__annotations__} == {field.name for field in fields(RunOptions)}
+    for name in TuneOptions.__annotations__:
+        assert f"    {name}: " in TuneOptions.__doc__
+
+
+def test_an_option_that_there_is_not_is_a_mistake_in_the_program():
+    with pytest.raises(TypeError, match="confirm_second'"):
+        mla_tune.tune(TINY, confirm_second=3.0)
 
 
 def test_the_command_without_options_is_the_call_without_any(monkeypatch):
@@ -195,7 +197,7 @@ class FakeWorker(FakeBench):
 
 @pytest.fixture
 def tune(tmp_path, monkeypatch):
-    monkeypatch.setattr("mla_tune.tuning.run.WorkerBench", FakeWorker)
+    monkeypatch.setattr("mla_tune.tuning.device_bench.WorkerBench", FakeWorker)
 
     def call(*specs, **options):
         places = {"out": str(tmp_path / "out"), "study_dir": tmp_path / "study"}
@@ -220,8 +222,8 @@ def test_a_reporter_is_told_of_what_it_overrides(tune):
     told = []
 
     class Mine(api.SilentReporter):
-        def decided(self, assignment, workload, entry):
-            told.append((assignment.setup.backend, str(workload), entry.plan))
+        def decided(self, job, workload, entry):
+            told.append((job.setup.backend, str(workload), entry.plan))
 
     tune("8q1s1k", reporter=Mine())
     assert told == [("TORCH_MLA", "8q1s1k", splits(2))]

@@ -10,9 +10,9 @@ from mla_tune.plan.plan import Plan
 from mla_tune.shapes import BatchShape, Case, Workload
 from mla_tune.table import Table
 from mla_tune.tuning.api import SilentReporter
-from mla_tune.tuning.assignment import recorded_assignments
 from mla_tune.tuning.between import Trials, between
 from mla_tune.tuning.campaign import Campaign
+from mla_tune.tuning.recorded_jobs import recorded_jobs
 from mla_tune.tuning.settings import Settings
 from mla_tune.tuning.study import Outcome
 from modelled_table import HEADER
@@ -115,7 +115,7 @@ def played(folder: Path, every: int, **environment) -> Path:
     ]
     device = replace(recording.environment, **environment)
     recording = replace(recording, environment=device, tracks=tuple(tracks[::every]))
-    (job,) = recorded_assignments(recording, folder)
+    (job,) = recorded_jobs(recording, folder)
     bench = RecordedBench(recording)
     Campaign(bench, folder / "study", Settings(confirmation_rounds=16), SilentReporter()).run([job])
     return job.path

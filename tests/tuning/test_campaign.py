@@ -13,8 +13,8 @@ from mla_tune.errors import EnvironmentFailure, InputError, UnavailableError, Wo
 from mla_tune.session import Setup
 from mla_tune.shapes import MlaDimensions
 from mla_tune.table import Header, Table, TableFile, publication
-from mla_tune.tuning.assignment import Assignment
 from mla_tune.tuning.campaign import Campaign
+from mla_tune.tuning.job import TableJob
 from mla_tune.tuning.journal.file import JournalFile
 from mla_tune.tuning.observers import SilentObserver
 from mla_tune.tuning.settings import Settings
@@ -35,46 +35,46 @@ class SilentReporter(SilentObserver):
         self.abandoned = []
         self.stayed = []
 
-    def assigned(self, assignments):
+    def begun(self, jobs):
         pass
 
     def skipped(self, what):
         self.notices.append(what)
 
-    def started(self, assignment, workload):
+    def started(self, job, workload):
         pass
 
     def kept(self, workload, doubt):
         del doubt
         self.stayed.append(str(workload))
 
-    def decided(self, assignment, workload, entry):
-        del assignment
+    def decided(self, job, workload, entry):
+        del job
         self.decisions.append((str(workload), entry.plan))
 
-    def failed(self, assignment, workload, error):
-        del assignment
+    def failed(self, job, workload, error):
+        del job
         self.errors.append((str(workload), error))
 
-    def given_up(self, assignment, workloads, error):
-        self.abandoned.append((assignment.path.stem, len(workloads), error))
+    def given_up(self, job, workloads, error):
+        self.abandoned.append((job.path.stem, len(workloads), error))
 
-    def unpublished(self, assignment, entries, error):
-        del assignment
+    def unpublished(self, job, entries, error):
+        del job
         self.errors += [(entry.shape, error) for entry in entries]
 
 
-def assignment(folder: Path, heads: int = 2, workloads=WORKLOADS) -> Assignment:
+def table_job(folder: Path, heads: int = 2, workloads=WORKLOADS) -> TableJob:
     model = MlaDimensions(heads)
     header = Header.of(ENVIRONMENT, "TORCH_MLA", model, "auto", "eager", 4096)
     path = folder / f"heads={heads}.yaml"
-    return Assignment(Setup("TORCH_MLA", model), tuple(workloads), header, path)
+    return TableJob(Setup("TORCH_MLA", model), tuple(workloads), header, path)
 
 
-def run(folder: Path, bench: FakeBench, assignments=None, **more) -> Campaign:
+def run(folder: Path, bench: FakeBench, jobs=None, **more) -> Campaign:
     settings = Settings(confirmation_rounds=16)
     campaign = Campaign(bench, folder / "study", settings, SilentReporter(), **more)
-    campaign.run(assignments or [assignment(folder)])
+    campaign.run(jobs or [table_job(folder)])
     return campaign
 
 
@@ -105,7 +105,7 @@ def test_every_workload_gets_its_entry(tmp_path):
     table = Table.load(tmp_path / "heads=2.yaml")
     assert [entry.shape for entry in table.entries] == ["8q1s1k", "8q1s2k"]
     assert table.lookup(batch=8, kv_len=1024).plan == splits(2)
-    assert campaign.failures == []
+    assert campaign.tally.failures == []
 
 
 def test_a_second_run_measures_nothing_and_changes_no_byte(tmp_path):
@@ -117,8 +117,8 @@ def test_a_second_run_measures_nothing_and_changes_no_byte(tmp_path):
     assert (tmp_path / "heads=2.yaml").read_bytes() == before
 
 
-def test_assignments_have_tables_and_journals_of_their_own(tmp_path):
-    run(tmp_path, bench(), [assignment(tmp_path, heads) for heads in (2, 4)])
+def test_jobs_have_tables_and_journals_of_their_own(tmp_path):
+    run(tmp_path, bench(), [table_job(tmp_path, heads) for heads in (2, 4)])
     assert len(list(tmp_path.glob("*.yaml"))) == 2
     assert len(list((tmp_path / "study").glob("*.journal"))) == 2
 
@@ -133,7 +133,7 @@ class OneDoesNotLoad(FakeBench):
 def test_a_workload_that_fails_leaves_the_others_to_be_tuned(tmp_path):
     campaign = run(tmp_path, OneDoesNotLoad(LATENCIES))
     assert [key for key, _ in campaign.reporter.decisions] == ["8q1s2k"]
-    assert [(failed.what, failed.error.what) for failed in campaign.failures] == [
+    assert [(failed.what, failed.error.what) for failed in campaign.tally.failures] == [
         ("heads=2: 8q1s1k", "cannot load: no memory [/x]")
     ]
 
@@ -146,9 +146,9 @@ class CannotOpenTwoHeads(FakeBench):
 
 
 def test_a_session_that_cannot_be_built_leaves_the_other_tables_to_be_tuned(tmp_path):
-    assignments = [assignment(tmp_path, heads) for heads in (2, 4)]
-    campaign = run(tmp_path, CannotOpenTwoHeads(LATENCIES), assignments)
-    assert len(campaign.failures) == 1
+    jobs = [table_job(tmp_path, heads) for heads in (2, 4)]
+    campaign = run(tmp_path, CannotOpenTwoHeads(LATENCIES), jobs)
+    assert len(campaign.tally.failures) == 1
     assert len(TableFile.load(tmp_path / "heads=4.yaml").entries) == 2
 
 
@@ -164,9 +164,9 @@ class NeverOpens(FakeBench):
 def test_a_session_that_cannot_be_built_is_tried_once_and_said_once(tmp_path):
     many = [workload(f"8q1s{number}k") for number in range(1, 59)]
     measured = NeverOpens(LATENCIES)
-    campaign = run(tmp_path, measured, [assignment(tmp_path, 2, many)])
+    campaign = run(tmp_path, measured, [table_job(tmp_path, 2, many)])
     assert measured.opened == 1
-    assert [(failed.what, failed.error.exit_code) for failed in campaign.failures] == [
+    assert [(failed.what, failed.error.exit_code) for failed in campaign.tally.failures] == [
         ("heads=2: 58 batch shapes", 1)
     ]
     assert [said[:2] for said in campaign.reporter.abandoned] == [("heads=2", 58)]
@@ -177,9 +177,9 @@ def test_a_cause_that_fails_three_workloads_in_a_row_ends_its_table_only(tmp_pat
     many = [workload(f"8q1s{number}k") for number in range(1, 9)]
     measured = FakeBench(LATENCIES, check_faults=dict.fromkeys(LATENCIES, "wrong result"))
     measured.before = lambda what: measured.check_faults.clear() if "q2" in what else None
-    four = assignment(tmp_path, 4, [workload("8q2s1k")])
-    campaign = run(tmp_path, measured, [assignment(tmp_path, 2, many), four])
-    assert [failed.what for failed in campaign.failures] == [
+    four = table_job(tmp_path, 4, [workload("8q2s1k")])
+    campaign = run(tmp_path, measured, [table_job(tmp_path, 2, many), four])
+    assert [failed.what for failed in campaign.tally.failures] == [
         *("heads=2: 8q1s1k", "heads=2: 8q1s2k", "heads=2: 8q1s3k", "heads=2: 5 batch shapes"),
     ]
     assert {key for key, _ in measured.checked} == {"8q1s1k", "8q1s2k", "8q1s3k", "8q2s1k"}
@@ -188,10 +188,10 @@ def test_a_cause_that_fails_three_workloads_in_a_row_ends_its_table_only(tmp_pat
 
 def test_what_an_earlier_run_decided_is_published_although_its_table_is_given_up(tmp_path):
     many = [workload(f"8q1s{number}k") for number in range(1, 9)]
-    run(tmp_path, FakeBench(LATENCIES), [assignment(tmp_path, 2, many[5:7])])
+    run(tmp_path, FakeBench(LATENCIES), [table_job(tmp_path, 2, many[5:7])])
     (tmp_path / "heads=2.yaml").unlink()
     measured = FakeBench(LATENCIES, check_faults=dict.fromkeys(LATENCIES, "wrong result"))
-    campaign = run(tmp_path, measured, [assignment(tmp_path, 2, many)])
+    campaign = run(tmp_path, measured, [table_job(tmp_path, 2, many)])
     entries = TableFile.load(tmp_path / "heads=2.yaml").entries
     assert [entry.shape for entry in entries] == ["8q1s6k", "8q1s7k"]
     assert [key for key, _ in campaign.reporter.decisions] == ["8q1s6k", "8q1s7k"]
@@ -206,18 +206,18 @@ def test_a_night_that_ends_in_doubt_leaves_a_proven_table_as_it_was(tmp_path):
         journal.unlink()
     settings = Settings(confirmation_s=0.0)
     campaign = Campaign(bench(), tmp_path / "study", settings, SilentReporter())
-    campaign.run([assignment(tmp_path)])
+    campaign.run([table_job(tmp_path)])
     assert (tmp_path / "heads=2.yaml").read_bytes() == before
     assert campaign.reporter.stayed == ["8q1s1k", "8q1s2k"]
 
 
 def test_what_replace_puts_aside_proves_nothing_for_the_table_that_is_begun(tmp_path):
-    first = assignment(tmp_path)
+    first = table_job(tmp_path)
     run(tmp_path, bench())
     for journal in (tmp_path / "study").glob("*.journal"):
         journal.unlink()
     header = first.header.model_copy(update={"kv_cache_dtype": "fp8"})
-    again = Assignment(first.setup, first.workloads, header, first.path)
+    again = TableJob(first.setup, first.workloads, header, first.path)
     settings = Settings(confirmation_s=0.0)
     campaign = Campaign(bench(), tmp_path / "study", settings, SilentReporter(), replace=True)
     campaign.run([again])
@@ -231,19 +231,19 @@ BROKEN = ["not a table", "\0\0", "schema_version: 1\nentries: [", "{}", "&a [*a]
 
 @pytest.mark.parametrize("text", BROKEN)
 def test_a_table_that_cannot_be_read_costs_itself_and_the_others_are_tuned(tmp_path, text):
-    two, four = (assignment(tmp_path, heads) for heads in (2, 4))
+    two, four = (table_job(tmp_path, heads) for heads in (2, 4))
     two.path.write_text(text)
     campaign = run(tmp_path, bench(), [two, four])
-    assert [(failed.what, failed.error.exit_code) for failed in campaign.failures] == [
+    assert [(failed.what, failed.error.exit_code) for failed in campaign.tally.failures] == [
         ("heads=2: 2 batch shapes", 2)
     ]
-    assert str(two.path) in campaign.failures[0].error.what
+    assert str(two.path) in campaign.tally.failures[0].error.what
     assert len(TableFile.load(four.path).entries) == 2
     assert two.path.read_text() == text
 
 
 def test_where_no_table_can_be_added_to_nothing_is_measured(tmp_path):
-    two = assignment(tmp_path)
+    two = table_job(tmp_path)
     two.path.write_text("not a table")
     measured = bench()
     with pytest.raises(InputError, match=r"heads=2\.yaml"):
@@ -262,11 +262,11 @@ def test_a_study_that_another_run_holds_costs_its_own_table(tmp_path):
     name = f"heads=2.{ENVIRONMENT.software_digest}.journal"
     held = Journal(tmp_path / "study" / name)
     try:
-        two, four = (assignment(tmp_path, heads) for heads in (2, 4))
+        two, four = (table_job(tmp_path, heads) for heads in (2, 4))
         campaign = run(tmp_path, bench(), [two, four])
     finally:
         held.close()
-    (failure,) = campaign.failures
+    (failure,) = campaign.tally.failures
     assert "in use by another run" in failure.error.what
     assert len(TableFile.load(four.path).entries) == 2
 
@@ -281,7 +281,7 @@ def test_a_damaged_journal_is_named_and_the_run_goes_on(tmp_path):
     (notice,) = campaign.reporter.notices
     assert str(journal) in notice
     assert "line 3" in notice
-    assert campaign.failures == []
+    assert campaign.tally.failures == []
     assert again.raced == []  # the verdicts were in other lines
 
 
@@ -291,7 +291,7 @@ def test_a_damaged_quarantine_is_named_and_the_run_goes_on(tmp_path):
     campaign = run(tmp_path, bench())
     (notice,) = campaign.reporter.notices
     assert "kept as quarantine.yaml.damaged-1" in notice
-    assert campaign.failures == []
+    assert campaign.tally.failures == []
     assert len(TableFile.load(tmp_path / "heads=2.yaml").entries) == 2
 
 
@@ -310,8 +310,8 @@ def test_a_full_disk_at_a_table_costs_no_verdict(tmp_path, monkeypatch):
     with monkeypatch.context() as patched:
         full_disk_for_tables(patched)
         campaign = run(tmp_path, bench())
-    assert [type(failed.error) for failed in campaign.failures] == [EnvironmentFailure] * 2
-    assert all("No space left" in failed.error.what for failed in campaign.failures)
+    assert [type(failed.error) for failed in campaign.tally.failures] == [EnvironmentFailure] * 2
+    assert all("No space left" in failed.error.what for failed in campaign.tally.failures)
     again = bench()
     run(tmp_path, again)
     assert again.raced == []
@@ -344,22 +344,25 @@ def test_what_is_decided_between_two_writes_is_on_disk_when_the_run_is_interrupt
     monkeypatch.setattr(publication, "write_atomically", slow)
     workloads = [workload(f"8q1s{k}k") for k in (1, 2, 4, 8)]
     with pytest.raises(KeyboardInterrupt):
-        run(tmp_path, bench(before=interrupt), [assignment(tmp_path, workloads=workloads)])
+        run(tmp_path, bench(before=interrupt), [table_job(tmp_path, workloads=workloads)])
     assert len(written) == 2
     entries = TableFile.load(tmp_path / "heads=2.yaml").entries
     assert [entry.shape for entry in entries] == ["8q1s1k", "8q1s2k", "8q1s4k"]
 
 
 def test_a_table_that_breaks_during_a_run_costs_itself_and_no_other(tmp_path):
-    two, four = (assignment(tmp_path, heads) for heads in (2, 4))
+    two, four = (table_job(tmp_path, heads) for heads in (2, 4))
 
     def broken(what):
         if what == "load 8q1s1k":
             two.path.write_text("entries: [")
 
     campaign = run(tmp_path, bench(before=broken), [two, four])
-    assert [failed.what for failed in campaign.failures] == ["heads=2: 8q1s1k", "heads=2: 8q1s2k"]
-    assert "heads=2.yaml" in campaign.failures[0].error.what
+    assert [failed.what for failed in campaign.tally.failures] == [
+        "heads=2: 8q1s1k",
+        "heads=2: 8q1s2k",
+    ]
+    assert "heads=2.yaml" in campaign.tally.failures[0].error.what
     assert two.path.read_text() == "entries: ["
     assert len(TableFile.load(four.path).entries) == 2
 
@@ -383,10 +386,10 @@ def test_a_full_disk_under_the_study_ends_the_run_and_loses_no_finished_trial(
 
 
 def test_replace_keeps_every_table_it_replaces(tmp_path):
-    first = assignment(tmp_path)
+    first = table_job(tmp_path)
     for dtype in ("auto", "bfloat16", "fp8"):
         header = first.header.model_copy(update={"kv_cache_dtype": dtype})
-        again = Assignment(first.setup, first.workloads, header, first.path)
+        again = TableJob(first.setup, first.workloads, header, first.path)
         told = run(tmp_path, bench(), [again], replace=True).reporter.notices
         assert bool(told) == (dtype != "auto")
     assert told == [
@@ -535,8 +538,8 @@ class NotWithTwoHeads(FakeBench):
 
 
 def test_a_session_that_cannot_be_built_costs_its_own_table_only(tmp_path):
-    two, four = (assignment(tmp_path, heads) for heads in (2, 4))
+    two, four = (table_job(tmp_path, heads) for heads in (2, 4))
     campaign = run(tmp_path, NotWithTwoHeads(LATENCIES), [two, four])
-    assert {str(failed.error) for failed in campaign.failures} == {"not with 2 heads"}
+    assert {str(failed.error) for failed in campaign.tally.failures} == {"not with 2 heads"}
     assert not two.path.exists()
     assert len(Table.load(four.path).entries) == len(WORKLOADS)

@@ -235,7 +235,7 @@ def test_a_planted_link_is_not_followed(path, tmp_path, monkeypatch):
         name.symlink_to(precious)
         with monkeypatch.context() as patched:
             patched.setattr(os, "geteuid", lambda: 12345)
-            patched.setattr("mla_tune.files.regular_file._owner_of_folder", lambda _link: 54321)
+            patched.setattr("mla_tune.files.planted_links._owner_of_folder", lambda _link: 54321)
             with pytest.raises(InputError, match="is a link"):
                 Journal(path)
         name.unlink()

@@ -35,7 +35,7 @@ def rechecked(tmp_path):
 def test_a_plan_that_is_still_faster_is_good(rechecked):
     (found,) = rechecked(FakeBench(LATENCIES, noise=0.01), entry("8q1s1k", splits(1)))
     assert found.problem == ""
-    assert found.interval.median == pytest.approx(2.0, rel=0.05)
+    assert found.speedup.median == pytest.approx(2.0, rel=0.05)
 
 
 def test_a_plan_that_is_slower_now_is_a_problem(rechecked):
@@ -47,7 +47,7 @@ def test_a_plan_that_is_slower_now_is_a_problem(rechecked):
                                     {"check_faults": {splits(1): "wrong result"}}])  # fmt: skip
 def test_a_plan_that_fails_now_is_a_problem(rechecked, faults):
     (found,) = rechecked(FakeBench(LATENCIES, **faults), entry("8q1s1k", splits(1)))
-    assert found.interval is None
+    assert found.speedup is None
     assert "scripted" in found.problem
 
 
@@ -72,7 +72,7 @@ def test_the_weights_of_kv_lengths_are_those_of_the_table(rechecked):
     latencies = {DEFAULT: {1024: 100.0, 2048: 100.0}, splits(1): {1024: 50.0, 2048: 100.0}}
     bench = FakeBench(latencies)
     (found,) = rechecked(bench, entry("8q1s{1k,2k}", splits(1), cases=cases))
-    assert found.interval.median == pytest.approx(100.0 / 62.5)
+    assert found.speedup.median == pytest.approx(100.0 / 62.5)
 
 
 def test_a_table_of_another_device_is_refused(rechecked):

@@ -12,7 +12,7 @@ from mla_tune.cli.options import DEVICE
 def backends(device: str) -> None:
     """List the backends, their knobs, and whether they run here."""
     from mla_tune.registry import BACKENDS
-    from mla_tune.tuning.run import found_environment
+    from mla_tune.tuning.device_bench import found_environment
 
     environment = found_environment(device)
     click.echo(f"{environment.device_name}: {environment.software}")

@@ -18,7 +18,7 @@ from mla_tune.plan.plan import Plan
 from mla_tune.printable import printable
 from mla_tune.shapes import Workload
 from mla_tune.table import Entry, Header, Speedup
-from mla_tune.tuning.assignment import Assignment
+from mla_tune.tuning.job import TableJob
 from mla_tune.tuning.study import Outcome
 
 
@@ -43,7 +43,7 @@ class TerminalReporter:
         self._left = 0
         self._spent_s: deque[float] = deque(maxlen=200)
         self._began = 0.0
-        self._decided: list[tuple[Assignment, Entry]] = []
+        self._decided: list[tuple[TableJob, Entry]] = []
         self._without_default: set[Path] = set()
 
     def __enter__(self) -> "TerminalReporter":
@@ -60,13 +60,13 @@ class TerminalReporter:
     def skipped(self, what: str) -> None:
         say(self._console, what, style="dim")
 
-    def assigned(self, assignments: Sequence[Assignment]) -> None:
-        self._left = sum(len(assignment.workloads) for assignment in assignments)
+    def begun(self, jobs: Sequence[TableJob]) -> None:
+        self._left = sum(len(job.workloads) for job in jobs)
         self._progress.update(self._task, total=self._left)
-        say(self._console, f"{self._left} batch shapes for {len(assignments)} table(s)")
+        say(self._console, f"{self._left} batch shapes for {len(jobs)} table(s)")
 
-    def started(self, assignment: Assignment, workload: Workload) -> None:
-        setup = assignment.setup
+    def started(self, job: TableJob, workload: Workload) -> None:
+        setup = job.setup
         self._current = f"{setup.backend} {setup.model.num_q_heads} heads {setup.mode} {workload}"
         self._began = time.monotonic()
         self._tried = 0
@@ -91,44 +91,40 @@ class TerminalReporter:
         told = f"no verdict this time ({doubt}); the entry of an earlier run stays"
         say(self._console, f"{self._current}: {told}")
 
-    def decided(self, assignment: Assignment, workload: Workload, entry: Entry) -> None:
+    def decided(self, job: TableJob, workload: Workload, entry: Entry) -> None:
         del workload
         self._spent_s.append(time.monotonic() - self._began)
         self._left -= 1
-        self._decided.append((assignment, entry))
+        self._decided.append((job, entry))
         self._progress.advance(self._task)
         plan = told_plan(entry)
         gain = f", {_ratio(entry.speedup)} the default's speed" if entry.plan is not None else ""
         told = f"{self._current}: {plan}, {entry.latency_us:.1f} µs{gain}{self._time_left()}"
         say(self._console, told)
-        if entry.default_us is None and assignment.path not in self._without_default:
+        if entry.default_us is None and job.path not in self._without_default:
             # Users run that default today. Once a table: the cause is mostly the same for all.
-            self._without_default.add(assignment.path)
+            self._without_default.add(job.path)
             told = f"what vLLM does untuned does not work here: {entry.note}"
-            say(self._console, f"{assignment.setup.backend}: {told}", style="bold red")
+            say(self._console, f"{job.setup.backend}: {told}", style="bold red")
 
-    def failed(self, assignment: Assignment, workload: Workload, error: MlaTuneError) -> None:
-        del assignment, workload
+    def failed(self, job: TableJob, workload: Workload, error: MlaTuneError) -> None:
+        del job, workload
         self._left -= 1
         self._progress.advance(self._task)
         say_error(self._console, self._current, error)
 
-    def given_up(
-        self, assignment: Assignment, workloads: Sequence[Workload], error: MlaTuneError
-    ) -> None:
+    def given_up(self, job: TableJob, workloads: Sequence[Workload], error: MlaTuneError) -> None:
         self._left -= len(workloads)
         self._progress.advance(self._task, len(workloads))
-        what = f"{assignment.path.stem}: {len(workloads)} batch shapes are given up"
+        what = f"{job.path.stem}: {len(workloads)} batch shapes are given up"
         say_error(self._console, what, error)
 
-    def unpublished(
-        self, assignment: Assignment, entries: Sequence[Entry], error: MlaTuneError
-    ) -> None:
+    def unpublished(self, job: TableJob, entries: Sequence[Entry], error: MlaTuneError) -> None:
         lost = {entry.shape for entry in entries}
         self._decided = [
             (owner, entry)
             for owner, entry in self._decided
-            if owner is not assignment or entry.shape not in lost
+            if owner is not job or entry.shape not in lost
         ]
         what = f"{len(entries)} decided batch shapes are not in their table"
         say_error(self._console, what, error)
@@ -154,9 +150,9 @@ class TerminalReporter:
         """Print what was decided, a grid a table, and where each was written."""
         by_path: dict[Path, list[Entry]] = {}
         headers: dict[Path, Header] = {}
-        for assignment, entry in self._decided:
-            by_path.setdefault(assignment.path, []).append(entry)
-            headers[assignment.path] = assignment.header
+        for job, entry in self._decided:
+            by_path.setdefault(job.path, []).append(entry)
+            headers[job.path] = job.header
         for path, entries in by_path.items():
             show_table(self._console, headers[path], entries)
             say(self._console, f"written to {path}")

@@ -26,8 +26,9 @@ from mla_tune.shapes.file import load_shapes
 from mla_tune.table import Header, Table
 from mla_tune.table.matching import EngineFacts
 from mla_tune.tuning.api import SilentReporter
-from mla_tune.tuning.assignment import Assignment, Planner
 from mla_tune.tuning.campaign import Campaign
+from mla_tune.tuning.job import TableJob
+from mla_tune.tuning.planner import Planner
 from mla_tune.tuning.tuner import Settings
 from mla_tune.vllm import compat
 from mla_tune.vllm.backend import DENSE_BOUNDS, EngineSetting, FrozenSplits, Splits, VllmBackend
@@ -108,13 +109,13 @@ def _registered(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         yield
 
 
-def planned(path: Path, text: str = SHAPES) -> tuple[list[Assignment], list[str]]:
+def planned(path: Path, text: str = SHAPES) -> tuple[list[TableJob], list[str]]:
     """The table jobs for a shapes file, and what was skipped."""
     (path / "shapes.yaml").write_text(text)
     skipped: list[str] = []
     shapes = load_shapes(path / "shapes.yaml")
     planner = Planner(GPU, "cuda", 64 * GIB, shapes, path / "tables", skipped.append)
-    return planner.assignments([]), skipped
+    return planner.jobs([]), skipped
 
 
 def tuned(path: Path) -> Path:
@@ -148,7 +149,7 @@ def test_it_is_listed_with_its_knobs(monkeypatch: pytest.MonkeyPatch) -> None:
         del device
         return GPU
 
-    monkeypatch.setattr("mla_tune.tuning.run.found_environment", found)
+    monkeypatch.setattr("mla_tune.tuning.device_bench.found_environment", found)
     shown = CliRunner().invoke(backends).output
     assert "MADE_UP_MLA: runs here\n" in shown
     knobs = shown.partition("MADE_UP_MLA")[2].splitlines()[1]

@@ -1,0 +1,54 @@
+"""Who is told how a whole run goes."""
+
+__all__ = ["Reporter", "SilentReporter"]
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from mla_tune.errors import MlaTuneError
+from mla_tune.shapes import Workload
+from mla_tune.table import Entry
+from mla_tune.tuning.job import TableJob
+from mla_tune.tuning.observers import Observer, SilentObserver
+
+
+class Reporter(Observer, Protocol):
+    """Who is told how the whole run goes."""
+
+    def skipped(self, what: str) -> None: ...
+    def begun(self, jobs: Sequence[TableJob]) -> None: ...
+    def started(self, job: TableJob, workload: Workload) -> None: ...
+    def decided(self, job: TableJob, workload: Workload, entry: Entry) -> None: ...
+    def failed(self, job: TableJob, workload: Workload, error: MlaTuneError) -> None: ...
+    def given_up(
+        self, job: TableJob, workloads: Sequence[Workload], error: MlaTuneError
+    ) -> None: ...
+    def unpublished(self, job: TableJob, entries: Sequence[Entry], error: MlaTuneError) -> None: ...
+
+
+class SilentReporter(SilentObserver):
+    """A reporter that says nothing: derive from it, and override what you want to be told.
+
+    A method that raises ends the run; whatever was measured until then is kept.
+    """
+
+    def skipped(self, what: str) -> None:
+        """Something is left out, or should be known, in one line."""
+
+    def begun(self, jobs: Sequence[TableJob]) -> None:
+        """What there is to do: one job a table."""
+
+    def started(self, job: TableJob, workload: Workload) -> None:
+        """A batch shape is begun."""
+
+    def decided(self, job: TableJob, workload: Workload, entry: Entry) -> None:
+        """A batch shape is decided: ``entry`` is what its table says of it."""
+
+    def failed(self, job: TableJob, workload: Workload, error: MlaTuneError) -> None:
+        """A batch shape could not be tuned."""
+
+    def given_up(self, job: TableJob, workloads: Sequence[Workload], error: MlaTuneError) -> None:
+        """Batch shapes are left untuned, all for one cause."""
+
+    def unpublished(self, job: TableJob, entries: Sequence[Entry], error: MlaTuneError) -> None:
+        """Decided entries could not be written to their table."""

@@ -1,0 +1,78 @@
+"""The folders that a run writes to, looked at before anything is measured."""
+
+__all__ = ["check_output", "check_study_folder", "shipped_folder_notice", "worker_log"]
+
+import os
+import tempfile
+from pathlib import Path
+
+from mla_tune.errors import InputError
+from mla_tune.files.own_file import open_own
+
+
+def shipped_folder_notice(folder: Path) -> str | None:
+    """What to say to someone whose tables are about to stand among those that this project ships.
+
+    The default ``--out`` is right in a deployment's repository, and wrong in a clone of this one.
+    """
+    folder = folder.resolve()
+    for root in (folder, *folder.parents):
+        own = (root / "tuned_configs", root / "src")
+        if (root / "src" / "mla_tune" / "__init__.py").is_file() and any(
+            folder.is_relative_to(path) for path in own
+        ):
+            return (
+                f"{folder} is this project's own folder: what a run writes there stands among the "
+                "tables that it ships; name another with --out, such as --out build/tables"
+            )
+    return None
+
+
+def check_output(folder: Path) -> None:
+    """Make sure that tables can be written to ``folder``, before anything is measured.
+
+    Raises:
+        InputError: the folder cannot be made or written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise InputError(
+            f"output folder {folder} cannot be written: {error.strerror or error}",
+            remedy="choose another with --out",
+        ) from None
+
+
+def check_study_folder(folder: Path) -> None:
+    """Make the folder of journals and quarantine.
+
+    Raises:
+        InputError: it cannot be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(
+            f"study folder {folder} cannot be made: {error.strerror or error}",
+            remedy="choose another with --study-dir",
+        ) from None
+
+
+def worker_log(folder: Path) -> Path:
+    """The file in the study folder that takes what the worker prints.
+
+    Raises:
+        InputError: it cannot be written.
+    """
+    check_study_folder(folder)
+    try:
+        log = folder / "worker.log"
+        os.close(open_own(log, os.O_WRONLY))
+    except OSError as error:
+        raise InputError(
+            f"study folder {folder} cannot be written: {error.strerror or error}",
+            remedy="choose another with --study-dir",
+        ) from None
+    return log

@@ -1,0 +1,120 @@
+"""One table job on one bench, from its journal to its table."""
+
+__all__ = ["TableRun", "ward_of"]
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from mla_tune.environment import Environment
+from mla_tune.errors import MlaTuneError, UnavailableError, WorkloadFailure
+from mla_tune.registry import get_backend
+from mla_tune.shapes import Workload
+from mla_tune.table import Entry
+from mla_tune.table.between import Between
+from mla_tune.tuning.between import between
+from mla_tune.tuning.job import TableJob
+from mla_tune.tuning.publishing import Publishing
+from mla_tune.tuning.quarantine import Ward
+from mla_tune.tuning.reporters import Reporter
+from mla_tune.tuning.streak import Streak
+from mla_tune.tuning.tally import Tally
+from mla_tune.tuning.tuner import Tuner
+
+
+@dataclass
+class TableRun:
+    """Tunes the workloads of one table, one after another.
+
+    Args:
+        job: what to tune.
+        tuner: decides a workload.
+        previous: the entries of the table that is there, by shape.
+        reporter: who is told how it goes.
+        tally: takes what becomes of each workload.
+    """
+
+    job: TableJob
+    tuner: Tuner
+    previous: dict[str, Entry]
+    reporter: Reporter
+    tally: Tally
+
+    def __post_init__(self) -> None:
+        self._publishing = Publishing(self.job, self.tally)
+
+    def run(self) -> None:
+        """Tune the table; a session that cannot be built costs this table only."""
+        try:
+            self.tuner.bench.open(self.job.setup)
+            self._tune_each()
+            self._publishing.model = self._model()
+        except (WorkloadFailure, UnavailableError) as error:
+            self.tally.given_up(self.job, self.job.workloads, error)
+        finally:
+            self.tuner.journal.close()
+            self._publishing.finish()
+
+    def _tune_each(self) -> None:
+        entry, streak = None, Streak()
+        for index, workload in enumerate(self.job.workloads, start=1):
+            self.reporter.started(self.job, workload)
+            try:
+                entry = self.tuner.tune(workload, self.previous.get(str(workload)), entry)
+            except (WorkloadFailure, UnavailableError) as error:
+                self.tally.failed(self.job, workload, error)
+                left = self.job.workloads[index:]
+                if streak.is_over(error) and left:
+                    self._end_early(left, error)
+                    return
+            else:
+                streak.end()
+                self._decided(workload, entry)
+
+    def _model(self) -> Between | None:
+        """What answers between the entries of a table that is done, if that can be proven."""
+        header, tuner = self.job.header, self.tuner
+        cut = get_backend(header.backend).cut
+        on_gpu = header.device.compute_capability is not None
+        if header.engine.mode != "eager" or cut is None or not on_gpu:
+            return None
+        try:
+            trials = [tuner.trials(workload) for workload in self.job.workloads]
+            return between(trials, header, cut, tuner.settings.min_speedup, tuner.default_at)
+        except (WorkloadFailure, UnavailableError):
+            return None  # the worker has ended, and what it cost has been said
+
+    def _end_early(self, left: Sequence[Workload], error: MlaTuneError) -> None:
+        """Give up what is left of the table, all but what an earlier run has decided."""
+        open_still: list[Workload] = []
+        for index, workload in enumerate(left):
+            try:
+                entry = self.tuner.decided(workload)
+            except (WorkloadFailure, UnavailableError):
+                open_still += left[index:]
+                break
+            if entry is None:
+                open_still.append(workload)
+                continue
+            self.reporter.started(self.job, workload)
+            self._decided(workload, entry)
+        if open_still:
+            self.tally.given_up(self.job, open_still, error)
+
+    def _decided(self, workload: Workload, entry: Entry) -> None:
+        self.reporter.decided(self.job, workload, entry)
+        self._publishing.add(entry)
+
+
+def ward_of(job: TableJob, environment: Environment) -> Ward:
+    """What plans of ``job`` are quarantined for."""
+    header = job.header
+    return Ward(
+        backend=header.backend,
+        device=header.device.name,
+        model=header.model,
+        kv_cache_dtype=header.kv_cache_dtype,
+        mode=header.engine.mode,
+        software=environment.software,
+        software_digest=environment.software_digest,
+        settings=header.own_settings,
+    )

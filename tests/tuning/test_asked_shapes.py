@@ -1,0 +1,35 @@
+import pytest
+
+from mla_tune.errors import InputError
+from mla_tune.shapes.file import load_shapes
+from mla_tune.tuning.asked_shapes import cut
+from mla_tune.tuning.run_options import RunOptions
+
+
+@pytest.fixture
+def shapes(write):
+    return load_shapes(
+        write("model: deepseek-v3\ntensor_parallel_sizes: [8]\nbatch_specs: [q1s1k, 8q1s1k]\n")
+    )
+
+
+def test_without_flags_a_file_stays_as_it_is(shapes):
+    assert cut(shapes, RunOptions(), print) == shapes
+
+
+def test_max_tokens_leaves_out_what_is_larger_and_says_so(shapes):
+    skipped = []
+    kept = cut(shapes, RunOptions(max_tokens=1024), skipped.append)
+    assert [str(case.shape) for case in kept.cases] == ["q1s1k"]
+    assert skipped == ["--max-tokens 1024: 1 larger shapes left out"]
+
+
+def test_max_tokens_that_leaves_nothing_says_how_many_it_takes(shapes):
+    with pytest.raises(InputError) as caught:
+        cut(shapes, RunOptions(max_tokens=1023), print)
+    assert caught.value.valid == "1024 or more for this file"
+
+
+def test_tensor_parallel_sizes_of_the_command_line_divide_the_whole_model(shapes):
+    cut_down = cut(shapes, RunOptions(tensor_parallel_size=(16, 32)), print)
+    assert [model.num_q_heads for model in cut_down.models] == [8, 4]

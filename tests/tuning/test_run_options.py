@@ -1,0 +1,32 @@
+import pwd
+
+import pytest
+
+from mla_tune.errors import InputError
+from mla_tune.tuning.run_options import RunOptions
+
+
+def test_studies_lie_where_they_survive_a_reboot_unless_told_otherwise(tmp_path):
+    assert RunOptions(study_dir=tmp_path).study_folder == tmp_path
+    assert RunOptions().study_folder.is_absolute()
+    assert "mla-tune" in str(RunOptions().study_folder)
+
+
+@pytest.fixture
+def homeless(monkeypatch):
+    """A user without HOME and without an entry in the list of users."""
+    for name in ("HOME", "XDG_STATE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+
+    def unknown(_uid):
+        raise KeyError("getpwuid(): uid not found")
+
+    monkeypatch.setattr(pwd, "getpwuid", unknown)
+
+
+@pytest.mark.usefixtures("homeless")
+def test_without_a_home_folder_the_study_folder_has_to_be_named(tmp_path):
+    with pytest.raises(InputError, match="no home folder") as caught:
+        RunOptions().study_folder  # noqa: B018
+    assert "--study-dir" in caught.value.remedy
+    assert RunOptions(study_dir=tmp_path).study_folder == tmp_path
