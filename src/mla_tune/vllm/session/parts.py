@@ -102,14 +102,7 @@ def build_parts(setup: Setup, backend: SessionBackend) -> Parts:
 
 
 def _build(setup: Setup, backend: SessionBackend) -> Parts:
-    import torch
-
-    device = torch.device(setup.device)
-    if device.type == "cpu":
-        use_cpu_platform()
-    else:
-        device = torch.device("cuda", device.index or 0)
-        torch.cuda.set_device(device)
+    device = _device(setup.device)
     dtype = activation_dtype(device)
     backend_cls = compat.backend_class(setup.backend)
     block_size, sparse = _block_size(setup, backend.blocks, backend_cls), backend.sparse
@@ -149,6 +142,19 @@ def _build(setup: Setup, backend: SessionBackend) -> Parts:
         rules=rules,
         fp8_queries=layers.takes_fp8_queries(layer),
     )
+
+
+def _device(name: str) -> "torch.device":
+    """Make the device called ``name`` the one that torch and vLLM work on."""
+    import torch
+
+    device = torch.device(name)
+    if device.type == "cpu":
+        use_cpu_platform()
+        return device
+    device = torch.device("cuda", device.index or 0)
+    torch.cuda.set_device(device)
+    return device
 
 
 def activation_dtype(device: "torch.device") -> "torch.dtype":
