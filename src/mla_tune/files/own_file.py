@@ -1,12 +1,14 @@
 """Files that a run writes in folders which it may share with other users."""
 
-__all__ = ["append_whole", "kept_beside", "open_own"]
+__all__ = ["append_whole", "kept_beside", "open_own", "write_whole"]
 
+import contextlib
 import errno
 import itertools
 import os
 import shutil
 import stat
+from collections.abc import Iterator
 from pathlib import Path
 
 from mla_tune.errors import InputError
@@ -88,14 +90,30 @@ def append_whole(path: Path, text: str) -> None:
     """
     handle = open_own(path, os.O_WRONLY | os.O_APPEND)
     try:
-        size = os.fstat(handle).st_size
-        try:
-            content = text.encode()
-            while content:
-                content = content[os.write(handle, content) :]
+        with _all_or_nothing(handle):
+            write_whole(handle, text.encode())
             os.fsync(handle)
-        except BaseException:
-            os.ftruncate(handle, size)
-            raise
     finally:
         os.close(handle)
+
+
+def write_whole(handle: int, data: bytes) -> None:
+    """Append ``data`` to an open file, or nothing of it where there is no room.
+
+    Raises:
+        OSError: the disk is full.
+    """
+    with _all_or_nothing(handle):
+        while data:
+            data = data[os.write(handle, data) :]
+
+
+@contextlib.contextmanager
+def _all_or_nothing(handle: int) -> Iterator[None]:
+    size = os.fstat(handle).st_size
+    try:
+        yield
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.ftruncate(handle, size)
+        raise

@@ -160,7 +160,7 @@ class Ledger:
         first = [plan for plan in ranking if plan in plans]
         self._order = tuple(dict.fromkeys((plans[0], *first, *plans)))
         self._asked: Trial | None = None
-        # The journal is locked by this run: what runs was begun by one that is gone.
+        # This run holds the journal, so a trial that is still running belongs to a run that ended.
         for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
             study.tell(trial.number, state=TrialState.FAIL)
 

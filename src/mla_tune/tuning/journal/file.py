@@ -17,7 +17,7 @@ from optuna.storages.journal import BaseJournalBackend
 
 from mla_tune.errors import EnvironmentFailure, InputError
 from mla_tune.files.atomic_write import fresh_beside
-from mla_tune.files.own_file import kept_beside, open_own
+from mla_tune.files.own_file import kept_beside, open_own, write_whole
 from mla_tune.tuning.journal.lines import Numbering, Reading, Record, line_of, read_lines
 
 MOST_REFUSED = 20
@@ -60,7 +60,7 @@ class JournalFile(BaseJournalBackend):
         elif reading.damaged:
             self._set_aside(reading)
         elif content and not content.endswith(b"\n"):
-            _write_whole(self._handle, b"\n")
+            write_whole(self._handle, b"\n")
 
     def _replayed(self, content: bytes) -> tuple[Reading, JournalStorage]:
         """What can be read of ``content``, without what Optuna refuses."""
@@ -92,7 +92,7 @@ class JournalFile(BaseJournalBackend):
         try:
             numbering = Numbering()
             for record in reading.records:
-                _write_whole(handle, line_of(record, numbering))
+                write_whole(handle, line_of(record, numbering))
                 numbering.count(record)
             os.fchmod(handle, os.fstat(self._handle).st_mode & 0o777)
             os.fsync(handle)
@@ -119,7 +119,7 @@ class JournalFile(BaseJournalBackend):
         with _failures_named(self.path):
             for log in logs:
                 line = line_of(log, self._numbering)
-                _write_whole(self._handle, line)
+                write_whole(self._handle, line)
                 record = json.loads(line)
                 self._records.append(record)
                 self._numbering.count(record)
@@ -187,19 +187,6 @@ def _content(handle: int) -> bytes:
     with open(handle, "rb", closefd=False) as file:
         file.seek(0)
         return file.read()
-
-
-def _write_whole(handle: int, data: bytes) -> None:
-    """Append ``data``, or nothing of it where there is no room."""
-    size = os.fstat(handle).st_size
-    left = data
-    try:
-        while left:
-            left = left[os.write(handle, left) :]
-    except OSError:
-        with contextlib.suppress(OSError):
-            os.ftruncate(handle, size)
-        raise
 
 
 @contextlib.contextmanager
