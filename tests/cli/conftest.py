@@ -30,7 +30,8 @@ def tuned(tmp_path_factory):
     folder = tmp_path_factory.mktemp("tuned")
     shapes = folder / "shapes.yaml"
     shapes.write_text(SHAPES)
-    command = [*MAIN, *options(folder), "--shapes", str(shapes)]
+    # Long enough for a verdict on a busy machine: without one, a second run confirms again.
+    command = [*MAIN, *options(folder, confirm_seconds=10.0), "--shapes", str(shapes)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return folder, command, done.stdout
