@@ -11,7 +11,7 @@ from mla_tune.table import Entry, Header, merge
 
 
 def write_tables(
-    asked: Mapping[tuple[str, str], Mapping[str, Plan | None]],
+    asked: Mapping[tuple[str, str], Mapping[str, Plan]],
     environment: Environment,
     model: MlaDimensions,
     max_model_len: int,

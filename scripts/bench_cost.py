@@ -23,7 +23,6 @@ from typing import Any
 
 from mla_tune.environment import probe
 from mla_tune.measuring.bench import SessionBench
-from mla_tune.plan.plan import Plan
 from mla_tune.session import Setup
 from mla_tune.shapes import BatchShape, Case, MlaDimensions, Workload
 from mla_tune.table import Entry
@@ -115,7 +114,7 @@ def compare(backend: str, heads: int, mode: str) -> list[dict[str, Any]]:
                 "mode": mode,
                 "shape": spec,
                 "values": values,
-                "plan": dict(entry.plan or Plan()),
+                "plan": dict(entry.plan),
                 "default_us": entry.default_us,
                 "latency_us": entry.latency_us,
                 "ours_s": ours_s,

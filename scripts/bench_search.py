@@ -90,8 +90,8 @@ def tune(recording: Recording, track: Track, name: str, seed: int, hint: Entry |
         policy=name,
         regret=known[chosen] / min(known.values()) - 1,
         spent_share=bench.rounds_spent / exhaustive,
-        published=entry.plan is not None,
-        wrong=entry.plan is not None and default in known and known[chosen] >= known[default],
+        published=bool(entry.plan),
+        wrong=bool(entry.plan) and default in known and known[chosen] >= known[default],
     )
 
 

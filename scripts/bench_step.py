@@ -25,7 +25,7 @@ from asked_tables import write_tables
 from cpu_builders import registered_builder, with_gpu_units
 from mla_tune.environment import probe
 from mla_tune.plan.bounds import outside
-from mla_tune.plan.plan import Plan
+from mla_tune.plan.plan import UNTUNED, Plan
 from mla_tune.registry import vllm_backend
 from mla_tune.session import Setup
 from mla_tune.shapes import BatchShape, MlaDimensions
@@ -40,8 +40,8 @@ MAX_MODEL_LEN = 32768
 CAPTURES = (8, 32)
 SWEEP = bytearray(8 << 20)
 
-PLANS: dict[str, dict[str, Plan | None]] = {
-    "graph": {"32q1s1k": Plan(num_kv_splits=8), "8q1s1k": None},
+PLANS: dict[str, dict[str, Plan]] = {
+    "graph": {"32q1s1k": Plan(num_kv_splits=8), "8q1s1k": UNTUNED},
     "eager": {"24q1s1k": Plan(num_kv_splits=8), "4q64s1k": Plan(reorder_batch_threshold=64)},
 }
 
@@ -99,11 +99,11 @@ def main() -> None:
                 print(f"{name} {what}".ljust(44), f"{_lookup_us(ours, batches):.2f}", flush=True)
 
 
-def _plans_of(name: str, mode: str) -> dict[str, Plan | None]:
+def _plans_of(name: str, mode: str) -> dict[str, Plan]:
     """The plans of ``mode``, without those for knobs that the backend does not have."""
     bounds = vllm_backend(name).bounds
     return {
-        spec: None if plan is None or any(outside(bounds, plan, None)) else plan
+        spec: UNTUNED if any(outside(bounds, plan, None)) else plan
         for spec, plan in PLANS[mode].items()
     }
 

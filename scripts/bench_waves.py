@@ -22,7 +22,7 @@ from scipy import stats
 from mla_tune.environment import Environment
 from mla_tune.measuring.recording import Recording, Track
 from mla_tune.plan.cut import CUTTERS, Cutter
-from mla_tune.plan.plan import Plan
+from mla_tune.plan.plan import UNTUNED, Plan
 from mla_tune.registry import get_backend
 from mla_tune.shapes import BatchShape, MlaDimensions, RequestGroup
 from mla_tune.table import Entry, Header, Table
@@ -133,14 +133,14 @@ def nearest(known: Sequence[Point], header: Header) -> Rule:
     entries = []
     for point in known:
         default_us, best_us = point.latency_us[point.default], point.latency_us[point.best]
-        plan = Plan(num_kv_splits=point.best) if default_us / best_us > GATE else None
+        plan = Plan(num_kv_splits=point.best) if default_us / best_us > GATE else UNTUNED
         shape = str(BatchShape.of([RequestGroup(1, point.kv_len, point.batch)]))
         entries.append(Entry(shape=shape, plan=plan, latency_us=best_us, default_us=default_us))
     table = Table(header, tuple(entries))
 
     def rule(point: Point) -> Answer:
         found = table.lookup(batch=point.batch, kv_len=point.kv_len)
-        splits = found.plan.number("num_kv_splits") if found.plan is not None else None
+        splits = found.plan.number("num_kv_splits")
         if splits is None:
             return Answer("default" if found.is_hit else "miss", None)
         return Answer("plan", splits)

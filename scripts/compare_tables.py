@@ -11,7 +11,7 @@ from mla_tune.plan.plan import Plan
 from mla_tune.table import Entry, TableFile
 
 
-def accepted(entry: Entry) -> set[Plan | None]:
+def accepted(entry: Entry) -> set[Plan]:
     """Say which plans an entry calls as good as its winner, the winner among them."""
     return {entry.plan, *entry.ties}
 

@@ -44,7 +44,7 @@ CAPTURES = [1, 2, 4, 8, 16, 32, 64]
 REPORTS = 10
 WARM_UP = 2000
 
-PLANS: dict[str, dict[str, Plan | None]] = {
+PLANS: dict[str, dict[str, Plan]] = {
     "graph": {f"{size}q1s{{1k,4k}}": Plan(num_kv_splits=8) for size in CAPTURES[1:]},
     "eager": {
         "96q1s2k": Plan(num_kv_splits=4),

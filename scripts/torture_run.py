@@ -194,10 +194,10 @@ class Torture:
         entries = [entry for path in tables for entry in TableFile.load(path).entries]
         for entry in entries:
             gated = entry.speedup is not None and entry.speedup.low > MIN_SPEEDUP_ON_CPU
-            if entry.plan is not None and not (gated and entry.default_us):
+            if entry.plan and not (gated and entry.default_us):
                 raise BrokenPromise(f"{self.study}: {entry}")
         self.counts["entries looked at"] += len(entries)
-        self.counts["plans published"] += sum(entry.plan is not None for entry in entries)
+        self.counts["plans published"] += sum(bool(entry.plan) for entry in entries)
         return entries
 
 

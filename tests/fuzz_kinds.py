@@ -23,6 +23,7 @@ from mla_tune.cli.table_view import show_lookup, show_table
 from mla_tune.cli.terminal import TerminalReporter
 from mla_tune.errors import InputError
 from mla_tune.measuring.recording import RecordingFile
+from mla_tune.plan.plan import UNTUNED
 from mla_tune.shapes import BatchShape, Workload, parse_size
 from mla_tune.shapes.file import load_shapes
 from mla_tune.table import Entry, Table, TableFile, merge
@@ -70,7 +71,7 @@ def read_table(path: Path) -> None:
     for batch, kv_len in ((1, 1024), (33, 1500), (10**6, 10**6)):
         show_lookup(console, table.lookup(batch=batch, kv_len=kv_len))
     table.lookup_shape(BatchShape.parse("q2k_8q1s1k"))
-    entry = Entry(shape="7q7s7k", plan=None, latency_us=1.0, default_us=1.0)
+    entry = Entry(shape="7q7s7k", plan=UNTUNED, latency_us=1.0, default_us=1.0)
     merge(path, file.header, [entry])
     assert "7q7s7k" in {entry.shape for entry in TableFile.load(path).entries}
     if "vllm" in file.header.software:

@@ -3,7 +3,7 @@
 import dataclasses
 
 from fake_device import ENVIRONMENT
-from mla_tune.plan.plan import Plan
+from mla_tune.plan.plan import UNTUNED, Plan
 from mla_tune.shapes import MlaDimensions
 from mla_tune.table import Entry, Header, Table
 from mla_tune.table.between import Between
@@ -42,13 +42,13 @@ MODEL = Between(
 )
 
 
-def entry(shape: str, plan: Plan | None) -> Entry:
+def entry(shape: str, plan: Plan) -> Entry:
     return Entry(shape=shape, plan=plan, latency_us=10.0, default_us=20.0)
 
 
 ENTRIES = (
     entry("32q1s4k", Plan(num_kv_splits=2)),
-    entry("64q1s4k", None),
+    entry("64q1s4k", UNTUNED),
     entry("8q16s4k", Plan(reorder_batch_threshold=1)),
 )
 

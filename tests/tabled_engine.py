@@ -15,7 +15,7 @@ MODEL = MlaDimensions(num_q_heads=16)
 WriteTable = Callable[..., Path]
 
 
-def entry(shape: str, plan: Plan | None, **fields: Any) -> Entry:
+def entry(shape: str, plan: Plan, **fields: Any) -> Entry:
     return Entry.model_validate(
         {"shape": shape, "plan": plan, "latency_us": 10.0, "default_us": 20.0, **fields}
     )

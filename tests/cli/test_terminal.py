@@ -8,7 +8,7 @@ from fake_device import DEFAULT, ENVIRONMENT, splits, workload
 from mla_tune.cli.table_view import show_lookup, show_table
 from mla_tune.cli.terminal import TerminalReporter
 from mla_tune.errors import WorkloadFailure
-from mla_tune.plan.plan import Plan
+from mla_tune.plan.plan import UNTUNED, Plan
 from mla_tune.session import Setup
 from mla_tune.shapes import BatchShape, MlaDimensions
 from mla_tune.table import Entry, Header, Lookup, Speedup
@@ -169,7 +169,7 @@ def test_what_is_said_of_a_run_is_printed_as_data(terminal):
 
 def test_columns_stand_below_each_other_and_one_long_cell_moves_no_other_row():
     long = Plan(prefill_backend="x" * 500)
-    entries = [ENTRY, ENTRY.model_copy(update={"shape": "128q1s128k", "plan": None})]
+    entries = [ENTRY, ENTRY.model_copy(update={"shape": "128q1s128k", "plan": UNTUNED})]
     lines = shown(lambda console: show_table(console, HEADER, entries), width=40).splitlines()
     assert lines[1].index("plan") == lines[3].index("num_kv_splits") == lines[4].index("default")
     entries.append(ENTRY.model_copy(update={"plan": long}))
@@ -192,7 +192,7 @@ def test_a_run_says_that_an_earlier_entry_stays_and_why():
 def test_a_default_that_does_not_work_is_said_once_a_table():
     wrong = ENTRY.model_copy(
         update={
-            "plan": None,
+            "plan": UNTUNED,
             "unproven": splits(2),
             "default_us": None,
             "speedup": None,

@@ -26,7 +26,7 @@ from mla_tune.errors import (
 from mla_tune.measuring import second_try
 from mla_tune.measuring.worker_client import Limits, WorkerBench
 from mla_tune.plan.failure import PlanFailure
-from mla_tune.plan.plan import Plan
+from mla_tune.plan.plan import UNTUNED, Plan
 from mla_tune.tuning.quarantine import Quarantine
 from mla_tune.tuning.settings import Settings
 from mla_tune.tuning.study import Journal
@@ -252,7 +252,7 @@ def test_a_study_over_plans_that_fail_in_every_way_ends_with_a_verdict(worker, t
         entry = tuner.tune(WORKLOAD)
     finally:
         journal.close()
-    assert entry.plan is None
+    assert entry.plan == UNTUNED
     filed = yaml.safe_load(quarantine.path.read_text())["quarantine"]
     causes = {f["plan"]["num_kv_splits"]: f["reason"].partition(":")[0] for f in filed}
     expected = {BY_FAULT[fault].get("num_kv_splits"): kind for fault, (kind, _) in KINDS.items()}

@@ -6,14 +6,14 @@ import pytest
 
 import mla_tune.table.loading as runtime_tables
 from mla_tune.errors import InputError
-from mla_tune.plan.plan import Plan
+from mla_tune.plan.plan import UNTUNED, Plan
 from mla_tune.table import folders
 from mla_tune.table.loading import load_tables, locate
 from tabled_engine import WriteTable, cpu_header, entry
 
 
 def test_files_and_folders_may_stand_side_by_side(write_table: WriteTable, tmp_path: Path) -> None:
-    one = write_table(cpu_header(), entry("8q1s1k", None), name="one.yaml")
+    one = write_table(cpu_header(), entry("8q1s1k", UNTUNED), name="one.yaml")
     deep = tmp_path / "deep" / "deeper"
     deep.mkdir(parents=True)
     two = deep / "two.yml"
@@ -26,7 +26,7 @@ def test_files_and_folders_may_stand_side_by_side(write_table: WriteTable, tmp_p
 def test_a_mounted_config_map_holds_each_table_once(
     write_table: WriteTable, tmp_path: Path
 ) -> None:
-    one = write_table(cpu_header(), entry("8q1s1k", None), name="one.yaml")
+    one = write_table(cpu_header(), entry("8q1s1k", UNTUNED), name="one.yaml")
     mount = tmp_path / "etc"
     version = mount / "..2026_11_21_10_00_00.123456789"
     version.mkdir(parents=True)
@@ -49,7 +49,7 @@ def test_a_setting_that_names_nothing_is_refused(
 def test_a_home_is_found(
     write_table: WriteTable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    one = write_table(cpu_header(), entry("8q1s1k", None), name="one.yaml")
+    one = write_table(cpu_header(), entry("8q1s1k", UNTUNED), name="one.yaml")
     monkeypatch.setenv("HOME", str(tmp_path))
     tables, problems = load_tables(f"~/{one.name}{os.pathsep}~nobody-of-this-name/tables")
     assert [loaded.path for loaded in tables] == [one]
@@ -58,7 +58,7 @@ def test_a_home_is_found(
 
 
 def test_nothing_in_a_folder_can_hang_a_start(write_table: WriteTable, tmp_path: Path) -> None:
-    good = write_table(cpu_header(), entry("8q1s1k", None), name="good.yaml")
+    good = write_table(cpu_header(), entry("8q1s1k", UNTUNED), name="good.yaml")
     os.mkfifo(tmp_path / "fifo.yaml")
     (tmp_path / "zero.yaml").symlink_to("/dev/zero")
     (tmp_path / "loop.yaml").symlink_to("loop.yaml")
@@ -89,7 +89,7 @@ def test_nothing_in_a_folder_can_hang_a_start(write_table: WriteTable, tmp_path:
 def test_a_folder_that_cannot_be_read_costs_what_is_in_it(
     write_table: WriteTable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    good = write_table(cpu_header(), entry("8q1s1k", None), name="good.yaml")
+    good = write_table(cpu_header(), entry("8q1s1k", UNTUNED), name="good.yaml")
     closed = tmp_path / "closed"
     closed.mkdir()
     scandir = os.scandir
@@ -108,7 +108,7 @@ def test_a_folder_that_cannot_be_read_costs_what_is_in_it(
 def test_a_linked_folder_is_searched_once_and_a_loop_of_links_ends(
     write_table: WriteTable, tmp_path: Path
 ) -> None:
-    one = write_table(cpu_header(), entry("8q1s1k", None), name="one.yaml")
+    one = write_table(cpu_header(), entry("8q1s1k", UNTUNED), name="one.yaml")
     real = tmp_path / "elsewhere"
     tables = tmp_path / "tables"
     for folder in (real, tables / "inner"):
@@ -127,7 +127,7 @@ def test_a_linked_folder_is_searched_once_and_a_loop_of_links_ends(
 def test_a_folder_is_searched_within_bounds(
     write_table: WriteTable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    text = write_table(cpu_header(), entry("8q1s1k", None), name="t0.yaml").read_text()
+    text = write_table(cpu_header(), entry("8q1s1k", UNTUNED), name="t0.yaml").read_text()
     for number in range(1, 5):
         (tmp_path / f"t{number}.yaml").write_text(text)
     deep = tmp_path.joinpath(*"abcdefghij")
@@ -147,7 +147,7 @@ def test_a_folder_is_searched_within_bounds(
 def test_tables_fill_an_engine_only_so_far(
     write_table: WriteTable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    one = write_table(cpu_header(), entry("8q1s1k", None), name="one.yaml")
+    one = write_table(cpu_header(), entry("8q1s1k", UNTUNED), name="one.yaml")
     for name in ("three.yaml", "two.yaml"):
         (tmp_path / name).write_text(one.read_text())
     monkeypatch.setattr(runtime_tables, "MOST_BYTES", 2 * one.stat().st_size)
@@ -190,7 +190,7 @@ def test_a_plan_out_of_bounds_keeps_its_table_out_of_the_engine(
     backend: str, plan: str, says: str, write_table: WriteTable, tmp_path: Path
 ) -> None:
     good = write_table(cpu_header(), entry("8q1s1k", Plan(num_kv_splits=4)), name="good.yaml")
-    bad = write_table(cpu_header(backend, mode="eager"), entry("8q1s1k", None), name="bad.yaml")
+    bad = write_table(cpu_header(backend, mode="eager"), entry("8q1s1k", UNTUNED), name="bad.yaml")
     bad.write_text(bad.read_text().replace("plan: default", f"plan: {{{plan}}}"))
     tables, problems = load_tables(str(tmp_path))
     assert [loaded.path for loaded in tables] == [good]
@@ -202,7 +202,7 @@ def test_a_plan_out_of_bounds_keeps_its_table_out_of_the_engine(
 def test_a_table_of_a_backend_that_is_not_known_costs_only_itself(
     write_table: WriteTable, tmp_path: Path
 ) -> None:
-    good = write_table(cpu_header(), entry("8q1s1k", None), name="good.yaml")
+    good = write_table(cpu_header(), entry("8q1s1k", UNTUNED), name="good.yaml")
     newer = tmp_path / "newer.yaml"
     newer.write_text(good.read_text().replace("TRITON_MLA", "QUANTUM_MLA"))
     tables, problems = load_tables(str(tmp_path))

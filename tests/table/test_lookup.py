@@ -7,14 +7,14 @@ from hypothesis import strategies as st
 import mla_tune
 from fake_device import ENVIRONMENT
 from mla_tune.errors import InputError
-from mla_tune.plan.plan import Plan
+from mla_tune.plan.plan import UNTUNED, Plan
 from mla_tune.shapes import BatchShape, MlaDimensions, RequestGroup
 from mla_tune.table import Entry, Header, Table, merge
 
 HEADER = Header.of(ENVIRONMENT, "TORCH_MLA", MlaDimensions(2), "auto", "eager", 2**30)
 
 
-def table(*shapes: str, plan: Plan | None = None) -> Table:
+def table(*shapes: str, plan: Plan = UNTUNED) -> Table:
     """Entry number n takes n microseconds, counted from one."""
     rows = [
         Entry(shape=shape, plan=plan, latency_us=n, default_us=n)
@@ -102,7 +102,7 @@ def test_a_mixed_batch_is_answered_only_by_its_exact_entry():
 
 def test_a_miss_says_what_was_nearest_and_how_far():
     found = table("8q1s1k").lookup(batch=64, kv_len=1024)
-    assert (found.plan, found.entry) == (None, None)
+    assert (found.plan, found.entry) == (UNTUNED, None)
     assert "8q1s1k, is off by a factor 8.00, beyond the bound of 1.5" in found.reason
 
 

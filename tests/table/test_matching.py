@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from mla_tune.plan.plan import Plan
+from mla_tune.plan.plan import UNTUNED, Plan
 from mla_tune.table import Table
 from mla_tune.table.loading import LoadedTable, load_tables
 from mla_tune.table.matching import choose, differences, told_apart
@@ -15,7 +15,7 @@ EAGER = ENGINE | {"mode": "eager"}
 
 def table(*plans: Plan, **changes: Any) -> Table:
     entries = [entry(f"{2 << index}q1s1k", plan) for index, plan in enumerate(plans)]
-    return Table(header(**changes), tuple(entries or [entry("8q1s1k", None)]))
+    return Table(header(**changes), tuple(entries or [entry("8q1s1k", UNTUNED)]))
 
 
 def loaded(name: str, **changes: Any) -> LoadedTable:

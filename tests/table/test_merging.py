@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from fake_device import ENVIRONMENT
 from mla_tune.errors import InputError
 from mla_tune.files.document import Document
-from mla_tune.plan.plan import Plan
+from mla_tune.plan.plan import UNTUNED, Plan
 from mla_tune.shapes import BatchShape, MlaDimensions, RequestGroup
 from mla_tune.table import (
     CaseResult,
@@ -25,7 +25,7 @@ from mla_tune.table.store import TABLE
 HEADER = Header.of(ENVIRONMENT, "TORCH_MLA", MlaDimensions(2), "auto", "eager", 4096)
 PATH = Path("t.yaml")
 
-plans = st.none() | st.fixed_dictionaries(
+plans = st.just(UNTUNED) | st.fixed_dictionaries(
     {},
     optional={
         "reorder_batch_threshold": st.integers(1, 99),

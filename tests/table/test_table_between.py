@@ -4,7 +4,7 @@ import pytest
 
 from mla_tune.errors import InputError
 from mla_tune.files.document import Document
-from mla_tune.plan.plan import Plan
+from mla_tune.plan.plan import UNTUNED, Plan
 from mla_tune.table import Publication, Table, TableFile, merge
 from mla_tune.table.between import Between
 from mla_tune.table.store import TABLE
@@ -103,7 +103,7 @@ def test_an_entry_that_was_measured_wins_over_the_model():
     found = modelled().lookup(batch=32, kv_len=4096)
     assert (found.plan, found.is_exact) == (Plan(num_kv_splits=2), True)
     found = modelled().lookup(batch=64, kv_len=4096)
-    assert (found.plan, found.is_exact) == (None, True)
+    assert (found.plan, found.is_exact) == (UNTUNED, True)
 
 
 def test_between_entries_the_model_answers_where_it_is_proven():
@@ -117,9 +117,9 @@ def test_between_entries_the_model_answers_where_it_is_proven():
 
 def test_no_gain_is_the_default_and_an_unproven_one_a_miss():
     found = modelled().lookup(batch=31, kv_len=16384)
-    assert (found.is_hit, found.plan) == (True, None)
+    assert (found.is_hit, found.plan) == (True, UNTUNED)
     found = modelled(error=5.0).lookup(batch=1, kv_len=4096)
-    assert (found.is_hit, found.plan) == (False, None)
+    assert (found.is_hit, found.plan) == (False, UNTUNED)
     assert "may be 500.0% too large" in found.reason
 
 

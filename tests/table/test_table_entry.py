@@ -1,7 +1,7 @@
 import pytest
 from pydantic import ValidationError
 
-from mla_tune.plan.plan import Plan
+from mla_tune.plan.plan import UNTUNED, Plan
 from mla_tune.table import Entry
 
 
@@ -10,7 +10,7 @@ def test_an_entry_reads_back_from_what_a_journal_stores():
         shape="8q1s1k",
         plan=Plan(num_kv_splits=2),
         default_plan=Plan(num_kv_splits=4),
-        ties=(None, Plan(prefill_backend="a")),
+        ties=(UNTUNED, Plan(prefill_backend="a")),
         latency_us=1.5,
         default_us=2.5,
     )
@@ -18,7 +18,18 @@ def test_an_entry_reads_back_from_what_a_journal_stores():
 
 
 def test_the_default_is_written_as_a_word():
-    assert Entry(shape="q1", plan=None, latency_us=1.0).model_dump()["plan"] == "default"
+    written = Entry(shape="q1", plan=UNTUNED, latency_us=1.0).model_dump(mode="json")
+    # Journals hold all three so.
+    assert (written["plan"], written["unproven"], written["default_plan"]) == ("default",) * 3
+    assert written["ties"] == []
+
+
+@pytest.mark.parametrize("spelled", ["default", None, {}])
+def test_the_default_is_the_empty_plan_however_a_file_spells_it(spelled):
+    row = dict.fromkeys(("plan", "unproven", "default_plan"), spelled)
+    read = Entry.model_validate({"shape": "q1", "latency_us": 1.0, "ties": [spelled], **row})
+    assert (read.plan, read.default_plan, read.ties) == (UNTUNED, UNTUNED, (UNTUNED,))
+    assert read.unproven is None
 
 
 @pytest.mark.parametrize(
@@ -47,7 +58,7 @@ OLD = {"shape": "8q1s1k", "plan": {"num_kv_splits": 2}, "ties": ["default"], "la
 
 def test_a_plan_without_the_defaults_latency_is_read_as_unproven():
     entry = Entry.model_validate(OLD)
-    assert (entry.plan, entry.unproven, entry.ties) == (None, Plan(num_kv_splits=2), ())
+    assert (entry.plan, entry.unproven, entry.ties) == (UNTUNED, Plan(num_kv_splits=2), ())
     assert Entry.model_validate(entry.model_dump(mode="json")) == entry
     assert Entry.model_validate(OLD | {"default_us": 2.0}).plan == Plan(num_kv_splits=2)
 

@@ -2,6 +2,7 @@ from campaign_cases import LATENCIES, WORKLOADS, SilentReporter, bench, run, tab
 
 from fake_device import FakeBench, splits, workload
 from mla_tune.errors import UnavailableError, WorkloadFailure
+from mla_tune.plan.plan import UNTUNED
 from mla_tune.table import Table, TableFile
 from mla_tune.tuning.campaign import Campaign
 from mla_tune.tuning.job import TableJob
@@ -130,7 +131,7 @@ def test_what_replace_puts_aside_proves_nothing_for_the_table_that_is_begun(tmp_
     campaign = Campaign(bench(), tmp_path / "study", settings, SilentReporter(), replace=True)
     campaign.run([again])
     entries = TableFile.load(tmp_path / "heads=2.yaml").entries
-    assert [(entry.plan, entry.unproven) for entry in entries] == [(None, splits(2))] * 2
+    assert [(entry.plan, entry.unproven) for entry in entries] == [(UNTUNED, splits(2))] * 2
     assert campaign.reporter.stayed == []
 
 

@@ -3,6 +3,7 @@ from tuner_cases import BETTER, FailsLater
 
 from fake_device import DEFAULT, FakeBench, splits, workload
 from mla_tune.errors import WorkloadFailure
+from mla_tune.plan.plan import UNTUNED
 
 
 def finalists(make_tuner, latencies):
@@ -69,7 +70,9 @@ def test_a_proven_entry_outlasts_a_later_run_that_ends_in_doubt(make_tuner, tmp_
 
 def test_an_entry_that_was_not_proven_does_not_outlast_a_doubt(make_tuner, tmp_path):
     before = proven(make_tuner)
-    before = before.model_copy(update={"plan": None, "unproven": before.plan, "default_us": None})
+    before = before.model_copy(
+        update={"plan": UNTUNED, "unproven": before.plan, "default_us": None}
+    )
     without_journal(tmp_path)
     entry, told = in_doubt(make_tuner, FakeBench(BETTER), before)
     assert (entry.unproven, told) == (splits(2), [])
@@ -82,7 +85,7 @@ def test_a_plan_or_a_default_that_fails_now_ends_what_was_proven(make_tuner, tmp
     without_journal(tmp_path)
     bench = FakeBench(BETTER, check_faults={failing: "wrong result"})
     entry, told = in_doubt(make_tuner, bench, before)
-    assert (entry.plan, told) == (None, [])
+    assert (entry.plan, told) == (UNTUNED, [])
     assert "wrong result" in entry.note
 
 
@@ -91,14 +94,14 @@ def test_what_is_too_noisy_to_tell_is_measured_on_and_then_named_as_unproven(mak
     bench = FakeBench({DEFAULT: 100.0, splits(2): 40.0}, noise=1.2, seed=seed)
     entry = make_tuner(bench).tune(workload())
     assert sum(len(plans) > 1 for _, plans in bench.raced) == 4  # all 32 rounds, in steps of 8
-    assert (entry.plan, entry.unproven) == (None, splits(2))
+    assert (entry.plan, entry.unproven) == (UNTUNED, splits(2))
     assert "too noisy to tell" in entry.note
 
 
 @pytest.mark.parametrize("kind", ["raised", "timed out", "died", "out of memory"])
 def test_when_the_default_fails_the_best_of_the_others_is_named_as_unproven(make_tuner, kind):
     entry = make_tuner(FakeBench(BETTER, race_faults={DEFAULT: kind})).tune(workload())
-    assert (entry.plan, entry.unproven) == (None, splits(2))
+    assert (entry.plan, entry.unproven) == (UNTUNED, splits(2))
     assert (entry.default_us, entry.speedup) == (None, None)
     assert "the default (num_kv_splits=4) could not be measured" in entry.note
 

@@ -5,6 +5,7 @@ import pytest
 
 from fake_device import DEFAULT, splits
 from mla_tune.measuring.stopwatch import Samples
+from mla_tune.plan.plan import UNTUNED
 from mla_tune.tuning.decide import MIN_ROUNDS, Contest
 from mla_tune.tuning.speedups import WIDEST, is_too_wide
 
@@ -35,7 +36,7 @@ def test_a_plan_beyond_the_gate_is_published():
 def test_a_plan_within_the_gate_is_not_published_however_sure():
     found = contest({4: 100.0, 1: 99.5}, noise=0.0001, count=64)
     assert found.standings[0].speedup.low > 1.0
-    assert found.verdict().plan is None
+    assert found.verdict().plan == UNTUNED
 
 
 def test_the_gate_is_about_the_lower_end_not_the_median():
@@ -45,11 +46,11 @@ def test_the_gate_is_about_the_lower_end_not_the_median():
     speedup = found.standings[0].speedup
     assert speedup.median == pytest.approx(1.05)
     assert speedup.low < 1.01
-    assert found.verdict().plan is None
+    assert found.verdict().plan == UNTUNED
 
 
 def test_min_speedup_moves_the_gate():
-    assert contest({4: 100.0, 1: 90.0}, min_speedup=1.2).verdict().plan is None
+    assert contest({4: 100.0, 1: 90.0}, min_speedup=1.2).verdict().plan == UNTUNED
     assert contest({4: 100.0, 1: 90.0}, min_speedup=1.1).verdict().plan == splits(1)
 
 
@@ -73,7 +74,7 @@ def test_last_nights_plan_does_not_stand_against_a_clearly_better_one():
 def test_a_plan_that_slows_one_kv_length_is_not_published():
     found = contest({4: (100.0, 100.0), 1: (60.0, 105.0)}, noise=0.01, shares=(0.5, 0.5))
     assert found.standings[0].speedup.low > 1.1
-    assert found.verdict().plan is None
+    assert found.verdict().plan == UNTUNED
 
 
 def test_cases_count_by_their_share():
@@ -83,7 +84,7 @@ def test_cases_count_by_their_share():
 
 def test_equal_plans_are_ties_of_the_default():
     verdict = contest({4: 100.0, 1: 100.0}, noise=0.02).verdict()
-    assert (verdict.plan, verdict.ties) == (None, (splits(1),))
+    assert (verdict.plan, verdict.ties) == (UNTUNED, (splits(1),))
 
 
 def test_drift_common_to_all_does_not_count():
@@ -107,13 +108,13 @@ def test_fewer_than_16_rounds_publish_nothing_however_clear():
     enough = contest({4: 100.0, 1: 50.0}, noise=0.001, count=MIN_ROUNDS)
     assert enough.verdict().plan == splits(1)
     verdict = contest({4: 100.0, 1: 50.0}, noise=0.001, count=MIN_ROUNDS - 1).verdict()
-    assert (verdict.plan, verdict.unproven) == (None, splits(1))
+    assert (verdict.plan, verdict.unproven) == (UNTUNED, splits(1))
     assert verdict.doubt.endswith("15 rounds are too few, 16 the least")
 
 
 def test_a_few_rounds_without_a_gain_name_no_plan_but_settle_nothing():
     verdict = contest({4: 100.0, 1: 101.0}, noise=0.001, count=8).verdict()
-    assert (verdict.plan, verdict.unproven) == (None, None)
+    assert (verdict.plan, verdict.unproven) == (UNTUNED, None)
     assert "8 rounds are too few" in verdict.doubt
     slowing = contest({4: (100.0, 100.0), 1: (10.0, 105.0)}, count=8, shares=(0.5, 0.5)).verdict()
     assert slowing.unproven is None
@@ -132,7 +133,7 @@ def test_an_interval_too_wide_to_mean_anything_publishes_nothing_however_far_abo
     assert standing.clearly_faster
     assert not found.is_settled  # it measures on, while there is time
     verdict = found.verdict()
-    assert (verdict.plan, verdict.unproven) == (None, splits(1))
+    assert (verdict.plan, verdict.unproven) == (UNTUNED, splits(1))
     assert str(standing.speedup) in verdict.doubt
     assert "too noisy" in verdict.doubt
 
@@ -155,7 +156,7 @@ def test_a_plan_with_one_kv_length_too_noisy_to_tell_is_not_published():
     assert not is_too_wide(found.standings[0].speedup)
     assert not found.standings[0].slows_a_case
     verdict = found.verdict()
-    assert (verdict.plan, verdict.unproven) == (None, splits(1))
+    assert (verdict.plan, verdict.unproven) == (UNTUNED, splits(1))
 
 
 def test_a_clear_plan_is_published_beside_one_too_noisy_to_tell():
@@ -171,7 +172,7 @@ def test_a_clear_plan_is_published_beside_one_too_noisy_to_tell():
 
 def test_noise_around_no_gain_is_no_verdict_for_the_default_either():
     verdict = contest({4: 100.0, 1: 100.0}, noise=1.0).verdict()
-    assert verdict.plan is None
+    assert verdict.plan == UNTUNED
     assert "too noisy" in verdict.doubt
     clear = contest({4: 100.0, 1: 1000.0}, noise=1.0).verdict()
-    assert (clear.plan, clear.doubt) == (None, "")
+    assert (clear.plan, clear.doubt) == (UNTUNED, "")

@@ -3,7 +3,7 @@ import pytest
 from fake_device import DEFAULT, splits, workload
 from mla_tune.measuring.load import OthersLoad
 from mla_tune.measuring.stopwatch import Samples
-from mla_tune.plan.plan import Plan
+from mla_tune.plan.plan import UNTUNED, Plan
 from mla_tune.shapes import BatchShape, Case, Workload
 from mla_tune.tuning.decide import Contest
 from mla_tune.tuning.entry import outlasts_doubt, published_entry
@@ -26,7 +26,7 @@ def test_a_winner_is_written_with_its_speed_up():
 def test_when_nothing_is_better_the_default_is_written():
     found = contest({DEFAULT: (100.0,), splits(1): (100.0,)})
     entry = published_entry(workload(), found, DEFAULT, {})
-    assert entry.plan is None
+    assert entry.plan == UNTUNED
     assert entry.ties == (splits(1),)
     assert entry.speedup is None
     assert entry.latency_us == entry.default_us == 100.0
@@ -35,7 +35,7 @@ def test_when_nothing_is_better_the_default_is_written():
 def test_when_the_default_does_not_run_the_best_plan_is_named_and_not_published():
     found = contest({splits(1): (50.0,), splits(2): (60.0,)}, default=splits(1))
     entry = published_entry(workload(), found, DEFAULT, {DEFAULT: "died: SIGSEGV"})
-    assert (entry.plan, entry.unproven) == (None, splits(1))
+    assert (entry.plan, entry.unproven) == (UNTUNED, splits(1))
     assert (entry.latency_us, entry.default_us, entry.speedup) == (50.0, None, None)
     assert entry.ties == ()
     assert entry.note == (
@@ -91,13 +91,13 @@ def test_others_on_the_device_are_noted():
 
 def test_a_backend_without_knobs_has_no_default_plan_to_name():
     entry = published_entry(workload(), contest({Plan(): (1.0,)}, default=Plan()), Plan(), {})
-    assert (entry.plan, entry.default_plan) == (None, None)
+    assert (entry.plan, entry.default_plan) == (UNTUNED, UNTUNED)
 
 
 def test_a_doubtful_winner_is_named_as_unproven_and_the_default_stays():
     found = contest({DEFAULT: (100.0,), splits(1): (50.0,)}, count=8)
     entry = published_entry(workload(), found, DEFAULT, {})
-    assert (entry.plan, entry.unproven) == (None, splits(1))
+    assert (entry.plan, entry.unproven) == (UNTUNED, splits(1))
     assert (entry.latency_us, entry.default_us, entry.speedup) == (100.0, 100.0, None)
     assert entry.note == (
         "num_kv_splits=1 was 2.00× (2.00–2.00) as fast as the default: 8 rounds are too few, "

@@ -5,7 +5,7 @@ import pytest
 from fake_device import DEFAULT, ENVIRONMENT, FakeBench, splits
 from mla_tune.errors import InputError
 from mla_tune.measuring.load import OthersLoad
-from mla_tune.plan.plan import Plan
+from mla_tune.plan.plan import UNTUNED, Plan
 from mla_tune.shapes import MlaDimensions
 from mla_tune.table import CaseResult, Entry, Header, Speedup, TableFile, merge
 from mla_tune.tuning.recheck import recheck
@@ -15,7 +15,7 @@ TWICE = Speedup(median=2.0, low=1.9, high=2.1)
 LATENCIES = {DEFAULT: 100.0, splits(1): 50.0, splits(2): 120.0}
 
 
-def entry(shape: str, plan: Plan | None, **more) -> Entry:
+def entry(shape: str, plan: Plan, **more) -> Entry:
     known = {"default_us": 100.0, "latency_us": 50.0}
     return Entry(shape=shape, plan=plan, **(known | more))
 
@@ -53,7 +53,7 @@ def test_a_plan_that_fails_now_is_a_problem(rechecked, faults):
 
 def test_only_published_plans_are_measured(rechecked):
     bench = FakeBench(LATENCIES)
-    found = rechecked(bench, entry("8q1s1k", None), entry("8q1s2k", splits(1)))
+    found = rechecked(bench, entry("8q1s1k", UNTUNED), entry("8q1s2k", splits(1)))
     assert [result.entry.shape for result in found] == ["8q1s2k"]
     assert {key for key, _ in bench.raced} == {"8q1s2k"}
 

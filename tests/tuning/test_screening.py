@@ -4,6 +4,7 @@ from tuner_cases import BETTER, screening
 
 from fake_device import DEFAULT, FakeBench, splits, workload
 from mla_tune.measuring.stopwatch import Samples
+from mla_tune.plan.plan import UNTUNED
 from mla_tune.table import Entry
 from mla_tune.tuning.screening import is_hopeless
 
@@ -31,7 +32,7 @@ def test_a_hopeless_plan_is_dropped_after_three_samples(make_tuner):
 def test_plans_that_were_good_before_are_tried_first(make_tuner):
     bench = FakeBench(BETTER)
     previous = Entry(
-        shape="8q1s1k", plan=splits(8), ties=(None, splits(2)), latency_us=90.0, default_us=100.0
+        shape="8q1s1k", plan=splits(8), ties=(UNTUNED, splits(2)), latency_us=90.0, default_us=100.0
     )
     neighbour = Entry(shape="8q1s2k", plan=splits(1), latency_us=90.0, default_us=100.0)
     make_tuner(bench).tune(workload(), previous, neighbour)
@@ -62,7 +63,7 @@ def test_a_quarantined_plan_is_not_tried(make_tuner):
     tuner = make_tuner(bench)
     tuner.quarantine.add(tuner.ward, "8q1s1k", splits(2), "died: SIGSEGV")
     entry = tuner.tune(workload())
-    assert entry.plan is None
+    assert entry.plan == UNTUNED
     assert splits(2) not in screening(bench)
     assert "quarantined: died: SIGSEGV" in entry.note
 
@@ -71,7 +72,7 @@ def test_a_wrong_plan_is_never_published_however_fast(make_tuner):
     bench = FakeBench(BETTER, check_faults={splits(2): "wrong result"})
     tuner = make_tuner(bench)
     entry = tuner.tune(workload())
-    assert entry.plan is None
+    assert entry.plan == UNTUNED
     assert "num_kv_splits=2 failed (wrong result" in entry.note
     assert tuner.quarantine.reason(tuner.ward, "8q1s1k", splits(2)).startswith("wrong result")
 

@@ -3,6 +3,7 @@ import random
 from tuner_cases import BETTER, screening
 
 from fake_device import DEFAULT, FakeBench, splits, tuner_for, workload
+from mla_tune.plan.plan import UNTUNED
 from mla_tune.shapes import BatchShape, Case, Workload
 from mla_tune.table import Entry
 from mla_tune.tuning.study import Journal, Policy
@@ -19,7 +20,7 @@ def test_the_fastest_plan_is_found(make_tuner):
 
 def test_where_the_default_is_best_it_stays(make_tuner):
     entry = make_tuner(FakeBench(SLOWER, noise=0.02)).tune(workload())
-    assert entry.plan is None
+    assert entry.plan == UNTUNED
 
 
 def test_what_is_published_was_verified_beside_the_default(make_tuner):
@@ -44,7 +45,7 @@ def test_when_time_runs_out_before_16_rounds_nothing_is_published_and_the_next_r
 ):
     tuner = make_tuner(FakeBench(BETTER, noise=0.02), confirmation_s=0.0)
     entry = tuner.tune(workload())
-    assert (entry.plan, entry.unproven, entry.speedup) == (None, splits(2), None)
+    assert (entry.plan, entry.unproven, entry.speedup) == (UNTUNED, splits(2), None)
     assert entry.latency_us == entry.default_us
     assert "8 rounds are too few, 16 the least" in entry.note
     assert "--confirm-seconds" in entry.note
@@ -85,7 +86,7 @@ def test_another_gate_is_another_verdict_from_the_same_trials(make_tuner):
     assert tuner.tune(workload()).plan == splits(2)
     tuner.journal.close()
     bench = FakeBench(BETTER)
-    assert make_tuner(bench, min_speedup=1.5).tune(workload()).plan is None
+    assert make_tuner(bench, min_speedup=1.5).tune(workload()).plan == UNTUNED
     assert screening(bench) == []
 
 
@@ -133,7 +134,7 @@ def test_a_plan_that_slows_one_kv_length_does_not_drive_out_one_that_slows_none(
 
 def test_a_single_plan_is_the_default(make_tuner):
     entry = make_tuner(FakeBench({DEFAULT: 100.0})).tune(workload())
-    assert (entry.plan, entry.latency_us) == (None, 100.0)
+    assert (entry.plan, entry.latency_us) == (UNTUNED, 100.0)
 
 
 SEEDS = range(200)
@@ -151,11 +152,11 @@ def verdicts(tmp_path, latencies):
 
 def test_of_equal_plans_none_is_published_in_any_of_200_runs(tmp_path):
     equal = dict.fromkeys((DEFAULT, splits(1), splits(2), splits(8), splits(16)), 100.0)
-    assert verdicts(tmp_path, equal) == [None] * len(SEEDS)
+    assert verdicts(tmp_path, equal) == [UNTUNED] * len(SEEDS)
 
 
 def test_a_plan_that_is_10_percent_better_is_published_in_nearly_all_of_200_runs(tmp_path):
     latencies = dict.fromkeys((DEFAULT, splits(1), splits(8), splits(16)), 100.0)
     published = verdicts(tmp_path, latencies | {splits(2): 100.0 / 1.1})
     assert published.count(splits(2)) >= 195
-    assert set(published) <= {splits(2), None}
+    assert set(published) <= {splits(2), UNTUNED}

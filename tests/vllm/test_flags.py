@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from mla_tune.errors import InputError
-from mla_tune.plan.plan import Plan
+from mla_tune.plan.plan import UNTUNED, Plan
 from mla_tune.registry import BACKENDS
 from mla_tune.table import Table
 from mla_tune.vllm.backends.triton_mla import BACKEND
@@ -18,7 +18,7 @@ def test_one_cap_for_all_entries_is_a_flag(write_table: WriteTable) -> None:
     path = write_table(
         cpu_header("FLASH_ATTN_MLA"),
         entry("q1s32k", cap),
-        entry("8q1s32k", None, ties=[cap]),
+        entry("8q1s32k", UNTUNED, ties=[cap]),
     )
     (args,) = vllm_args([path], "0.26.0")
     assert args.flags == (
@@ -81,20 +81,20 @@ def test_prefill_backends_are_spelled_as_the_release_does(
 
 @pytest.mark.parametrize("version", ["0.19.1", "newest", "1"])
 def test_an_unknown_release_is_refused(write_table: WriteTable, version: str) -> None:
-    path = write_table(cpu_header(), entry("8q1s4k", None))
+    path = write_table(cpu_header(), entry("8q1s4k", UNTUNED))
     with pytest.raises(InputError, match=version):
         vllm_args([path], version)
 
 
 @pytest.mark.parametrize("version", ["v0.26.0", "0.26", "0.26.0rc2", "0.26.1.dev5+gabc"])
 def test_a_release_may_be_written_as_vllm_tags_it(write_table: WriteTable, version: str) -> None:
-    path = write_table(cpu_header(), entry("8q1s4k", None))
+    path = write_table(cpu_header(), entry("8q1s4k", UNTUNED))
     (args,) = vllm_args([path], version)
     assert args.flags == ("--attention-backend TRITON_MLA",)
 
 
 def test_a_table_of_another_build_is_said_to_be_tuned_again(write_table: WriteTable) -> None:
-    path = write_table(cpu_header(software={"vllm": "0.23.0"}), entry("8q1s4k", None))
+    path = write_table(cpu_header(software={"vllm": "0.23.0"}), entry("8q1s4k", UNTUNED))
     (args,) = vllm_args([path], "0.23.1")
     assert args.left_over == ()
     (args,) = vllm_args([path], "0.23.1rc1.dev727")
@@ -128,6 +128,6 @@ def test_the_engine_s_own_settings_are_part_of_what_a_table_asks_for(
 ) -> None:
     engine = {"mode": "eager", "max_model_len": 4096, "block_size": 64}
     header = cpu_header(engine=engine, quantization="fp8_per_block")
-    (args,) = vllm_args([write_table(header, entry("8q1s4k", None))])
+    (args,) = vllm_args([write_table(header, entry("8q1s4k", UNTUNED))])
     assert args.flags == ("--attention-backend TRITON_MLA", "--block-size 64")
     assert "quantized as fp8_per_block" in args.left_over[0]

@@ -56,7 +56,7 @@ def _aligned(row: tuple[str, ...], widths: list[int]) -> str:
 def show_lookup(console: Console, lookup: Lookup) -> None:
     """Print what a lookup found."""
     if lookup.predicted_gain is not None:
-        plan = "default" if lookup.plan is None else str(lookup.plan)
+        plan = str(lookup.plan) if lookup.plan else "default"
         say(
             console,
             f"hit: {lookup.shape}: {plan} (by the table's model, which predicts "
@@ -66,7 +66,7 @@ def show_lookup(console: Console, lookup: Lookup) -> None:
     if lookup.entry is None:
         say(console, f"miss: {lookup.shape}: {lookup.reason}")
         return
-    plan = told_plan(lookup.entry) if lookup.plan is None else str(lookup.plan)
+    plan = str(lookup.plan) if lookup.plan else told_plan(lookup.entry)
     how = "exact" if lookup.is_exact else f"nearest, off by a factor {lookup.factor:.2f}"
     say(
         console,
@@ -79,7 +79,7 @@ def told_plan(entry: Entry) -> str:
     """The plan of an entry in a word or its knobs."""
     if entry.unproven is not None:
         return f"default (unproven: {entry.unproven})"
-    return "default" if entry.plan is None else str(entry.plan)
+    return str(entry.plan) if entry.plan else "default"
 
 
 def _interval(speedup: Speedup | None) -> str:

@@ -98,7 +98,7 @@ class TerminalReporter:
         self._decided.append((job, entry))
         self._progress.advance(self._task)
         plan = told_plan(entry)
-        gain = f", {_ratio(entry.speedup)} the default's speed" if entry.plan is not None else ""
+        gain = f", {_ratio(entry.speedup)} the default's speed" if entry.plan else ""
         told = f"{self._current}: {plan}, {entry.latency_us:.1f} µs{gain}{self._time_left()}"
         say(self._console, told)
         if entry.default_us is None and job.path not in self._without_default:

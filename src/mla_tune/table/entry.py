@@ -16,26 +16,31 @@ from pydantic import (
 )
 
 from mla_tune.errors import InputError
-from mla_tune.plan.plan import Plan
+from mla_tune.plan.plan import UNTUNED, Plan
 from mla_tune.shapes import Workload
 
 
 def _read_plan(value: Any) -> Any:
-    """``default`` is None; anything else must be a mapping of knobs."""
-    if value == "default":
-        return None
+    """``default`` is the empty plan; anything else must be a mapping of knobs."""
+    if value is None or value == "default":
+        return UNTUNED
     if isinstance(value, dict):
         try:
             return Plan.from_dict(value)
         except InputError as error:
             raise ValueError(str(error)) from None
-    if value is None or isinstance(value, Plan):
+    if isinstance(value, Plan):
         return value
     raise ValueError("a plan is a mapping of knobs, or the word default")
 
 
+def _read_unproven(value: Any) -> Any:
+    """``default`` says that there is none: what is unproven is a plan to use instead of it."""
+    return _read_plan(value) or None
+
+
 def _write_plan(plan: Plan | None) -> Any:
-    return "default" if plan is None else dict(plan)
+    return dict(plan) if plan else "default"
 
 
 def _canonical_shape(value: Any) -> Any:
@@ -47,8 +52,11 @@ def _canonical_shape(value: Any) -> Any:
 
 
 TablePlan = Annotated[
+    InstanceOf[Plan], BeforeValidator(_read_plan), PlainSerializer(_write_plan, return_type=Any)
+]
+UnprovenPlan = Annotated[
     InstanceOf[Plan] | None,
-    BeforeValidator(_read_plan),
+    BeforeValidator(_read_unproven),
     PlainSerializer(_write_plan, return_type=Any),
 ]
 ShapeKey = Annotated[str, BeforeValidator(_canonical_shape)]
@@ -91,12 +99,13 @@ class Entry(_Part):
     Attributes:
         shape: the workload's key, such as ``32q1s1k`` or ``32q1s{512,1k}``.
         weight: how often it is served, relative to the table's other entries.
-        plan: the plan to use, or None for the backend's own default. A plan stands here only
-            when it was measured beside the default and passed the gate.
+        plan: the plan to use. One that sets any knob was measured beside the default and passed
+            the gate; the empty plan, which a file spells ``default``, is the backend as it is.
         unproven: the best plan, where nothing could be proven against the default; `plan` is then
             the default, and the plugin leaves this one alone unless it is asked for it.
-        default_plan: what the default amounts to, in knobs.
-        ties: plans that could not be told from ``plan`` (None is the default).
+        default_plan: the values that the default was measured with; empty where no knob matters or
+            nobody has said.
+        ties: plans that could not be told from ``plan``.
         latency_us, default_us: median microseconds of the plan and of the default, weighted
             over the cases where there are several. ``default_us`` is absent where the default
             could not be measured; ``latency_us`` is then that of ``unproven``.
@@ -108,8 +117,8 @@ class Entry(_Part):
     shape: ShapeKey
     weight: Weight = 1.0
     plan: TablePlan
-    unproven: TablePlan = None
-    default_plan: TablePlan = None
+    unproven: UnprovenPlan = None
+    default_plan: TablePlan = UNTUNED
     ties: tuple[TablePlan, ...] = ()
     latency_us: Latency
     default_us: Latency | None = None
@@ -131,20 +140,20 @@ class Entry(_Part):
             plan = _read_plan(data.get("plan"))
         except ValueError:
             return data  # the field's own check names it
-        if plan is None or data.get("unproven") is not None:
+        if not plan or data.get("unproven") is not None:
             return data
-        return data | {"plan": None, "unproven": plan, "ties": (), "speedup": None}
+        return data | {"plan": UNTUNED, "unproven": plan, "ties": (), "speedup": None}
 
     @model_validator(mode="after")
     def _one_plan(self) -> "Entry":
-        if self.plan is not None and self.unproven is not None:
+        if self.plan and self.unproven is not None:
             raise ValueError("an entry has a plan or an unproven one, not both")
         return self
 
-    def plans(self) -> Iterator[tuple[tuple[str | int, ...], Plan | None]]:
+    def plans(self) -> Iterator[tuple[tuple[str | int, ...], Plan]]:
         """Every plan it names, with the keys under which it stands."""
         yield ("plan",), self.plan
-        yield ("unproven",), self.unproven
+        yield ("unproven",), self.unproven or UNTUNED
         yield ("default_plan",), self.default_plan
         for index, tie in enumerate(self.ties):
             yield ("ties", index), tie

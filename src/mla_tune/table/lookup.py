@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 
 from mla_tune.errors import InputError
-from mla_tune.plan.plan import Plan
+from mla_tune.plan.plan import UNTUNED, Plan
 from mla_tune.shapes import BatchShape, RequestGroup, Workload
 from mla_tune.shapes.batch import MOST_REQUESTS
 from mla_tune.table.between import Between
@@ -33,7 +33,7 @@ class Lookup:
     Attributes:
         asked: what was asked for.
         entry: the entry that answers; None on a miss, and where the table's model answers.
-        plan: the plan to use, or None for the backend's default (also on a miss).
+        plan: the plan to use. It is empty where the backend's default is best, and on a miss.
         factor: by how much the farthest of batch, query and KV length is off; 1.0 is exact.
             Without an entry infinite.
         predicted_gain: latency of the default over the plan's, where the table's model answers.
@@ -42,7 +42,7 @@ class Lookup:
 
     asked: BatchShape
     entry: Entry | None
-    plan: Plan | None
+    plan: Plan
     factor: float = math.inf
     predicted_gain: float | None = None
     missed: Callable[[], str] | None = field(default=None, repr=False, compare=False)
@@ -145,7 +145,7 @@ class Table:
             return Lookup(shape, self.entries[index], self.entries[index].plan, factor)
         factor, index = self._index.nearest(shape, within)
         if index < 0:
-            return Lookup(shape, None, None, missed=partial(self._miss_reason, shape, within))
+            return Lookup(shape, None, UNTUNED, missed=partial(self._miss_reason, shape, within))
         entry = self.entries[index]
         plan = _same_paths(entry.plan, self._workloads[index].cases[0].shape, shape)
         return Lookup(shape, entry, plan, factor)
@@ -163,8 +163,8 @@ class Table:
         answer = self.answer(shape.num_requests, (shape.max_kv_len,))
         assert answer is not None
         if answer.outcome == "miss":
-            return Lookup(shape, None, None, missed=partial(self.unproven, answer))
-        return Lookup(shape, None, answer.plan or None, predicted_gain=answer.gain)
+            return Lookup(shape, None, UNTUNED, missed=partial(self.unproven, answer))
+        return Lookup(shape, None, answer.plan, predicted_gain=answer.gain)
 
     def unproven(self, answer: Answer) -> str:
         """Why a miss of the model is one."""
@@ -185,14 +185,14 @@ class Table:
         )
 
 
-def _same_paths(plan: Plan | None, measured: BatchShape, asked: BatchShape) -> Plan | None:
+def _same_paths(plan: Plan, measured: BatchShape, asked: BatchShape) -> Plan:
     """Move a threshold with the query length, so that the batch takes the path that was measured.
 
     A threshold of 256 that won for queries of 256 says "decode"; for a neighbour of 300 tokens,
     256 would say "prefill".
     """
-    threshold = plan.number("reorder_batch_threshold") if plan is not None else None
-    if plan is None or threshold is None or not asked.is_uniform:
+    threshold = plan.number("reorder_batch_threshold")
+    if threshold is None or not asked.is_uniform:
         return plan
     if measured.max_query_len <= threshold:
         return plan.having(reorder_batch_threshold=max(threshold, asked.max_query_len))

@@ -126,8 +126,8 @@ def _packages(table: Table) -> list[str]:
     own wheel: a release of either can move the best plan with vLLM as it was. Their minor
     releases count, as vLLM's do.
     """
-    named = [plan for entry in table.entries for _, plan in entry.plans() if plan is not None]
-    return sorted(BACKENDS[table.header.backend].packages(named))
+    plans = [plan for entry in table.entries for _, plan in entry.plans()]
+    return sorted(BACKENDS[table.header.backend].packages(plans))
 
 
 def _plain_dtype(name: str) -> str:

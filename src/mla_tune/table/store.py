@@ -115,8 +115,6 @@ def _between(document: Document, header: Header, section: Any) -> Between | None
 
 def _refuse_out_of_bounds(document: Document, header: Header, index: int, entry: Entry) -> None:
     for location, plan in entry.plans():
-        if plan is None:
-            continue
         for knob, valid in header.outside(plan):
             inner = ("entries", index, *location, knob)
             raise InputError(

@@ -9,7 +9,7 @@ from functools import cached_property
 import numpy as np
 
 from mla_tune.measuring.stopwatch import Samples
-from mla_tune.plan.plan import Plan
+from mla_tune.plan.plan import UNTUNED, Plan
 from mla_tune.table import Speedup
 from mla_tune.tuning.speedups import (
     TIE_BAND,
@@ -72,17 +72,18 @@ class Standing:
 
 @dataclass(frozen=True)
 class Verdict:
-    """The plan to publish (None: the default) and what it could not be told from.
+    """The plan to publish and what it could not be told from.
 
     Attributes:
-        plan, ties: those.
+        plan: empty where it is the default.
+        ties: plans that could not be told from it.
         unproven: the plan that looked best, where the samples were too few or too noisy to tell.
         doubt: why they were. Not empty: a run with more time, or on a quieter machine, may find
             otherwise.
     """
 
-    plan: Plan | None
-    ties: tuple[Plan | None, ...]
+    plan: Plan
+    ties: tuple[Plan, ...]
     unproven: Plan | None = None
     doubt: str = ""
 
@@ -163,7 +164,7 @@ class Contest:
             if wide:
                 return self._undecided(wide, "the samples are too noisy to tell")
             near = tuple(s.plan for s in able if s.speedup.high * (1 + TIE_BAND) >= 1.0)
-            return Verdict(None, near)
+            return Verdict(UNTUNED, near)
         leader = clear[0]
         tied = [standing for standing in able if ties_with(standing.speedup, leader.speedup)]
         passing = [s for s in tied if s in clear and s.speedup.low > self.min_speedup]
@@ -175,7 +176,7 @@ class Contest:
         best = doubted[0]
         seen = f"{best.plan} was {best.speedup} as fast as the default: {doubt}"
         is_gain = best.speedup.median > self.min_speedup and not best.slows_a_case
-        return Verdict(None, (), unproven=best.plan if is_gain else None, doubt=seen)
+        return Verdict(UNTUNED, (), unproven=best.plan if is_gain else None, doubt=seen)
 
     def _preference(self, standing: Standing) -> tuple[bool, tuple[int | str, ...]]:
         return standing.plan != self.favourite, standing.plan.tie_key

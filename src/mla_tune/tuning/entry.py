@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Mapping
 
 from mla_tune.measuring.stopwatch import Samples
-from mla_tune.plan.plan import Plan
+from mla_tune.plan.plan import UNTUNED, Plan
 from mla_tune.shapes import Workload
 from mla_tune.table import CaseResult, Entry
 from mla_tune.tuning.decide import Contest, Standing
@@ -47,7 +47,7 @@ def published_entry(
         weight=workload.weight,
         plan=verdict.plan,
         unproven=verdict.unproven,
-        default_plan=default or None,
+        default_plan=default,
         ties=tuple(plan for plan in verdict.ties if plan != chosen),
         latency_us=expected_us(contest.samples[chosen], shares),
         default_us=expected_us(contest.samples[default], shares),
@@ -65,9 +65,9 @@ def _unproven_entry(
     return Entry(
         shape=str(workload),
         weight=workload.weight,
-        plan=None,
+        plan=UNTUNED,
         unproven=best,
-        default_plan=default or None,
+        default_plan=default,
         latency_us=expected_us(contest.samples[best], contest.shares),
         note=_note(failures, default, contest.samples),
     )

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from mla_tune.errors import EnvironmentFailure, InputError
+from mla_tune.plan.plan import UNTUNED
 from mla_tune.table import Entry, TableFile, check_mergeable
 from mla_tune.tuning.job import TableJob
 
@@ -70,7 +71,7 @@ def _put_aside(path: Path, notice: Callable[[str], None], what: str) -> None:
 
 def _as_a_guess(entry: Entry) -> Entry:
     """The entry of a table for something else: it ranks plans, and proves nothing here."""
-    guess = {"plan": None, "unproven": entry.plan or entry.unproven, "default_us": None}
+    guess = {"plan": UNTUNED, "unproven": entry.plan or entry.unproven, "default_us": None}
     return entry.model_copy(update=guess)
 
 

@@ -51,7 +51,7 @@ def recheck(bench: Bench, file: TableFile, device: str, rounds: int) -> Iterator
         raise InputError(
             f"the table is for {header.device.name}, this is {bench.environment.device_name}"
         )
-    published = [entry for entry in file.entries if entry.plan is not None]
+    published = [entry for entry in file.entries if entry.plan]
     workloads = [_workload(entry) for entry in published]
     if not published:
         return
@@ -62,7 +62,6 @@ def recheck(bench: Bench, file: TableFile, device: str, rounds: int) -> Iterator
 
 def _second_look(bench: Bench, entry: Entry, workload: Workload, rounds: int) -> Recheck:
     plan = entry.plan
-    assert plan is not None
     space = bench.plan_space(workload.shapes)
     try:
         bench.load(workload)

@@ -154,4 +154,4 @@ def _decided(verdict: Mapping[str, Any] | None, terms: Mapping[str, object]) -> 
 def _ranking(entry: Entry | None) -> list[Plan]:
     """Put first what was good before: an early good incumbent screens out the rest sooner."""
     plans = (entry.plan, entry.unproven, *entry.ties) if entry is not None else ()
-    return [plan for plan in plans if plan is not None]
+    return [plan for plan in plans if plan]

@@ -142,7 +142,7 @@ def _translate_prefill(
 def _values(entry: Entry, knob: str) -> set[int | str | None]:
     """What the plan and its ties say of ``knob``; None is the default."""
     plans = (entry.plan, *entry.ties)
-    return {plan.get(knob) if plan is not None else None for plan in plans}
+    return {plan.get(knob) for plan in plans}
 
 
 def _best(entries: list[Entry], knob: str) -> tuple[int | str | None, list[str]]:

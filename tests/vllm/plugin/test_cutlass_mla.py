@@ -15,7 +15,7 @@ pytestmark = pytest.mark.vllm
 import torch  # noqa: E402
 from vllm_on_cpu import Engine, start  # noqa: E402
 
-from mla_tune.plan.plan import Plan  # noqa: E402
+from mla_tune.plan.plan import UNTUNED, Plan  # noqa: E402
 from mla_tune.table import Entry  # noqa: E402
 from mla_tune.vllm.cutlass_workspace import workspace_bytes  # noqa: E402
 from mla_tune.vllm.plugin.state import PluginState  # noqa: E402
@@ -125,7 +125,7 @@ def buffer(cutlass: Any) -> torch.Tensor:
 def test_splits_are_frozen_into_their_graph_and_no_other(load: Any) -> None:
     engine, impl = load(
         entry("32q1s128", Plan(num_kv_splits=8)),
-        entry("q1s128", None),
+        entry("q1s128", UNTUNED),
         mode="graph",
         captures=(1, 32),
     )

@@ -1,7 +1,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mla_tune.plan.plan import Plan
+from mla_tune.plan.plan import UNTUNED, Plan
 from mla_tune.table import Entry, Table
 from mla_tune.vllm.plugin.lookups import Lookups, kv_bucket
 from modelled_table import modelled
@@ -49,7 +49,7 @@ def test_of_two_entries_for_one_batch_the_one_over_more_lengths_answers() -> Non
 
 
 def test_a_plan_that_is_not_proven_here_is_a_miss() -> None:
-    table = Table(header(), (entry("32q1s1k", splits(8)), entry("64q1s1k", None)))
+    table = Table(header(), (entry("32q1s1k", splits(8)), entry("64q1s1k", UNTUNED)))
     lookups = Lookups(table, None, graph_usable=lambda _: False)
     assert lookups.captured(32, 1).outcome == "miss"
     # The default needs no proof.

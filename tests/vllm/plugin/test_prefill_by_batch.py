@@ -15,7 +15,7 @@ import torch  # noqa: E402
 from vllm_on_cpu import Engine, start, with_workspace  # noqa: E402
 
 from mla_tune.errors import UnavailableError  # noqa: E402
-from mla_tune.plan.plan import Plan  # noqa: E402
+from mla_tune.plan.plan import UNTUNED, Plan  # noqa: E402
 from mla_tune.vllm import prefill as vllm_prefill  # noqa: E402
 from mla_tune.vllm.plugin.choice import Choice  # noqa: E402
 from tabled_engine import WriteTable, cpu_header, entry  # noqa: E402
@@ -73,7 +73,7 @@ def table(write_table: WriteTable, monkeypatch: pytest.MonkeyPatch) -> Path:
         cpu_header(mode="eager"),
         entry("2q40", Plan(prefill_backend="trtllm")),
         entry("2q8s300", Plan(prefill_backend="tokenspeed")),
-        entry("2q64s2k", None),
+        entry("2q64s2k", UNTUNED),
     )
     monkeypatch.setenv("MLA_TUNE_TABLES", str(path))
     register()

@@ -1,6 +1,6 @@
 import pytest
 
-from mla_tune.plan.plan import Plan
+from mla_tune.plan.plan import UNTUNED, Plan
 from mla_tune.table.loading import load_tables
 from mla_tune.vllm.plugin.lookups import Lookups
 from mla_tune.vllm.plugin.registration import _as_asked
@@ -25,7 +25,7 @@ def test_a_plan_that_is_not_proven_acts_only_when_asked_for(
     (loaded,) = _as_asked(tables)
     plans = {found.shape: found.plan for found in loaded.table.entries}
     assert problems == []
-    assert plans["64q1s4k"] == (found if asked == "1" else None)
+    assert plans["64q1s4k"] == (found if asked == "1" else UNTUNED)
     assert plans["8q1s1k"] == proven.plan
     lookups = Lookups(loaded.table, None)
     assert lookups.captured(64, 1).plan.get("num_kv_splits") == (2 if asked == "1" else None)

@@ -1,6 +1,6 @@
 import pytest
 
-from mla_tune.plan.plan import Plan
+from mla_tune.plan.plan import UNTUNED, Plan
 from mla_tune.table import Entry
 from mla_tune.vllm.plugin.single import best_prefill_backend, best_threshold
 from tabled_engine import entry
@@ -78,7 +78,7 @@ def test_a_prefill_backend_for_mixed_batches_is_every_entrys(
     plans: list[str | None], best: str | None
 ) -> None:
     entries = [
-        entry(f"{index + 2}q2k", Plan(prefill_backend=name) if name else None)
+        entry(f"{index + 2}q2k", Plan(prefill_backend=name) if name else UNTUNED)
         for index, name in enumerate(plans)
     ]
     assert best_prefill_backend(entries) == best

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from mla_tune.plan.plan import Plan
+from mla_tune.plan.plan import UNTUNED, Plan
 from mla_tune.table.header import Device
 from mla_tune.vllm.plugin.replay import STEPS_BETWEEN_LOOKS
 from mla_tune.vllm.plugin.thresholds import Thresholds
@@ -67,7 +67,7 @@ def graph_table(write_table: WriteTable) -> Path:
     return write_table(
         cpu_header(),
         entry("2q1s{128,256}", Plan(num_kv_splits=4)),
-        entry("8q1s128", None),
+        entry("8q1s128", UNTUNED),
         entry("32q1s128", Plan(num_kv_splits=2)),
     )
 
@@ -127,7 +127,7 @@ def test_every_family_stands_on_the_installed_vllm(
     plugin: Any, write_table: WriteTable, name: str
 ) -> None:
     """Of the rest, FLASH_ATTN_MLA and CUTLASS_MLA import with stand-ins, FLASHINFER_MLA not."""
-    plugin(write_table(cpu_header(name), entry("8q1s1k", None)))
+    plugin(write_table(cpu_header(name), entry("8q1s1k", UNTUNED)))
     ours = registry()[name].get_class()
     assert ours.__module__.startswith("mla_tune.vllm.plugin.")
     assert ours.get_name() == name

@@ -117,7 +117,7 @@ class TunedCutlassMLAImpl(ReservesAtLoad, VllmImpl):  # type: ignore[misc]
 
 def _wanted(entry: Entry) -> tuple[int, int] | None:
     """Requests and splits of an entry's plan, at the edge of what a lookup takes it for."""
-    splits = entry.plan.number("num_kv_splits") if entry.plan is not None else None
+    splits = entry.plan.number("num_kv_splits")
     if splits is None:
         return None
     count = max(case.shape.num_requests for case in Workload.parse(entry.shape).cases)

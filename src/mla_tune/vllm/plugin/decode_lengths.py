@@ -61,9 +61,7 @@ class DecodeLengths:
         return bool(min(lens.tolist()[: batch.num_reqs]) > query_len)
 
 
-def threshold_meant(plan: Plan | None, entry: Entry, vllm_own: int) -> int | None:
+def threshold_meant(plan: Plan, entry: Entry, vllm_own: int) -> int | None:
     """The threshold a plan means; None where the knob made no difference to it."""
-    if plan is not None:
-        return plan.number("reorder_batch_threshold")
-    default = entry.default_plan
-    return vllm_own if default is None else default.number("reorder_batch_threshold")
+    meant = plan or entry.default_plan
+    return meant.number("reorder_batch_threshold") if meant else vllm_own

@@ -4,7 +4,7 @@ __all__ = ["Lookups", "kv_bucket"]
 
 from collections.abc import Callable, Iterator
 
-from mla_tune.plan.plan import UNTUNED, Plan
+from mla_tune.plan.plan import Plan
 from mla_tune.shapes import BatchShape, RequestGroup, Workload
 from mla_tune.table import DEFAULT_WITHIN, Entry, Table
 from mla_tune.vllm.plugin.choice import Choice
@@ -80,9 +80,7 @@ class Lookups:
         if factor > self._within:
             return Choice(shape, "miss", reason=f"no graph entry within {self._within:g}x")
         entry = self._graph[index][2]
-        if entry.plan is None:
-            return Choice(shape, "hit", longest_kv=_longest_kv(entry))
-        if self._graph_usable is not None and not self._graph_usable(entry.plan):
+        if entry.plan and self._graph_usable is not None and not self._graph_usable(entry.plan):
             reason = f"{entry.shape}: {entry.plan} is not proven for this engine's max_model_len"
             return Choice(shape, "miss", reason=reason)
         return self._hit(shape, entry.plan, _longest_kv(entry))
@@ -113,8 +111,7 @@ class Lookups:
         for lookup in ends:
             if not lookup.is_hit:
                 return Choice(shape, "miss", reason=lookup.reason)
-        plan = ends[0].plan
-        return Choice(shape, "hit") if plan is None else self._hit(shape, plan, None)
+        return self._hit(shape, ends[0].plan, None)
 
     def _hit(self, shape: str, plan: Plan, longest_kv: int | None) -> Choice:
         if self._applicable is not None and not self._applicable(plan):
@@ -126,7 +123,7 @@ class Lookups:
         """The entry that was measured within the bucket, else what the table's model has proven."""
         entry = self._measured.get((batch, start))
         if entry is not None:
-            return self._hit(shape, UNTUNED if entry.plan is None else entry.plan, None)
+            return self._hit(shape, entry.plan, None)
         answer = table.answer(batch, (start, _bucket_end(start)))
         assert answer is not None
         if answer.outcome == "miss":
@@ -141,7 +138,7 @@ class Lookups:
         wanted = [(rows, splits) for splits, rows in self._modelled_rows.items()]
         for entry in self.eager_table.entries if self.eager_table else ():
             group = _group(entry)
-            splits = entry.plan.number("num_kv_splits") if entry.plan is not None else None
+            splits = entry.plan.number("num_kv_splits")
             if splits is None or group is None:
                 continue
             rows = int(group.count * group.query_len * self._within**2) + 1

@@ -75,11 +75,8 @@ def best_prefill_backend(entries: Iterable[Entry]) -> str | None:
     """
     common: set[str | None] | None = None
     for entry in entries:
-        accepted = {
-            plan.text("prefill_backend") if plan is not None else None
-            for plan in (entry.plan, *entry.ties)
-        }
-        if entry.default_plan is not None and "prefill_backend" not in entry.default_plan:
+        accepted = {plan.text("prefill_backend") for plan in (entry.plan, *entry.ties)}
+        if entry.default_plan and "prefill_backend" not in entry.default_plan:
             continue
         common = accepted if common is None else common & accepted
     named = sorted(name for name in common or () if name is not None)
@@ -88,5 +85,5 @@ def best_prefill_backend(entries: Iterable[Entry]) -> str | None:
 
 def named_prefill_backends(entries: Iterable[Entry]) -> set[str]:
     """Every prefill backend that a plan of ``entries`` names."""
-    named = [entry.plan.text("prefill_backend") for entry in entries if entry.plan is not None]
+    named = [entry.plan.text("prefill_backend") for entry in entries]
     return {name for name in named if name is not None}
