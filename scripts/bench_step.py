@@ -154,7 +154,7 @@ def _paired(
 
 def _lookup_us(builder: Any, batches: list[Any], passes: int = 20) -> float:
     """Microseconds that the builder's tables take to answer a step, over ``batches`` in turn."""
-    look_up = builder._choices.eager
+    look_up = builder.step_policy.choices.eager
     taken = []
     for _ in range(passes):
         started = time.perf_counter_ns()

@@ -66,7 +66,7 @@ def _check(name: str, shape: BatchShape) -> str:
     builder, session = parts.builder, VllmSession(setup, parts)
     if not hasattr(builder, "mla_tune_backend"):
         return "the registry gave vLLM's own builder"
-    verified = builder._deployment.counts.verified
+    verified = builder.step_policy.deployment.counts.verified
     session.load([shape])
     batch = session._batches[shape]
     with torch.no_grad(), current_config(parts.vllm_config):
@@ -79,7 +79,7 @@ def _check(name: str, shape: BatchShape) -> str:
             metadata,
             output=batch.output,
         )
-    counts = builder._deployment.counts
+    counts = builder.step_policy.deployment.counts
     reference = session.reference(shape)
     apart = (batch.output[reference.rows].double() - reference.values).abs().max().item()
     scale = reference.values.abs().max().item()

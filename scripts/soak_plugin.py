@@ -174,14 +174,14 @@ def _soak(name: str, steps: int) -> tuple[float, float]:
             gc.collect()
             reports.append((_resident_mib(), taken))
             told = "  ".join(f"{kind} {us:5.1f}" for kind, us in sorted(taken.items()))
-            kept = len(builder._deployment.lookups._cache)
+            kept = len(builder.step_policy.deployment.lookups._cache)
             print(
                 f"{name} {served:7} steps  {reports[-1][0]:7.1f} MiB, {kept} lookups kept  "
                 f"us a step: {told}",
                 flush=True,
             )
-    print(f"mla-tune: {builder._deployment.counts}")
-    builder._deployment.recorder.close()
+    print(f"mla-tune: {builder.step_policy.deployment.counts}")
+    builder.step_policy.deployment.recorder.close()
     (first_mib, first), (last_mib, last) = reports[0], reports[-1]
     # Of all kinds together: the scheduler of a busy machine disturbs one or the other.
     return last_mib - first_mib, statistics.geometric_mean(

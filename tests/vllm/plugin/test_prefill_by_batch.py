@@ -98,7 +98,7 @@ def test_each_batch_is_built_for_what_its_entry_names(made: list[str]) -> None:
     metadata = engine.builder.build(0, engine.batch("2q40"))
     tuned = engine.forward("2q40", metadata)
     assert made == ["TRTLLM_RAGGED"]
-    engine.builder._prefills = None
+    engine.builder.step_policy.prefills = None
     own_way = engine.forward("2q40", engine.builder.build(0, engine.batch("2q40")))
     torch.testing.assert_close(tuned, own_way)
 
@@ -240,7 +240,7 @@ def test_after_a_failure_in_our_code_it_is_vllms_own(monkeypatch: pytest.MonkeyP
     def fail(_: object) -> None:
         raise RuntimeError("no such luck")
 
-    monkeypatch.setattr(engine.builder, "_choose", fail)
+    monkeypatch.setattr(engine.builder.step_policy, "eager", fail)
     assert prefill_of(engine, "2q40") == vllms.get_name()
     assert prefill_of(engine, "2q8s300") == vllms.get_name()
     assert engine.builder._prefill_backend is vllms

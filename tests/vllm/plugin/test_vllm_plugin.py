@@ -12,6 +12,7 @@ import pytest
 
 from mla_tune.plan.plan import UNTUNED, Plan
 from mla_tune.table.header import Device
+from mla_tune.vllm.observe import calls_of
 from mla_tune.vllm.plugin.replay import STEPS_BETWEEN_LOOKS
 from mla_tune.vllm.plugin.thresholds import Thresholds
 from tabled_engine import WriteTable, cpu_header, entry, vllm_version
@@ -84,15 +85,9 @@ def eager_table(write_table: WriteTable) -> Path:
 def splits_reaching_the_kernel(engine: Engine, spec: str, metadata: Any) -> int:
     from vllm.v1.attention.backends.mla import triton_mla
 
-    from mla_tune.vllm.plugin.fidelity import seen_argument
-
-    _, seen = seen_argument(
-        triton_mla,
-        "decode_attention_fwd",
-        "num_kv_splits",
-        lambda: engine.forward(spec, metadata),
-    )
-    return int(seen)
+    with calls_of(triton_mla, "decode_attention_fwd", "num_kv_splits") as seen:
+        engine.forward(spec, metadata)
+    return int(seen[0])
 
 
 # Loading
@@ -198,7 +193,9 @@ def test_a_broken_table_falls_back(plugin: Any, graph_table: Path, messages: lis
     assert not hasattr(engine.builder, "mla_tune_backend")
 
 
-@pytest.mark.parametrize("where", ["eager", "_choose", "_before", "_after", "_count"])
+@pytest.mark.parametrize(
+    "where", ["lookups", "eager", "fields_while_building", "metadata_fields", "count"]
+)
 def test_a_failure_in_our_code_falls_back_and_is_said_once(
     plugin: Any,
     eager_table: Path,
@@ -208,17 +205,20 @@ def test_a_failure_in_our_code_falls_back_and_is_said_once(
 ) -> None:
     plugin(eager_table)
     engine = start()
-    owner = engine.deployment.lookups if where == "eager" else engine.builder
-    works = getattr(owner, where)
+    policy, name = engine.builder.step_policy, "eager" if where == "lookups" else where
+    owner = {"lookups": engine.deployment.lookups, "eager": policy, "count": policy}.get(
+        where, engine.builder
+    )
+    works = getattr(owner, name)
 
     def fail(*arguments: object) -> object:
-        if engine.builder._lookups_failed:
+        if policy.failed:
             return works(*arguments)
         raise RuntimeError("no such luck")
 
-    monkeypatch.setattr(owner, where, fail)
+    monkeypatch.setattr(owner, name, fail)
     failed = engine.builder.build(0, engine.batch("4q32s256"))
-    assert failed.num_decodes == (4 if where in ("_after", "_count") else 0)
+    assert failed.num_decodes == (4 if where in ("metadata_fields", "count") else 0)
     for _ in range(3):
         metadata = engine.builder.build(0, engine.batch("2q1s128"))
         assert metadata.max_seq_len == 128
@@ -303,7 +303,7 @@ def test_an_idle_rank_leaves_one_replay_a_graph(
     def no_more(*_: object) -> None:
         raise AssertionError("a graph's choice was asked for again")
 
-    monkeypatch.setattr(engine.builder._choices, "captured", no_more)
+    monkeypatch.setattr(engine.builder.step_policy.choices, "captured", no_more)
     for _ in range(100):
         idle = build(engine.batch("2q1s1", longest=4096))
         assert idle.max_seq_len == captured.max_seq_len == 4 * 512
@@ -311,7 +311,7 @@ def test_an_idle_rank_leaves_one_replay_a_graph(
     assert _everything_in(engine.deployment) == before
     assert len(engine.builder._replays) == 1
     assert counts.outcomes == {"hit": 100}
-    assert not engine.builder._lookups_failed
+    assert not engine.builder.step_policy.failed
 
 
 def test_an_idle_step_that_fails_leaves_the_replay(
@@ -325,7 +325,7 @@ def test_an_idle_step_that_fails_leaves_the_replay(
     def fail(*_: object) -> object:
         raise RuntimeError("no such luck")
 
-    monkeypatch.setattr(builder, "_after", fail)
+    monkeypatch.setattr(builder, "metadata_fields", fail)
     builder.build_for_cudagraph_capture(batch)
     assert builder.build(0, engine.batch("2q1s200")).max_seq_len == 4 * 512
 
@@ -601,7 +601,7 @@ def test_no_entry_vouches_for_a_decode_it_did_not_try(
     )
     engine = start()
     batch = engine.batch(spec)
-    assert engine.builder._choices.eager(batch).outcome == "hit"
+    assert engine.builder.step_policy.choices.eager(batch).outcome == "hit"
     metadata = engine.builder.build(0, batch)
     assert (metadata.num_decodes, metadata.num_prefills) == (0, 4)
     assert engine.deployment.counts.not_applied == 0
@@ -632,7 +632,7 @@ def test_both_paths_give_the_same_result(plugin: Any, eager_table: Path) -> None
     plugin(eager_table)
     engine = start()
     decode = engine.builder.build(0, engine.batch("4q32s256"))
-    engine.builder._thresholds = Thresholds(1)
+    engine.builder.step_policy.thresholds = Thresholds(1)
     prefill = engine.builder.build(0, engine.batch("4q32s256"))
     assert prefill.num_prefills == 4
     torch.testing.assert_close(
@@ -670,9 +670,10 @@ def test_a_threshold_never_falls_below_speculation(
 ) -> None:
     plugin(eager_table)
     engine = start()
-    monkeypatch.setattr(engine.builder._thresholds, "least", 40)
+    policy = engine.builder.step_policy
+    monkeypatch.setattr(policy.thresholds, "least", 40)
     choice = engine.deployment.lookups.eager(4, 32, 256)
-    assert engine.builder._threshold(engine.batch("4q32s256"), choice) == 40
+    assert policy.threshold(engine.batch("4q32s256"), choice) == 40
 
 
 # FLASH_ATTN_MLA's cap
@@ -737,7 +738,7 @@ def test_the_operators_cap_stays(
     assert any(f"keeps the cap of --attention-config.{name}=4" in line for line in messages)
 
 
-@pytest.mark.parametrize("where", ["_choose", "_threshold"])
+@pytest.mark.parametrize("where", ["eager", "threshold"])
 def test_a_failure_leaves_no_cap_that_the_schedule_does_not_have(
     plugin: Any,
     flash_attn: list[int],
@@ -754,7 +755,7 @@ def test_a_failure_leaves_no_cap_that_the_schedule_does_not_have(
     def fail(*_: object) -> object:
         raise RuntimeError("no such luck")
 
-    monkeypatch.setattr(engine.builder, where, fail)
+    monkeypatch.setattr(engine.builder.step_policy, where, fail)
     flash_attn.clear()
     metadata = engine.builder.build(0, engine.batch("2q4s128"))
     assert flash_attn == [metadata.decode.max_num_splits]

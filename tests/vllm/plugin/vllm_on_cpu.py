@@ -33,7 +33,7 @@ class Engine:
 
     @property
     def deployment(self) -> Any:
-        return self.builder._deployment
+        return self.builder.step_policy.deployment
 
     def batch(self, spec: str, longest: int | None = None) -> Any:
         """What a model runner hands a builder for ``spec``; ``longest`` as in a capture."""

@@ -13,5 +13,5 @@ BACKEND = VllmBackend(
     extension="flashinfer",
     package="flashinfer",
     blocks=BlockSizes((32, 64)),
-    plugin_class="mla_tune.vllm.plugin.flashinfer_mla.TunedFlashInferMLABackend",
+    plugin_class="mla_tune.vllm.plugin.without_splits.FLASHINFER_MLA",
 )

@@ -14,5 +14,5 @@ BACKEND = VllmBackend(
     majors=(9,),
     extension=EXTENSION,
     blocks=BlockSizes((64,)),
-    plugin_class="mla_tune.vllm.plugin.flashmla.TunedFlashMLABackend",
+    plugin_class="mla_tune.vllm.plugin.without_splits.FLASHMLA",
 )

@@ -13,5 +13,5 @@ BACKEND = VllmBackend(
     kv_cache_dtypes=("fp8", "fp8_e4m3"),
     extension="tokenspeed_mla",
     blocks=BlockSizes((32, 64)),
-    plugin_class="mla_tune.vllm.plugin.tokenspeed_mla.TunedTokenspeedMLABackend",
+    plugin_class="mla_tune.vllm.plugin.without_splits.TOKENSPEED_MLA",
 )

@@ -21,8 +21,9 @@ from mla_tune.vllm.plugin.at_load import ReservesAtLoad
 from mla_tune.vllm.plugin.builder import TunedBuilder
 from mla_tune.vllm.plugin.choice import Choice
 from mla_tune.vllm.plugin.engine import most_requests
-from mla_tune.vllm.plugin.fidelity import seen_argument, verified
-from mla_tune.vllm.plugin.replay import Fields
+from mla_tune.vllm.plugin.fidelity import ChecksSplits, checked_by_impl
+from mla_tune.vllm.plugin.fields import Fields
+from mla_tune.vllm.plugin.subclass import tuned_backend
 
 VllmBackend: Any = vllm_cutlass_mla.CutlassMLABackend
 VllmBuilder: Any = VllmBackend.get_builder_cls()
@@ -56,7 +57,8 @@ class TunedCutlassMLAMetadataBuilder(TunedBuilder, VllmBuilder):  # type: ignore
     mla_tune_backend = "CUTLASS_MLA"
     mla_tune_knobs = TunedBuilder.mla_tune_knobs | {"num_kv_splits"}
 
-    def _after(self, metadata: Any, choice: Choice) -> Fields:
+    def metadata_fields(self, metadata: Any, choice: Choice, built_for: Choice) -> Fields:
+        del built_for
         splits = choice.plan.number("num_kv_splits")
         if splits is None or not 1 <= splits <= MOST_SPLITS or not metadata.num_decodes:
             return ()
@@ -65,13 +67,12 @@ class TunedCutlassMLAMetadataBuilder(TunedBuilder, VllmBuilder):  # type: ignore
         rows = max(metadata.num_reqs, metadata.decode.block_table.shape[0])
         if workspace_bytes(rows, splits) > vllm_cutlass_mla.g_sm100_workspace.get_buf().shape[0]:
             # vLLM would enlarge the buffer that captured graphs point to.
-            if self._deployment is not None:
-                self._deployment.counts.capped += 1
+            self._counts.capped += 1
             return ()
-        return (("mla_tune", (choice, self._deployment)),)
+        return checked_by_impl(choice, self._counts)
 
 
-class TunedCutlassMLAImpl(ReservesAtLoad, VllmImpl):  # type: ignore[misc]
+class TunedCutlassMLAImpl(ReservesAtLoad, ChecksSplits, VllmImpl):  # type: ignore[misc]
     mla_tune_backend = "CUTLASS_MLA"
 
     _num_kv_splits: int
@@ -91,28 +92,20 @@ class TunedCutlassMLAImpl(ReservesAtLoad, VllmImpl):  # type: ignore[misc]
             logger.info("mla-tune: CUTLASS_MLA workspace %.2f GiB", needed / 2**30)
             buffer.resize_(needed)
 
-    def forward_mqa(
-        self, q: Any, kv_c_and_k_pe_cache: Any, attn_metadata: Any, layer: Any, *args: Any
-    ) -> Any:
-        def run() -> Any:
-            return super(TunedCutlassMLAImpl, self).forward_mqa(
-                q, kv_c_and_k_pe_cache, attn_metadata, layer, *args
-            )
+    def split_argument(self) -> tuple[Any, str, str]:
+        return self, "_sm100_cutlass_mla_decode", "num_kv_splits"
 
-        found = getattr(attn_metadata, "mla_tune", None)
-        if found is None:
-            return run()
-        choice, deployment = found
-        engine_wide, wanted = self._num_kv_splits, choice.plan["num_kv_splits"]
-        self._num_kv_splits = wanted
+    def forward_mqa(self, q: Any, kv_c_and_k_pe_cache: Any, attn_metadata: Any, *args: Any) -> Any:
+        arguments = (q, kv_c_and_k_pe_cache, attn_metadata, *args)
+        tuned = getattr(attn_metadata, "mla_tune", None)
+        if tuned is None:
+            return super().forward_mqa(*arguments)
+        engine_wide = self._num_kv_splits
+        self._num_kv_splits = tuned[0].plan["num_kv_splits"]
         try:
-            if choice.checked:
-                return run()
-            result, seen = seen_argument(self, "_sm100_cutlass_mla_decode", "num_kv_splits", run)
+            return super().forward_mqa(*arguments)
         finally:
             self._num_kv_splits = engine_wide
-        verified(choice, "num_kv_splits", wanted, seen, deployment.counts)
-        return result
 
 
 def _wanted(entry: Entry) -> tuple[int, int] | None:
@@ -124,13 +117,6 @@ def _wanted(entry: Entry) -> tuple[int, int] | None:
     return int(count * DEFAULT_WITHIN) + 1, splits
 
 
-class TunedCutlassMLABackend(VllmBackend):  # type: ignore[misc]
-    """vLLM's backend under its own name, with our builder and impl."""
-
-    @staticmethod
-    def get_impl_cls() -> Any:
-        return TunedCutlassMLAImpl
-
-    @staticmethod
-    def get_builder_cls() -> Any:
-        return TunedCutlassMLAMetadataBuilder
+TunedCutlassMLABackend = tuned_backend(
+    VllmBackend, TunedCutlassMLAMetadataBuilder, TunedCutlassMLAImpl
+)

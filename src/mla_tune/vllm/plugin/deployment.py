@@ -1,6 +1,6 @@
 """One backend in one engine: its tables, what they say, and what has come of it."""
 
-__all__ = ["Deployment", "deployment_for", "tables_for"]
+__all__ = ["Deployment", "deployment_for", "say_untuned", "tables_for"]
 
 import functools
 import logging
@@ -76,9 +76,23 @@ class Deployment:
         )
         return False
 
+    def goes_on_untuned(self, error: Exception) -> None:
+        """Count and log that our code has failed for one of its builders."""
+        self.counts.fallbacks += 1
+        say_untuned(self.facts.backend, error)
+
     def leave_untuned(self) -> None:
         """Forget the tables, before anything of them has been applied."""
         self.lookups, self.planned = None, {}
+
+
+def say_untuned(backend: str, error: Exception) -> None:
+    """Log that ``backend`` goes on as vLLM would after ``error``, with where it came from."""
+    once(
+        logging.ERROR,
+        f"mla-tune: {backend} goes on untuned after {type(error).__name__}: {error}",
+        exc_info=error,
+    )
 
 
 def _graph_usable(plan: Plan, graph: LoadedTable | None, facts: EngineFacts) -> bool:

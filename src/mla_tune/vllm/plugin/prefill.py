@@ -1,8 +1,9 @@
 """The prefill backends of one metadata builder: vLLM's own, and those that its table names.
 
-While a batch is built, the one that is chosen for it stands in the builder's place for vLLM's
-own, as in a measuring session. So whatever vLLM asks of it then (``align_indptr`` of 0.33 goes by
-its name) or later, through the batch's metadata, is answered by the one that runs.
+While a batch is built, its prefill backend is the builder's, in place of vLLM's own; a measuring
+session does the same. So whatever vLLM asks the builder's prefill backend meanwhile
+(``align_indptr`` of 0.33 goes by its name), and later the one in the batch's metadata, is asked of
+the backend that runs.
 """
 
 __all__ = ["PrefillByBatch", "reserve_prefill"]
@@ -15,6 +16,7 @@ from mla_tune.errors import InputError
 from mla_tune.table import Entry
 from mla_tune.vllm import compat, workspace
 from mla_tune.vllm.compat import prefills
+from mla_tune.vllm.plugin.fields import Fields
 from mla_tune.vllm.plugin.single import named_prefill_backends
 from mla_tune.vllm.plugin.state import once
 from mla_tune.vllm.prefill import NEED_WORKSPACE, make_prefill, prefill_name
@@ -24,7 +26,7 @@ _QUANT_KEYS = "vllm.model_executor.layers.quantization.utils.quant_utils"
 
 
 class PrefillByBatch:
-    """Has a builder use another prefill backend for one batch at a time.
+    """The prefill backends that a builder can use for one batch at a time.
 
     Args:
         builder: one of vLLM's, of a release that has prefill backends (0.22 on).
@@ -32,7 +34,6 @@ class PrefillByBatch:
     """
 
     def __init__(self, builder: Any, names: Iterable[str]) -> None:
-        self._builder = builder
         self._own = prefills.backend_of(builder)
         self._others: dict[str, Any] = {}
         config = builder.vllm_config
@@ -64,10 +65,13 @@ class PrefillByBatch:
         else:
             self._others[name] = other
 
-    def choose(self, name: str | None) -> None:
-        """Say what the next batch is built for; None, or what does not run here, is vLLM's own."""
-        if self._others:
-            self._builder._prefill_backend = self._others.get(name or "", self._own)
+    def fields(self, name: str | None) -> Fields:
+        """What to set on the builder so that it builds for the prefill backend called ``name``.
+
+        Nothing for None and for what does not run here: both mean vLLM's own.
+        """
+        other = self._others.get(name or "")
+        return () if other is None else (("_prefill_backend", other),)
 
 
 def reserve_prefill(entries: Iterable[Entry], like: Any, vllm_config: Any) -> None:

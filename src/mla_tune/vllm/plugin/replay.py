@@ -1,19 +1,16 @@
 """What a builder does for a batch size that has been captured."""
 
-__all__ = ["STEPS_BETWEEN_LOOKS", "Fields", "Replay"]
+__all__ = ["STEPS_BETWEEN_LOOKS", "Replay"]
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 from mla_tune.table import DEFAULT_WITHIN
 from mla_tune.vllm.plugin.choice import Choice
 from mla_tune.vllm.plugin.counts import Tally
+from mla_tune.vllm.plugin.fields import Fields
 
 STEPS_BETWEEN_LOOKS = 256
-
-# Names of attributes and their values.
-Fields = tuple[tuple[str, Any], ...]
 
 
 @dataclass(slots=True, eq=False)

@@ -5,7 +5,7 @@ cannot be defined there, on a release that moved what it stands on, must not kee
 starting: then vLLM's own class is what is found.
 """
 
-__all__ = ["path_of", "tuned_backends"]
+__all__ = ["path_of", "tuned_backends", "vllms_backend"]
 
 import importlib
 import logging
@@ -32,7 +32,7 @@ def __getattr__(name: str) -> Any:
     try:
         return _resolved(ours)
     except Exception as error:
-        vllms = _resolved(_vllm_path(name))  # raises, if at all, what it would raise without us
+        vllms = vllms_backend(name)  # raises, if at all, what it would raise without us
         once(
             logging.ERROR,
             f"mla-tune: {name} runs as without tables: {type(error).__name__}: {error}",
@@ -41,10 +41,11 @@ def __getattr__(name: str) -> Any:
         return vllms
 
 
-def _vllm_path(name: str) -> str:
+def vllms_backend(name: str) -> Any:
+    """VLLM's own class for a backend, whatever is registered for it."""
     from vllm.v1.attention.backends.registry import AttentionBackendEnum
 
-    return str(AttentionBackendEnum[name].value)
+    return _resolved(str(AttentionBackendEnum[name].value))
 
 
 def _resolved(path: str) -> Any:

@@ -1,10 +1,10 @@
-"""The workspace that TRITON_MLA's split counts occupy."""
+"""TRITON_MLA's split counts: how vLLM is asked for one, and the workspace that they occupy."""
 
-__all__ = ["row_splits_needed"]
+__all__ = ["SplitLengths", "row_splits_needed"]
 
 from collections.abc import Iterable
 
-from mla_tune.vllm.triton_splits import MOST_ADDRESSED_BYTES, SPLITS_PER_SM
+from mla_tune.vllm.triton_splits import MOST_ADDRESSED_BYTES, SPLITS_PER_SM, SplitRule
 
 # Thread blocks of the decode kernel that keep a GPU busy many times over. More splits than that
 # cannot help, so a step that no table answers is never cut below it.
@@ -42,3 +42,31 @@ def row_splits_needed(
     wanted += [min(count, rows) * splits for count, splits in eager]
     addressable = MOST_ADDRESSED_BYTES // (4 * num_heads * (kv_lora_rank + 1))
     return min(max(rows, floor, *wanted), rows * vllm_splits, max(rows, addressable))
+
+
+class SplitLengths:
+    """The KV lengths to report to vLLM's split rule, so that it takes the counts we want.
+
+    Args:
+        rule: vLLM's.
+        row_splits: rows x splits that the workspace has room for; None for any number.
+    """
+
+    def __init__(self, rule: SplitRule, row_splits: int | None) -> None:
+        self.rule = rule
+        self._row_splits = row_splits
+        self._known: dict[tuple[int, int], tuple[int | None, bool]] = {}
+
+    def asking_for(self, splits: int, rows: int) -> tuple[int | None, bool]:
+        """The length to report for ``splits`` of ``rows`` rows, and whether all of them fit.
+
+        More splits than reserved raise "Workspace is locked", whoever asked for them, so as many
+        as fit are asked for. There is no length for a count that vLLM never takes.
+        """
+        known = self._known.get((splits, rows))
+        if known is None:
+            room = splits if self._row_splits is None else max(1, self._row_splits // rows)
+            fits = splits <= room
+            length = self.rule.length_for(splits if fits else self.rule.most_within(room))
+            known = self._known[splits, rows] = (length, fits and length is not None)
+        return known

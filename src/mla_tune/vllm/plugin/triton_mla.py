@@ -20,105 +20,48 @@ from mla_tune.vllm.plugin.builder import TunedBuilder
 from mla_tune.vllm.plugin.choice import Choice
 from mla_tune.vllm.plugin.deployment import Deployment, deployment_for
 from mla_tune.vllm.plugin.engine import captured_batches
-from mla_tune.vllm.plugin.fidelity import seen_argument, verified
+from mla_tune.vllm.plugin.fidelity import ChecksSplits, checked_by_impl
+from mla_tune.vllm.plugin.fields import Fields
 from mla_tune.vllm.plugin.layers import ServedLayers
-from mla_tune.vllm.plugin.replay import Fields
-from mla_tune.vllm.plugin.splits import row_splits_needed
+from mla_tune.vllm.plugin.splits import SplitLengths
 from mla_tune.vllm.plugin.state import once
+from mla_tune.vllm.plugin.subclass import tuned_backend
+from mla_tune.vllm.plugin.triton_workspace import RESERVE, keeps_vllms_splits, reserve, take
 from mla_tune.vllm.triton_splits import SplitRule
 
 VllmBackend: Any = vllm_triton_mla.TritonMLABackend
 VllmBuilder: Any = VllmBackend.get_builder_cls()
 VllmImpl: Any = VllmBackend.get_impl_cls()
 
-# 0.33 reserves in a function of the module that the builder's __init__ calls, 0.26 to 0.32 in a
-# method, 0.20 not at all.
-RESERVE = "_reserve_attn_logits_workspace"
-
-
-def reserve(deployment: Deployment, rows: int, heads: int, kv_lora_rank: int) -> int | None:
-    """Reserve vLLM's shared workspace for the splits the table can ask for.
-
-    Args:
-        rows: the most rows of queries of any decode step.
-        heads: query heads the kernel sees.
-        kv_lora_rank: width of a partial result, less its log-sum-exp.
-
-    Returns:
-        Rows x splits that fit, or None when vLLM should reserve as ever: no table, no workspace
-        manager, or several slots.
-    """
-    manager = workspace.manager()
-    if deployment.lookups is None or manager is None or keeps_vllms_splits():
-        return None
-    rule = SplitRule.of_vllm(deployment.facts.sm_count)
-    own_splits = rule.splits(deployment.facts.max_model_len)
-    row_splits = row_splits_needed(
-        [
-            (batch * query_len, _askable(choice.plan.number("num_kv_splits"), rule) or own_splits)
-            for (batch, query_len), choice in deployment.planned.items()
-        ],
-        deployment.lookups.splits_wanted(),
-        rows=rows,
-        vllm_splits=own_splits,
-        num_heads=heads,
-        kv_lora_rank=kv_lora_rank,
-        sm_count=deployment.facts.sm_count,
-    )
-    take(manager, row_splits, heads, kv_lora_rank)
-    gib = heads * (kv_lora_rank + 1) * 4 / 2**30
-    own = rows * own_splits
-    once(
-        logging.INFO,
-        f"mla-tune: TRITON_MLA workspace {row_splits * gib:.2f} GiB, not {own * gib:.2f} GiB: "
-        f"{(own - row_splits) * gib:.2f} GiB given back",
-    )
-    return row_splits
-
-
-def take(manager: Any, row_splits: int, heads: int, kv_lora_rank: int) -> None:
-    """Have vLLM's workspace ``manager`` hold at least ``row_splits``, as `reserve` says."""
-    import torch
-
-    manager.get_simultaneous(((row_splits, heads, kv_lora_rank + 1), torch.float32))
-
-
-def keeps_vllms_splits() -> bool:
-    """Whether vLLM reserves a workspace and keeps several of them, which rules out our counts.
-
-    vLLM reserves in the slot that a builder is made in. Another microbatch's or lane's slot gets
-    the size of what ran in it before the workspace was locked: with fewer splits than vLLM's own
-    there, a later step with vLLM's own would not fit ("Workspace is locked").
-    """
-    reserves = hasattr(vllm_triton_mla, RESERVE) or hasattr(VllmBuilder, RESERVE)
-    return reserves and workspace.slots() > 1
-
-
-def _askable(splits: int | None, rule: SplitRule) -> int | None:
-    return splits if splits is not None and rule.length_for(splits) is not None else None
-
 
 class TunedTritonMLAMetadataBuilder(TunedBuilder, VllmBuilder):  # type: ignore[misc]
     mla_tune_backend = "TRITON_MLA"
     mla_tune_knobs = TunedBuilder.mla_tune_knobs | {"num_kv_splits"}
 
-    _rule: SplitRule | None = None
+    # None: every split count is vLLM's own.
+    _lengths: SplitLengths | None = None
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
+        # Rows x splits that we have reserved; None where vLLM has reserved, or nobody.
         self._row_splits: int | None = None
-        self._answers: dict[tuple[int, int], tuple[int | None, bool]] = {}
         with self._own_reservation():
             super().__init__(*args, **kwargs)
+        policy = self.step_policy
+        if policy is None:
+            return
         if self._row_splits is not None:
-            self._most_decode_rows = self._row_splits
+            policy.most_decode_rows = self._row_splits
         elif workspace.manager() is not None:
             # vLLM's own reservation: that many rows fit at any length, and no more.
             most = self.vllm_config.scheduler_config.max_num_seqs
-            self._most_decode_rows = most * self.reorder_batch_threshold
+            policy.most_decode_rows = most * self.reorder_batch_threshold
+        try:
+            self._set_splits(policy.deployment)
+        except Exception as error:
+            policy.fail(error)
 
-    def _start(self) -> None:
-        super()._start()
-        deployment, self._rule = self._find_deployment(), None
+    def _set_splits(self, deployment: Deployment) -> None:
+        """Set split counts from here on, where the tables have some that vLLM can take."""
         if deployment.lookups is None:
             return
         if keeps_vllms_splits():
@@ -128,11 +71,12 @@ class TunedTritonMLAMetadataBuilder(TunedBuilder, VllmBuilder):  # type: ignore[
                 "or DSpark's draft lane there is more than one workspace",
             )
             return
-        self._rule = SplitRule.of_vllm(deployment.facts.sm_count)
+        rule = SplitRule.of_vllm(deployment.facts.sm_count)
+        self._lengths = SplitLengths(rule, self._row_splits)
         planned = (choice.plan.number("num_kv_splits") for choice in deployment.planned.values())
         wanted = {splits for _, splits in deployment.lookups.splits_wanted()}
         wanted.update(splits for splits in planned if splits is not None)
-        for splits in sorted(wanted - set(self._rule.counts)):
+        for splits in sorted(wanted - set(rule.counts)):
             once(
                 logging.WARNING,
                 f"mla-tune: TRITON_MLA: this vLLM never takes {splits} splits on "
@@ -142,23 +86,21 @@ class TunedTritonMLAMetadataBuilder(TunedBuilder, VllmBuilder):  # type: ignore[
     # 0.26 to 0.32
     def _reserve_attn_logits_workspace(self) -> None:
         rows = self.vllm_config.scheduler_config.max_num_seqs
-        if self._takes_many_tokens():
+        if self._setup.takes_many_tokens:
             rows *= self.reorder_batch_threshold
         if not self._reserve(rows, self.num_heads, self.mla_dims.kv_lora_rank):
             super()._reserve_attn_logits_workspace()
 
     def _reserve(self, rows: int, heads: int, kv_lora_rank: int) -> bool:
         try:
-            deployment = self._find_deployment()
-            self._rule = SplitRule.of_vllm(deployment.facts.sm_count)
-            self._row_splits = reserve(deployment, rows, heads, kv_lora_rank)
+            self._row_splits = reserve(self._setup.deployment, rows, heads, kv_lora_rank)
         except Exception as error:
-            self._failed(error)
+            self._setup.fail(error)
         return self._row_splits is not None
 
     @contextmanager
     def _own_reservation(self) -> Iterator[None]:
-        """Stand in for 0.33's module function while ``__init__`` runs: it has no other hook."""
+        """Replace 0.33's module function while ``__init__`` runs: it has no other hook."""
         original = getattr(vllm_triton_mla, RESERVE, None)
         if original is None:
             yield
@@ -174,39 +116,26 @@ class TunedTritonMLAMetadataBuilder(TunedBuilder, VllmBuilder):  # type: ignore[
         finally:
             setattr(vllm_triton_mla, RESERVE, original)
 
-    def _after(self, metadata: Any, choice: Choice) -> Fields:
-        rows, wanted = metadata.num_decode_tokens, choice.plan.number("num_kv_splits")
-        deployment, rule = self._deployment, self._rule
-        if not rows or deployment is None or rule is None:
+    def metadata_fields(self, metadata: Any, choice: Choice, built_for: Choice) -> Fields:
+        del built_for
+        rows, lengths = metadata.num_decode_tokens, self._lengths
+        if not rows or lengths is None:
             return ()
+        wanted = choice.plan.number("num_kv_splits")
         if wanted is not None:
-            length, whole = self._answer(wanted, rows, rule)
+            length, whole = lengths.asking_for(wanted, rows)
             if length is not None:
-                seen = ("mla_tune", (choice, deployment))
-                return (("max_seq_len", length), seen) if whole else (("max_seq_len", length),)
+                seen = checked_by_impl(choice, self._counts) if whole else ()
+                return (("max_seq_len", length), *seen)
         if self._row_splits is not None:
-            length, whole = self._answer(rule.splits(metadata.max_seq_len), rows, rule)
+            length, whole = lengths.asking_for(lengths.rule.splits(metadata.max_seq_len), rows)
             if not whole and length is not None:
-                deployment.counts.capped += 1
+                self._counts.capped += 1
                 return (("max_seq_len", length),)
         return ()
 
-    def _answer(self, splits: int, rows: int, rule: SplitRule) -> tuple[int | None, bool]:
-        """The length to report for ``splits`` of ``rows`` rows, and whether they are all there.
 
-        More splits than reserved raise "Workspace is locked", whoever asked for them. There is
-        no length for a count that vLLM never takes.
-        """
-        answer = self._answers.get((splits, rows))
-        if answer is None:
-            room = splits if self._row_splits is None else max(1, self._row_splits // rows)
-            whole = splits <= room
-            length = rule.length_for(splits if whole else rule.most_within(room))
-            answer = self._answers[splits, rows] = (length, whole and length is not None)
-        return answer
-
-
-class TunedTritonMLAImpl(ReservesAtLoad, VllmImpl):  # type: ignore[misc]
+class TunedTritonMLAImpl(ReservesAtLoad, ChecksSplits, VllmImpl):  # type: ignore[misc]
     mla_tune_backend = "TRITON_MLA"
 
     def reserve_workspace(self) -> None:
@@ -240,30 +169,10 @@ class TunedTritonMLAImpl(ReservesAtLoad, VllmImpl):  # type: ignore[misc]
             logger.exception("mla-tune: TRITON_MLA's workspace is reserved as without tables")
             return None
 
-    def forward_mqa(
-        self, q: Any, kv_c_and_k_pe_cache: Any, attn_metadata: Any, layer: Any, *args: Any
-    ) -> Any:
-        def run() -> Any:
-            return super(TunedTritonMLAImpl, self).forward_mqa(
-                q, kv_c_and_k_pe_cache, attn_metadata, layer, *args
-            )
-
-        found = getattr(attn_metadata, "mla_tune", None)
-        if found is None or found[0].checked:
-            return run()
-        choice, deployment = found
-        result, seen = seen_argument(vllm_triton_mla, "decode_attention_fwd", "num_kv_splits", run)
-        verified(choice, "num_kv_splits", choice.plan["num_kv_splits"], seen, deployment.counts)
-        return result
+    def split_argument(self) -> tuple[Any, str, str]:
+        return vllm_triton_mla, "decode_attention_fwd", "num_kv_splits"
 
 
-class TunedTritonMLABackend(VllmBackend):  # type: ignore[misc]
-    """vLLM's backend under its own name, with our builder and impl."""
-
-    @staticmethod
-    def get_impl_cls() -> Any:
-        return TunedTritonMLAImpl
-
-    @staticmethod
-    def get_builder_cls() -> Any:
-        return TunedTritonMLAMetadataBuilder
+TunedTritonMLABackend = tuned_backend(
+    VllmBackend, TunedTritonMLAMetadataBuilder, TunedTritonMLAImpl
+)
