@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from mla_tune.table import Entry
+from mla_tune.vllm.compat.parallel import microbatched
 from mla_tune.vllm.log import logger
 from mla_tune.vllm.plugin.deployment import Deployment, deployment_for, say_untuned
 from mla_tune.vllm.plugin.engine import captured_batches
@@ -99,9 +100,7 @@ class BuilderSetup:
         parallel = self._builder.vllm_config.parallel_config
         # Microbatching decides by the runner's threshold which requests may read what others in
         # the step write (0.32 on), so the two must not differ.
-        if not self.takes_many_tokens or (
-            getattr(parallel, "enable_dbo", False) or getattr(parallel, "use_ubatching", False)
-        ):
+        if not self.takes_many_tokens or (microbatched(parallel)):
             return
         policy.thresholds = self._thresholds(entries, policy.thresholds.vllm_own)
 

@@ -11,6 +11,7 @@ import vllm.v1.attention.backends.mla.cutlass_mla as vllm_cutlass_mla
 from mla_tune.shapes import Workload
 from mla_tune.table import DEFAULT_WITHIN, Entry
 from mla_tune.table.loading import LoadedTable
+from mla_tune.vllm.backends.cutlass_mla import BACKEND, LAUNCH
 from mla_tune.vllm.cutlass_workspace import (
     MOST_SPLITS,
     most_auto_row_splits,
@@ -54,7 +55,7 @@ def room_wanted(wanted: Iterable[tuple[int, int]], *, rows: int, sm_count: int) 
 
 
 class TunedCutlassMLAMetadataBuilder(TunedBuilder, VllmBuilder):  # type: ignore[misc]
-    mla_tune_backend = "CUTLASS_MLA"
+    mla_tune_backend = BACKEND.name
     mla_tune_knobs = TunedBuilder.mla_tune_knobs | {"num_kv_splits"}
 
     def metadata_fields(self, metadata: Any, choice: Choice, built_for: Choice) -> Fields:
@@ -73,7 +74,7 @@ class TunedCutlassMLAMetadataBuilder(TunedBuilder, VllmBuilder):  # type: ignore
 
 
 class TunedCutlassMLAImpl(ReservesAtLoad, ChecksSplits, VllmImpl):  # type: ignore[misc]
-    mla_tune_backend = "CUTLASS_MLA"
+    mla_tune_backend = BACKEND.name
 
     _num_kv_splits: int
 
@@ -93,7 +94,7 @@ class TunedCutlassMLAImpl(ReservesAtLoad, ChecksSplits, VllmImpl):  # type: igno
             buffer.resize_(needed)
 
     def split_argument(self) -> tuple[Any, str, str]:
-        return self, "_sm100_cutlass_mla_decode", "num_kv_splits"
+        return self, *LAUNCH
 
     def forward_mqa(self, q: Any, kv_c_and_k_pe_cache: Any, attn_metadata: Any, *args: Any) -> Any:
         arguments = (q, kv_c_and_k_pe_cache, attn_metadata, *args)

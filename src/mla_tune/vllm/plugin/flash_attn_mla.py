@@ -8,7 +8,7 @@ from typing import Any
 
 import vllm.v1.attention.backends.mla.flashattn_mla as vllm_flashattn_mla
 
-from mla_tune.vllm.backends.flash_attn_mla import CAP
+from mla_tune.vllm.backends.flash_attn_mla import BACKEND, CAP, LAUNCH
 from mla_tune.vllm.plugin.builder import TunedBuilder
 from mla_tune.vllm.plugin.choice import Choice
 from mla_tune.vllm.plugin.fidelity import ChecksSplits, checked_by_impl
@@ -30,7 +30,7 @@ class TunedFlashAttnMLAMetadataBuilder(TunedBuilder, VllmBuilder):  # type: igno
     after it.
     """
 
-    mla_tune_backend = "FLASH_ATTN_MLA"
+    mla_tune_backend = BACKEND.name
     mla_tune_knobs = TunedBuilder.mla_tune_knobs | {"num_kv_splits"}
 
     max_num_splits: int
@@ -76,7 +76,7 @@ class TunedFlashAttnMLAMetadataBuilder(TunedBuilder, VllmBuilder):  # type: igno
 
 class TunedFlashAttnMLAImpl(ChecksSplits, VllmImpl):  # type: ignore[misc]
     def split_argument(self) -> tuple[Any, str, str]:
-        return vllm_flashattn_mla, "flash_attn_varlen_func", "num_splits"
+        return vllm_flashattn_mla, *LAUNCH
 
 
 TunedFlashAttnMLABackend = tuned_backend(

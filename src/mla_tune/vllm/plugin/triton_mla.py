@@ -14,6 +14,7 @@ from typing import Any
 import vllm.v1.attention.backends.mla.triton_mla as vllm_triton_mla
 
 from mla_tune.vllm import workspace
+from mla_tune.vllm.backends.triton_mla import BACKEND, LAUNCH
 from mla_tune.vllm.log import logger
 from mla_tune.vllm.plugin.at_load import ReservesAtLoad
 from mla_tune.vllm.plugin.builder import TunedBuilder
@@ -35,7 +36,7 @@ VllmImpl: Any = VllmBackend.get_impl_cls()
 
 
 class TunedTritonMLAMetadataBuilder(TunedBuilder, VllmBuilder):  # type: ignore[misc]
-    mla_tune_backend = "TRITON_MLA"
+    mla_tune_backend = BACKEND.name
     mla_tune_knobs = TunedBuilder.mla_tune_knobs | {"num_kv_splits"}
 
     # None: every split count is vLLM's own.
@@ -136,7 +137,7 @@ class TunedTritonMLAMetadataBuilder(TunedBuilder, VllmBuilder):  # type: ignore[
 
 
 class TunedTritonMLAImpl(ReservesAtLoad, ChecksSplits, VllmImpl):  # type: ignore[misc]
-    mla_tune_backend = "TRITON_MLA"
+    mla_tune_backend = BACKEND.name
 
     def reserve_workspace(self) -> None:
         """0.33 on: while memory is profiled, so that the KV cache gets what is given back.
@@ -162,7 +163,7 @@ class TunedTritonMLAImpl(ReservesAtLoad, ChecksSplits, VllmImpl):  # type: ignor
             block_size = config.cache_config.block_size
             layers = functools.partial(ServedLayers.of_impl, self, block_size=block_size)
             knobs = TunedTritonMLAMetadataBuilder.mla_tune_knobs
-            found = deployment_for("TRITON_MLA", knobs, config, layers, captures)
+            found = deployment_for(BACKEND.name, knobs, config, layers, captures)
             rows = config.scheduler_config.max_num_seqs * decode_query_len
             return reserve(found, rows, self.num_heads, self.kv_lora_rank)
         except Exception:
@@ -170,7 +171,7 @@ class TunedTritonMLAImpl(ReservesAtLoad, ChecksSplits, VllmImpl):  # type: ignor
             return None
 
     def split_argument(self) -> tuple[Any, str, str]:
-        return vllm_triton_mla, "decode_attention_fwd", "num_kv_splits"
+        return vllm_triton_mla, *LAUNCH
 
 
 TunedTritonMLABackend = tuned_backend(
