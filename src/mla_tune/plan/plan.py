@@ -64,6 +64,10 @@ class Plan(Mapping[str, int | str]):
     def __iter__(self) -> Iterator[str]:
         return iter(self._values)
 
+    def __contains__(self, name: object) -> bool:
+        # `Mapping` has this by way of an exception, which takes half a microsecond of a step.
+        return name in self._values
+
     def __len__(self) -> int:
         return len(self._values)
 

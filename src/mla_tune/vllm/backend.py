@@ -31,7 +31,7 @@ from mla_tune.shapes import BatchShape
 from mla_tune.vllm import compat, memory
 from mla_tune.vllm.compat import graphs
 from mla_tune.vllm.prefill import PREFILL_BACKENDS, packages_of
-from mla_tune.vllm.session.split_knob import SplitKnob
+from mla_tune.vllm.session.kernel_knob import KernelKnob
 
 DENSE_DTYPES = ("auto", "bfloat16", "fp8", "fp8_e4m3")
 DENSE_BOUNDS: Mapping[str, Bounds] = {
@@ -85,12 +85,16 @@ def _one_kernel(setup: Setup) -> bool:
     return False
 
 
+KernelKnobOf = Callable[[Setup, Any, Any], KernelKnob]
+"""How a session sets a knob of the decode kernel, from the setup, vLLM's impl and its builder."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Splits:
     """What ``num_kv_splits`` is for one backend, beside its bounds.
 
     Attributes:
-        knob: how a session sets it, from the setup, vLLM's impl and its builder.
+        knob: how a session sets it.
         partial_bytes: the partial results of a batch at its worst plan.
         carry_over: whether splits that beat a table's frozen default also beat the one that an
             engine freezes. What a decode graph freezes by default depends on the engine, in a way
@@ -100,7 +104,7 @@ class Splits:
             that is not known, and no table says anything between its entries.
     """
 
-    knob: Callable[[Setup, Any, Any], SplitKnob]
+    knob: KernelKnobOf
     partial_bytes: Callable[[Setup, BatchShape], int] = memory.no_splits
     carry_over: Callable[[FrozenSplits], bool] = _never
     follow_capture_size: bool = False
@@ -129,6 +133,7 @@ class VllmBackend:
         bounds: of the knobs it has, by name.
         settings: how knobs are given to a whole engine, where vLLM can be told at all.
         splits: of ``num_kv_splits``, if it has that knob.
+        launch_knobs: how a session sets the other knobs of its decode kernel, by name.
         parts_prefills: of a sparse backend, whether the kernel treats decode and prefill tokens
             apart even when all take the sparse path.
         plugin_class: the path of the class that applies its plans in an engine; None where tables
@@ -150,6 +155,7 @@ class VllmBackend:
     bounds: Mapping[str, Bounds] = field(default_factory=lambda: DENSE_BOUNDS)
     settings: Mapping[str, EngineSetting] = field(default_factory=dict)
     splits: Splits | None = None
+    launch_knobs: Mapping[str, KernelKnobOf] = field(default_factory=dict)
     parts_prefills: Callable[[Setup], bool] = _one_kernel
     plugin_class: str | None = None
 
@@ -284,6 +290,8 @@ class VllmBackend:
 
         return VllmSession(setup, build_parts(setup, self))
 
-    def split_knob(self, setup: Setup, impl: Any, builder: Any) -> SplitKnob | None:
-        """How a session of ``setup`` sets the splits of vLLM's ``impl`` and ``builder``."""
-        return self.splits.knob(setup, impl, builder) if self.splits else None
+    def kernel_knobs(self, setup: Setup, impl: Any, builder: Any) -> dict[str, KernelKnob]:
+        """How a session of ``setup`` sets what reaches the decode kernel, by knob."""
+        splits = {"num_kv_splits": self.splits.knob} if self.splits else {}
+        found = {**splits, **self.launch_knobs}
+        return {name: knob_of(setup, impl, builder) for name, knob_of in found.items()}

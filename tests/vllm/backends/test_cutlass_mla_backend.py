@@ -33,7 +33,7 @@ def test_a_session_reserves_for_the_most_splits_before_anything_is_captured() ->
     workspace = SimpleNamespace(get_buf=lambda: buffer)
     impl = SimpleNamespace(_num_kv_splits=-1, _workspace=workspace)
     setup = Setup("CUTLASS_MLA", MlaDimensions(16), max_num_requests=64)
-    knob = BACKEND.split_knob(setup, impl, None)
+    knob = BACKEND.kernel_knobs(setup, impl, None)["num_kv_splits"]
     assert knob is not None
     assert knob.default([]) == -1
     assert sizes == [workspace_bytes(64, 16)]

@@ -177,8 +177,8 @@ def test_its_memory_counts(tmp_path: Path) -> None:
 
 def test_a_session_s_rules_are_those_of_its_knob() -> None:
     setup = Setup("MADE_UP_MLA", MlaDimensions(2))
-    knob = MADE_UP.split_knob(setup, None, None)
-    rules = SessionRules("eager", 1, False, True, (), knob)
+    knobs = MADE_UP.kernel_knobs(setup, None, None)
+    rules = SessionRules("eager", 1, False, True, (), knobs)
     (default, *others) = rules.plan_space([BatchShape.parse("8q1s1k")]).plans
     assert default == Plan(num_kv_splits=2)
     assert others == [Plan(num_kv_splits=1), Plan(num_kv_splits=4)]

@@ -47,7 +47,7 @@ def rules(**changes):
         "has_threshold": True,
         "uniform": False,
         "prefill_backends": ("fa3", "fa2"),
-        "splits": None,
+        "kernel_knobs": {},
     }
     return SessionRules(**(facts | changes))
 
@@ -143,7 +143,7 @@ def test_very_long_queries_are_not_tried_on_the_decode_path():
 
 
 def test_graph_mode_is_decode_whatever_its_query_length():
-    found = rules(mode="graph", threshold=1, uniform=True, splits=Splits())
+    found = rules(mode="graph", threshold=1, uniform=True, kernel_knobs={"num_kv_splits": Splits()})
     shapes = shapes_of("8q2s1k", "8q2s1024")
     domain = found.domain(shapes)
     assert domain.default.get("reorder_batch_threshold") == 2
@@ -151,7 +151,7 @@ def test_graph_mode_is_decode_whatever_its_query_length():
 
 
 def test_plans_beyond_the_workspace_are_left_out_but_never_the_default():
-    found = rules(splits=Splits(), has_threshold=False, threshold=1)
+    found = rules(kernel_knobs={"num_kv_splits": Splits()}, has_threshold=False, threshold=1)
     space = found.plan_space(shapes_of("400q1s2k"))
     assert [plan.get("num_kv_splits") for plan in space.plans] == [4, 1, 2]
     space = found.plan_space(shapes_of("600q1s2k"))
@@ -160,7 +160,7 @@ def test_plans_beyond_the_workspace_are_left_out_but_never_the_default():
 
 def test_eager_shapes_of_other_defaults_share_no_space():
     with pytest.raises(ValueError, match="share no plan space"):
-        rules(splits=Splits()).plan_space(shapes_of("8q1s1k", "8q1s4k"))
+        rules(kernel_knobs={"num_kv_splits": Splits()}).plan_space(shapes_of("8q1s1k", "8q1s4k"))
 
 
 class TestSparse:

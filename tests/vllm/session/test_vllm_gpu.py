@@ -153,7 +153,9 @@ def test_a_plan_that_does_not_reach_the_kernel_is_an_error(monkeypatch):
         session.load([shape])
         plan = session.plan_space([shape]).plans[1]
         # A release that no longer reads the count from the metadata.
-        monkeypatch.setattr(session.rules.splits, "stamp", lambda metadata, value: None)
+        monkeypatch.setattr(
+            session.rules.kernel_knobs["num_kv_splits"], "stamp", lambda metadata, value: None
+        )
         with (
             pytest.raises(PlanFailure, match="splits") as failure,
             session.prepare(shape, plan).applied(),

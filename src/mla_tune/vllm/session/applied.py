@@ -3,7 +3,7 @@
 __all__ = ["AppliedCheck", "detach", "scratch_values"]
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -44,22 +44,23 @@ class AppliedCheck:
 
         Raises:
             PlanFailure: of kind ``not applied`` when the builder divided the batch otherwise,
-                another split count reached the kernel, or another prefill backend ran; of kind
+                another value reached the kernel, or another prefill backend ran; of kind
                 ``raised`` or ``out of memory`` when the pass failed.
         """
         self._check_route(metadata)
         rules = self.parts.rules
         with ExitStack() as stack:
-            launched: list[int] = []
-            if rules.splits is not None:
-                launched = stack.enter_context(rules.splits.observe())
+            launched = {
+                name: stack.enter_context(knob.observe())
+                for name, knob in rules.kernel_knobs.items()
+            }
             ran: list[Any] = []
             if getattr(metadata, "prefill", None) is not None:
                 owner, method = prefills.owner_of(self.parts.impl, metadata)
                 self._check_prefill(owner)
                 ran = stack.enter_context(calls_of(owner, method))
             self._pass(forward)
-        self._check_splits(launched)
+        self._check_launches(launched)
         dense = rules.prefills_densely(self.route)
         if dense is not None and dense != bool(ran):
             taken = "ran" if ran else "did not run"
@@ -99,15 +100,13 @@ class AppliedCheck:
                 f"{decodes} decodes in the metadata, expected {self.route.num_decodes}"
             )
 
-    def _check_splits(self, launched: list[int]) -> None:
-        splits, value = self.parts.rules.splits, self.plan.number("num_kv_splits")
-        if splits is None or value is None or not self.route.num_decode_tokens:
-            return
-        expected = splits.expected(value, self.route.num_decode_tokens)
-        if launched != [expected]:
-            raise self._not_applied(
-                f"kernel launches with splits {launched}, expected [{expected}]"
-            )
+    def _check_launches(self, launched: Mapping[str, list[int]]) -> None:
+        wanted = self.parts.rules.reaches_kernel(self.plan, self.route.num_decode_tokens)
+        for name, expected in wanted.items():
+            if launched[name] != [expected]:
+                raise self._not_applied(
+                    f"kernel launches with {name} {launched[name]}, expected [{expected}]"
+                )
 
     def _check_prefill(self, owner: Any) -> None:
         wanted = self.plan.text("prefill_backend")

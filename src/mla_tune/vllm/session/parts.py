@@ -24,8 +24,8 @@ from mla_tune.vllm.session.config import (
     start_single_rank,
     use_cpu_platform,
 )
+from mla_tune.vllm.session.kernel_knob import KernelKnob
 from mla_tune.vllm.session.rules import SessionRules
-from mla_tune.vllm.session.split_knob import SplitKnob
 from mla_tune.vllm.session.weights import absorbed_weight, kv_b_projection
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ class SessionBackend(Protocol):
     @property
     def sparse(self) -> bool: ...
 
-    def split_knob(self, setup: Setup, impl: Any, builder: Any) -> SplitKnob | None: ...
+    def kernel_knobs(self, setup: Setup, impl: Any, builder: Any) -> dict[str, KernelKnob]: ...
 
     def parts_prefills(self, setup: Setup, /) -> bool: ...
 
@@ -249,7 +249,7 @@ def _rules(
         has_threshold=support != "single_only",
         uniform=uniform,
         prefill_backends=names,
-        splits=backend.split_knob(setup, layer.impl, builder),
+        kernel_knobs=backend.kernel_knobs(setup, layer.impl, builder),
         topk=setup.index_topk if sparse else None,
         sparse_prefill=layers.sparse_prefill_path(layer) if sparse else "mha",
         sparse_split=sparse and backend.parts_prefills(setup),

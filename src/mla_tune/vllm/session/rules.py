@@ -2,13 +2,13 @@
 
 __all__ = ["Route", "SessionRules", "route"]
 
-from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from mla_tune.plan.plan import Plan
 from mla_tune.plan.space import KnobDomain, PlanSpace, effective_plans
 from mla_tune.shapes import BatchShape
-from mla_tune.vllm.session.split_knob import SplitKnob
+from mla_tune.vllm.session.kernel_knob import KernelKnob
 
 # Attending over the latents costs 4.5 times the work of attending over keys and values, so long
 # queries never win there; vLLM's largest default threshold is 1024.
@@ -60,7 +60,7 @@ class SessionRules:
         has_threshold: whether it is a knob; backends of single-token decode fix it at 1.
         uniform: see `route`.
         prefill_backends: the offered ones, the default first; empty where there is no choice.
-        splits: the split knob, if the backend has one.
+        kernel_knobs: those that reach the decode kernel, by name.
         topk: for sparse backends, how many tokens a query attends to.
         sparse_prefill: for sparse backends, see `mla_tune.vllm.compat.sparse_prefill_path`.
         sparse_split: for sparse backends, whether the kernel treats decode and prefill tokens
@@ -72,7 +72,7 @@ class SessionRules:
     has_threshold: bool
     uniform: bool
     prefill_backends: tuple[str, ...]
-    splits: SplitKnob | None
+    kernel_knobs: Mapping[str, KernelKnob] = field(default_factory=dict)
     topk: int | None = None
     sparse_prefill: str = "mha"
     sparse_split: bool = False
@@ -87,17 +87,17 @@ class SessionRules:
         Raises:
             ValueError: eager shapes with different defaults cannot share a domain.
         """
-        splits = self.splits
-        if splits is not None and len({splits.default([shape]) for shape in shapes}) > 1:
-            raise ValueError("eager shapes with different default splits share no plan space")
+        for name, knob in self.kernel_knobs.items():
+            if len({knob.default([shape]) for shape in shapes}) > 1:
+                raise ValueError(f"shapes with different defaults of {name} share no plan space")
         default: dict[str, int | str] = {}
         tried: dict[str, Sequence[int | str]] = {}
         if self.has_threshold:
             default["reorder_batch_threshold"] = self._default_threshold(shapes)
             tried["reorder_batch_threshold"] = self._thresholds(shapes)
-        if splits is not None:
-            default["num_kv_splits"] = splits.default(shapes)
-            tried["num_kv_splits"] = splits.values(shapes)
+        for name, knob in self.kernel_knobs.items():
+            default[name] = knob.default(shapes)
+            tried[name] = knob.values(shapes)
         if self.prefill_backends:
             default["prefill_backend"] = self.prefill_backends[0]
             tried["prefill_backend"] = self.prefill_backends
@@ -123,23 +123,33 @@ class SessionRules:
         return PlanSpace((space.default, *kept), space.assignments)
 
     def _fits(self, plan: Plan, shapes: Sequence[BatchShape]) -> bool:
-        splits = plan.number("num_kv_splits")
-        if self.splits is None or splits is None:
-            return True
         tokens = max(self.route(shape, plan).num_decode_tokens for shape in shapes)
-        return self.splits.admits(splits, tokens)
+        return all(knob.admits(value, tokens) for _, knob, value in self.kernel_settings(plan))
+
+    def kernel_settings(self, plan: Plan) -> list[tuple[str, KernelKnob, int]]:
+        """The knobs of the decode kernel that ``plan`` sets: name, knob and value of each."""
+        values = {name: plan.number(name) for name in self.kernel_knobs}
+        return [
+            (n, self.kernel_knobs[n], value) for n, value in values.items() if value is not None
+        ]
+
+    def reaches_kernel(self, plan: Plan, decode_tokens: int) -> dict[str, int]:
+        """What the decode kernel must be launched with; nothing for a batch without decodes."""
+        if not decode_tokens:
+            return {}
+        return {
+            name: knob.expected(value, decode_tokens)
+            for name, knob, value in self.kernel_settings(plan)
+        }
 
     def execution(self, shape: BatchShape, plan: Plan) -> Hashable:
         """What a plan comes down to; plans with equal descriptions are one."""
         taken = self.route(shape, plan)
         if self.topk is not None:
             return self._sparse_execution(taken, plan)
-        splits = None
-        if self.splits is not None and taken.num_decode_tokens:
-            wanted = plan.number("num_kv_splits") or 0
-            splits = self.splits.expected(wanted, taken.num_decode_tokens)
+        launched = tuple(self.reaches_kernel(plan, taken.num_decode_tokens).items())
         prefill = plan.get("prefill_backend") if taken.num_prefill_tokens else None
-        return taken.num_decode_tokens, splits, prefill
+        return taken.num_decode_tokens, launched, prefill
 
     def prefills_densely(self, taken: Route) -> bool | None:
         """Whether the prefill tokens take the up-projecting path; None when vLLM may do either."""
@@ -152,7 +162,7 @@ class SessionRules:
         return self.sparse_prefill != "mqa" and taken.longest_prefill <= self.topk
 
     def _sparse_execution(self, taken: Route, plan: Plan) -> Hashable:
-        dense = self.prefills_densely(taken)
-        if dense is False:
-            return (taken.num_decode_tokens if self.sparse_split else None, None)
-        return taken.num_decode_tokens, plan.get("prefill_backend")
+        launched = tuple(self.reaches_kernel(plan, taken.num_decode_tokens).items())
+        if self.prefills_densely(taken) is False:
+            return (taken.num_decode_tokens if self.sparse_split else None, launched, None)
+        return taken.num_decode_tokens, launched, plan.get("prefill_backend")

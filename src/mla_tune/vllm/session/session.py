@@ -201,16 +201,15 @@ class PreparedVllm:
             else:
                 metadata = builder.build(0, batch.metadata(real))
         detach(metadata, builder)
-        splits, wanted = session.rules.splits, self.plan.number("num_kv_splits")
-        if splits is not None and wanted is not None:
-            splits.stamp(metadata, wanted)
+        for _, knob, value in session.rules.kernel_settings(self.plan):
+            knob.stamp(metadata, value)
         return metadata
 
     @contextmanager
     def _knobs(self) -> Iterator[None]:
         """Set the plan's knobs on builder and impl, and restore what was there."""
         session, plan = self._session, self.plan
-        parts, splits = session.parts, session.rules.splits
+        parts = session.parts
         with ExitStack() as stack:
             stack.enter_context(current_config(parts.vllm_config))
             if "reorder_batch_threshold" in plan:
@@ -218,9 +217,8 @@ class PreparedVllm:
                 stack.enter_context(
                     set_for_now(parts.builder, "reorder_batch_threshold", threshold)
                 )
-            wanted = plan.number("num_kv_splits")
-            if splits is not None and wanted is not None:
-                stack.enter_context(splits.set(wanted))
+            for _, knob, value in session.rules.kernel_settings(plan):
+                stack.enter_context(knob.set(value))
             instance = parts.prefill_instances.get(plan.text("prefill_backend") or "")
             stack.enter_context(prefills.using(parts.builder, instance))
             if self._batch.topk is not None:
@@ -237,8 +235,8 @@ class PreparedVllm:
         schedule is made by the first of a step's many layers, and the others are what counts.
 
         Raises:
-            PlanFailure: the check found another path, split count or prefill backend; or the
-                pass failed.
+            PlanFailure: the check found another path, launch or prefill backend; or the pass
+                failed.
         """
         with self._knobs():
             prefills.refresh(self._session.parts.builder, self.metadata)

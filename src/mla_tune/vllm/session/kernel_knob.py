@@ -1,6 +1,6 @@
-"""What a session asks of a backend's split knob."""
+"""What a session asks of a knob that reaches a backend's decode kernel, such as its splits."""
 
-__all__ = ["SplitKnob"]
+__all__ = ["KernelKnob"]
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
@@ -9,8 +9,8 @@ from typing import Any, Protocol
 from mla_tune.shapes import BatchShape
 
 
-class SplitKnob(Protocol):
-    """One backend's ``num_kv_splits``."""
+class KernelKnob(Protocol):
+    """One knob of one backend, whose values are numbers."""
 
     def default(self, shapes: Sequence[BatchShape]) -> int:
         """The value that vLLM uses for ``shapes`` without any knob."""
@@ -21,11 +21,11 @@ class SplitKnob(Protocol):
         ...
 
     def expected(self, value: int, decode_tokens: int) -> int:
-        """The split count that must reach the kernel of a batch with so many decode tokens."""
+        """The value that must reach the kernel of a batch with so many decode tokens."""
         ...
 
     def admits(self, value: int, decode_tokens: int) -> bool:
-        """Whether the workspace of ``value`` splits is one that the kernel can address."""
+        """Whether ``value`` can run, such as with a workspace that the kernel can address."""
         ...
 
     def set(self, value: int) -> AbstractContextManager[None]:
@@ -37,5 +37,5 @@ class SplitKnob(Protocol):
         ...
 
     def observe(self) -> AbstractContextManager[list[int]]:
-        """Collect the split count of every kernel launch while the context lasts."""
+        """Collect the value of every kernel launch while the context lasts."""
         ...
