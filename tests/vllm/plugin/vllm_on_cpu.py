@@ -11,6 +11,7 @@ from cpu_builders import flash_attention_stand_ins
 from mla_tune.registry import vllm_backend
 from mla_tune.session import Setup
 from mla_tune.shapes import BatchShape
+from mla_tune.vllm.observe import calls_of
 from mla_tune.vllm.session.config import current_config, use_cpu_platform
 from mla_tune.vllm.session.parts import PREFIX, build_parts
 from tabled_engine import MODEL
@@ -151,3 +152,25 @@ def with_workspace(monkeypatch: pytest.MonkeyPatch, **slots: int) -> Any:
     monkeypatch.setattr(workspace, "_manager", None)
     workspace.init_workspace_manager(torch.device("cpu"), **slots)
     return workspace.current_workspace_manager()
+
+
+def registry() -> Any:
+    from vllm.v1.attention.backends.registry import AttentionBackendEnum
+
+    return AttentionBackendEnum
+
+
+def load_plugins() -> None:
+    """As each of vLLM's processes does, through the installed entry point."""
+    import vllm.plugins
+
+    vllm.plugins.plugins_loaded = False
+    vllm.plugins.load_general_plugins()
+
+
+def splits_reaching_the_kernel(engine: Engine, spec: str, metadata: Any) -> int:
+    from vllm.v1.attention.backends.mla import triton_mla
+
+    with calls_of(triton_mla, "decode_attention_fwd", "num_kv_splits") as seen:
+        engine.forward(spec, metadata)
+    return int(seen[0])
