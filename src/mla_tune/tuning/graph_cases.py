@@ -7,10 +7,10 @@ from mla_tune.shapes import Case
 from mla_tune.shapes.file import ShapesFile
 from mla_tune.shapes.graph import GraphShapes
 from mla_tune.vllm.captures import captured_requests, default_capture_sizes
+from mla_tune.vllm.compat import NEWEST_RELEASE
 from mla_tune.vllm.compat.graphs import default_capture_size
 
-# Where there is no vLLM to ask, as on a laptop.
-NEWEST = "0.33.0"
+# Where there is no GPU to ask, as on a laptop.
 NO_CAPABILITY = "0.0"
 
 
@@ -39,7 +39,7 @@ def _default_sizes(
     shapes: ShapesFile, graph: GraphShapes, environment: Environment
 ) -> tuple[int, ...]:
     return default_capture_sizes(
-        environment.software.get("vllm", NEWEST),
+        environment.software.get("vllm", NEWEST_RELEASE),
         environment.compute_capability or NO_CAPABILITY,
         max_num_seqs=graph.max_num_seqs,
         query_len=graph.query_len,

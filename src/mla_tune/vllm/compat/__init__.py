@@ -7,6 +7,7 @@ a single backend has from which release on stands in that backend's file.
 """
 
 __all__ = [
+    "NEWEST_RELEASE",
     "OLDEST",
     "backend_class",
     "backend_source",
@@ -31,6 +32,7 @@ from mla_tune.versions import is_development_build, release_numbers
 # The oldest release that is driven, and the newest that was read. A test compares the pins.
 OLDEST = (0, 20, 2)
 NEWEST = (0, 33, 0)
+NEWEST_RELEASE = ".".join(map(str, NEWEST))
 KNOWN = " to ".join(".".join(map(str, numbers)) for numbers in (OLDEST, NEWEST))
 
 

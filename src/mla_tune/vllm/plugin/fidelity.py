@@ -34,7 +34,7 @@ class ChecksSplits:
     ) -> Any:
         arguments = (q, kv_c_and_k_pe_cache, attn_metadata, layer, *args)
         tuned = getattr(attn_metadata, "mla_tune", None)
-        if tuned is None or tuned[0].checked:
+        if tuned is None or tuned[0].checked or "num_kv_splits" not in tuned[0].plan:
             return super().forward_mqa(*arguments)  # type: ignore[misc]
         choice, counts = tuned
         with calls_of(*self.split_argument()) as seen:
