@@ -1,0 +1,32 @@
+"""Figures of docs/h100.md: chosen by one process's samples, judged by another's."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from judge_waves import rows
+from mla_tune.measuring.recording import Recording
+
+DATA = Path(__file__).parents[1] / "data" / "waves"
+
+
+def results(backend):
+    parts = ("grid", "random")
+    loaded = [Recording.load(DATA / f"h100_{backend}_{part}.jsonl.gz") for part in parts]
+    return {row.rule: row.results for row in rows(*loaded)}
+
+
+@pytest.mark.parametrize(("backend", "answered"), [("triton_mla", 0.9), ("flash_attn_mla", 0.5)])
+def test_no_answer_of_the_model_is_slower_than_the_default(backend, answered):
+    found = results(backend)["waves"]
+    assert len(found) == 60
+    assert np.mean([result.outcome != "miss" for result in found]) >= answered
+    assert max(result.loss for result in found) <= 0.01
+    assert np.mean([result.regret for result in found if result.outcome == "plan"]) <= 0.005
+
+
+def test_the_nearest_entry_of_triton_mla_is():
+    """What the model is there for."""
+    plans = [result for result in results("triton_mla")["nearest"] if result.outcome == "plan"]
+    assert max(result.loss for result in plans) > 0.4
