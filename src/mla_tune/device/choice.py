@@ -10,7 +10,7 @@ from mla_tune.errors import InputError, nearest_hint
 
 FORMS = "auto, cpu, cuda, or cuda:N with N from 0"
 _NAME = re.compile(r"auto|cpu|cuda(:\d{1,4})?", re.ASCII)
-# What is meant by what stands before the colon, in other programs too.
+# Other programs write gpu:0 or nvidia:0; the part before the colon tells what is meant.
 _MEANT = {"gpu": "cuda", "nvidia": "cuda", "cuda": "cuda", "cpu": "cpu"}
 
 

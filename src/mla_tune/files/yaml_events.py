@@ -28,7 +28,7 @@ _AS_IT_STANDS = {"tag:yaml.org,2002:str", "tag:yaml.org,2002:merge"}
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
-# 010 and 1:30 are 8 and 90 in YAML 1.1 (octal, sexagesimal), which nobody means who writes them.
+# YAML 1.1 reads 010 as 8 (octal) and 1:30 as 90 (sexagesimal), which is never what is meant.
 _MISREAD = re.compile(r"[-+]?0[0-7_]+$|.*:")
 
 

@@ -45,7 +45,7 @@ IGNORED_SIGNALS = (signal.SIGHUP, signal.SIGINT)
 def serve(
     connection: Connection, device: str, log: str, factory: BenchFactory, parent_pid: int
 ) -> None:
-    """The worker's life: answer requests until the other side is gone."""
+    """Answer the parent's requests until its end of the connection is closed."""
     _die_with(parent_pid)
     try:
         _redirect_output(Path(log))

@@ -78,7 +78,7 @@ def _kept_samples(options: RunOptions, reporter: Reporter) -> Iterator[Recording
 
 
 def _check_before_waiting(worker: WorkerBench, shapes: ShapesFile, options: RunOptions) -> None:
-    """Refuse what is wrong whoever has the device: it may be hours before it is this run's.
+    """Refuse what is wrong before waiting for the device, which another run may have for hours.
 
     Raises:
         InputError: the output folder, a backend, or nothing to tune.

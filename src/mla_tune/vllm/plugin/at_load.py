@@ -16,10 +16,11 @@ from mla_tune.vllm.plugin.state import once
 
 
 class ReservesAtLoad:
-    """Stands before one of vLLM's impls in a class's bases.
+    """Mixin for an impl of vLLM; it comes before vLLM's class, and reserves while the model loads.
 
-    vLLM makes an impl for each layer of the model it loads; its metadata builders come when all
-    memory that was left has gone to the KV cache. What one layer has reserved, the next finds.
+    vLLM makes an impl for each layer of the model that it loads, and its metadata builders only
+    after the KV cache has taken all memory that was left. The first layer reserves; the others
+    find that done.
     """
 
     mla_tune_backend: ClassVar[str]

@@ -16,8 +16,8 @@ class DecodeLengths:
     """Query lengths, in tokens, of uniform entries with a plan that took the decode path.
 
     Measuring compares each plan's output with a reference, so at these lengths the decode path is
-    known to be right. Beyond vLLM's own threshold nobody else vouches for it: FLASHMLA with an fp8
-    cache is wrong there for requests without context, which is why the two kinds are kept apart.
+    known to be right. Beyond vLLM's own threshold vLLM never takes it: FLASHMLA with an fp8 cache
+    is wrong there for requests without context, which is why the two kinds are kept apart.
 
     Attributes:
         with_context: lengths of entries whose requests had tokens in the cache before.

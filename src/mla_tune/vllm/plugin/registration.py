@@ -27,7 +27,7 @@ def register_backends(setting: str) -> None:
 
 
 def _as_asked(tables: list[LoadedTable]) -> list[LoadedTable]:
-    """Leave plans that nobody could compare with the default alone, unless they are asked for."""
+    """Without the plans that were never compared with the default, unless they are asked for."""
     count = sum(table.num_unproven for table in tables)
     if not count:
         return tables

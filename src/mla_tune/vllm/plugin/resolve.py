@@ -1,8 +1,8 @@
 """Where vLLM's registries find our subclasses: ``mla_tune.vllm.plugin.resolve.TRITON_MLA``.
 
-vLLM resolves a class path when it needs the class, in the process that needs it. A subclass that
-cannot be defined there, on a release that moved what it stands on, must not keep the engine from
-starting: then vLLM's own class is what is found.
+vLLM resolves a class path when it needs the class, in the process that needs it. If a release has
+moved something that a subclass of ours uses, the subclass cannot be defined. The engine has to
+start all the same, so vLLM's own class is returned then.
 """
 
 __all__ = ["path_of", "tuned_backends", "vllms_backend"]

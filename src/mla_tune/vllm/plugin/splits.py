@@ -60,8 +60,8 @@ class SplitLengths:
     def asking_for(self, splits: int, rows: int) -> tuple[int | None, bool]:
         """The length to report for ``splits`` of ``rows`` rows, and whether all of them fit.
 
-        More splits than reserved raise "Workspace is locked", whoever asked for them, so as many
-        as fit are asked for. There is no length for a count that vLLM never takes.
+        A step with more splits than were reserved raises "Workspace is locked" in vLLM, so no more
+        than fit are asked for. There is no length for a count that vLLM never takes.
         """
         known = self._known.get((splits, rows))
         if known is None:
