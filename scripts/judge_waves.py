@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """How the model of waves, fitted on one recording, chooses for the points of another.
 
-    python scripts/judge_waves.py tests/data/waves/h100_triton_mla_{grid,random}.jsonl.gz
+    python scripts/judge_waves.py tests/data/h100/eager_triton_mla_{grid,random}.jsonl.gz
 
 The two are of one backend on one GPU, each recorded by a process of its own. Prints a row of the
 table in docs/h100.md for the rule that takes the nearest entry, and one for the model.

@@ -8,12 +8,12 @@ import pytest
 from judge_waves import rows
 from mla_tune.measuring.recording import Recording
 
-DATA = Path(__file__).parents[1] / "data" / "waves"
+DATA = Path(__file__).parents[1] / "data" / "h100"
 
 
 def results(backend):
     parts = ("grid", "random")
-    loaded = [Recording.load(DATA / f"h100_{backend}_{part}.jsonl.gz") for part in parts]
+    loaded = [Recording.load(DATA / f"eager_{backend}_{part}.jsonl.gz") for part in parts]
     return {row.rule: row.results for row in rows(*loaded)}
 
 
