@@ -50,3 +50,22 @@ def test_a_plan_without_splits_runs_unwatched(plan: Plan) -> None:
     choice, counts = launched(plan, 2)
     assert not choice.checked
     assert (counts.verified, counts.not_applied) == (0, 0)
+
+
+def test_one_launch_of_a_choice_is_watched_and_nothing_stays_in_the_way() -> None:
+    launch = KERNEL.launch
+    choice, counts = Choice("8q1", "hit", Plan(num_kv_splits=8)), Counts("MADE_UP")
+    metadata = SimpleNamespace(splits=8, **dict(checked_by_impl(choice, counts)))
+    for _ in range(3):
+        Impl().forward_mqa(None, None, metadata, None)
+    assert counts.verified == 1
+    assert KERNEL.launch is launch
+
+
+def test_a_kernel_that_is_not_launched_is_said(
+    monkeypatch: pytest.MonkeyPatch, messages: list[str]
+) -> None:
+    monkeypatch.setattr(VllmsImpl, "forward_mqa", lambda *_: 8)
+    _, counts = launched(Plan(num_kv_splits=8), 8)
+    assert (counts.verified, counts.not_applied) == (0, 1)
+    assert "but the kernel got None" in messages[0]

@@ -16,11 +16,11 @@ from mla_tune.vllm.plugin.state import once
 
 
 class ReservesAtLoad:
-    """Mixin for an impl of vLLM; it comes before vLLM's class, and reserves while the model loads.
+    """Mixin for an impl of vLLM that reserves what the tables need; it comes before vLLM's class.
 
-    vLLM makes an impl for each layer of the model that it loads, and its metadata builders only
-    after the KV cache has taken all memory that was left. The first layer reserves; the others
-    find that done.
+    vLLM makes an impl for each layer while it loads the model. It makes its metadata builders only
+    when all memory that was left has gone to the KV cache, which is too late. The layers share what
+    is reserved: the first one reserves it, the others find it there.
     """
 
     mla_tune_backend: ClassVar[str]

@@ -23,7 +23,7 @@ class Capture:
 class TunedBuilder:
     """Mixin for a metadata builder of vLLM; it comes first among the bases of a subclass.
 
-    A subclass says in its four hooks what its backend needs beyond a threshold and a prefill
+    A subclass says in four hooks what its backend needs beyond a threshold and a prefill
     backend. Whatever fails in our code is logged once, and the step runs as vLLM would run it.
     """
 
@@ -153,7 +153,7 @@ class TunedBuilder:
                 known = capture.before
                 choice = policy.choices.captured(batch) if known is None else known.choice
                 fields = policy.prefill_fields(choice)
-            return choice, (*fields, *self.fields_while_building(choice))
+            return choice, fields + self.fields_while_building(choice)
         except Exception as error:
             policy.fail(error)
             return VLLM_OWN, self.fields_while_building(VLLM_OWN)

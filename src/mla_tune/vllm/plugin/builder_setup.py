@@ -100,7 +100,7 @@ class BuilderSetup:
         parallel = self._builder.vllm_config.parallel_config
         # Microbatching decides by the runner's threshold which requests may read what others in
         # the step write (0.32 on), so the two must not differ.
-        if not self.takes_many_tokens or (microbatched(parallel)):
+        if not self.takes_many_tokens or microbatched(parallel):
             return
         policy.thresholds = self._thresholds(entries, policy.thresholds.vllm_own)
 

@@ -15,6 +15,8 @@ def exchange(owner: Any, fields: Fields) -> Fields:
 
     An attribute that only its class had is removed again, not set to the class's value.
     """
+    if not fields:  # the usual step: looking up costs more than this
+        return fields
     own = vars(owner)
     before = tuple([(name, own.get(name, _NOT_SET)) for name, _ in fields])
     for name, value in fields:
