@@ -5,14 +5,13 @@ import random
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mla_tune.shapes.buckets import bucket_start
 from mla_tune.traffic.histogram import (
     MOST_KINDS,
     StepKind,
     TrafficHistogram,
     kv_bucket_start,
-    size_bucket,
 )
-from mla_tune.vllm.plugin.lookups import kv_bucket
 
 lengths = st.integers(1, 2**30)
 
@@ -40,9 +39,9 @@ def test_a_length_has_two_buckets_an_octave_and_short_ones_are_exact() -> None:
 
 @given(lengths)
 def test_a_batch_is_off_by_an_eighth_at_most(requests: int) -> None:
-    bucket = size_bucket(requests)
+    bucket = bucket_start(requests)
     assert bucket <= requests < 1.125 * bucket + 1
-    assert size_bucket(bucket) == bucket
+    assert bucket_start(bucket) == bucket
 
 
 def kind(number: int, mode: str = "graph") -> StepKind:
@@ -84,8 +83,8 @@ def test_synthetic_traffic_has_few_kinds() -> None:
         lens += [int(draw.lognormvariate(7.2, 1.2)) + 1 for _ in range(batch - len(lens))]
         lens[draw.randrange(batch)] = int(draw.lognormvariate(7.2, 1.2)) + 1
         mean, longest = sum(lens) // batch, max(lens)
-        format_1.add((batch, kv_bucket(mean), kv_bucket(longest)))
+        format_1.add((batch, bucket_start(mean), bucket_start(longest)))
         starts = map(kv_bucket_start, (mean, longest))
-        served.add(StepKind("eager", "miss", size_bucket(batch), 1, *starts), batch)
+        served.add(StepKind("eager", "miss", bucket_start(batch), 1, *starts), batch)
     assert len(served.counts) < 700
     assert len(served.counts) < len(format_1) / 7

@@ -1,6 +1,6 @@
 """What an engine has served: steps counted by kind, in bounded space."""
 
-__all__ = ["MOST_KINDS", "StepKind", "TrafficHistogram", "kv_bucket_start", "size_bucket"]
+__all__ = ["MOST_KINDS", "StepKind", "TrafficHistogram", "kv_bucket_start"]
 
 import math
 from collections import Counter
@@ -45,17 +45,6 @@ def kv_bucket_start(length: int) -> int:
     if length * length <= 2 * low * low:
         return low
     return math.isqrt(2 * low * low) + 1
-
-
-def size_bucket(requests: int) -> int:
-    """Round a number of requests down to an eighth of its octave; exact up to 16.
-
-    A table's lookup bound is a factor of 1.5; an eighth of an octave is 1.125 at most.
-    """
-    if requests <= _EXACT_UP_TO:
-        return requests
-    shift = requests.bit_length() - 4
-    return requests >> shift << shift
 
 
 class TrafficHistogram:

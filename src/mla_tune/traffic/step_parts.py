@@ -7,8 +7,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from mla_tune.shapes.buckets import bucket_start
 from mla_tune.table import DEFAULT_WITHIN
-from mla_tune.traffic.histogram import StepKind, kv_bucket_start, size_bucket
+from mla_tune.traffic.histogram import StepKind, kv_bucket_start
 
 
 class StepPart(NamedTuple):
@@ -76,7 +77,7 @@ def kind_of(mode: str, outcome: str, part: StepPart) -> StepKind:
             outcome = "skewed"
         elif outcome == "skewed":
             outcome = "mixed"  # the other part of the step is the skewed one
-        batch, query_len = size_bucket(requests), kv_bucket_start(query_len)
+        batch, query_len = bucket_start(requests), kv_bucket_start(query_len)
     return StepKind(
         mode, outcome, batch, query_len, kv_bucket_start(mean), kv_bucket_start(longest_kv_len)
     )

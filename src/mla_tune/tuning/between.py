@@ -8,15 +8,13 @@ from dataclasses import dataclass
 from mla_tune.plan.cut import CUTTERS
 from mla_tune.plan.plan import Plan
 from mla_tune.shapes import RequestGroup, Workload
+from mla_tune.shapes.buckets import bucket_end, bucket_start
 from mla_tune.table import Header
 from mla_tune.table.between import Between
 from mla_tune.tuning.study import Outcome
 from mla_tune.tuning.wave_fit import Point, proven
 
 KNOB = "num_kv_splits"
-
-PROBES_AN_OCTAVE = 8
-"""As many KV lengths as the plugin tells apart; see `mla_tune.vllm.plugin.lookups`."""
 
 
 @dataclass(frozen=True)
@@ -98,14 +96,13 @@ def _probed(known: dict[int, int], default_at: Callable[[int], Plan | None]) -> 
     defaults = dict(known)
     start, last = min(known), max(known)
     while start <= last:
-        step = max(1, (1 << (start.bit_length() - 1)) // PROBES_AN_OCTAVE)
-        end = start // step * step + step
-        for kv_len in (start, min(end - 1, last)):
+        end = bucket_end(bucket_start(start))
+        for kv_len in (start, min(end, last)):
             plan = None if kv_len in defaults else default_at(kv_len)
             value = None if plan is None else _value(plan)
             if value is not None:
                 defaults[kv_len] = value
-        start = end
+        start = end + 1
     return dict(sorted(defaults.items()))
 
 

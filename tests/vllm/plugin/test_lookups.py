@@ -2,8 +2,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mla_tune.plan.plan import UNTUNED, Plan
+from mla_tune.shapes.buckets import bucket_start
 from mla_tune.table import Entry, Table
-from mla_tune.vllm.plugin.lookups import Lookups, kv_bucket
+from mla_tune.vllm.plugin.lookups import Lookups
 from modelled_table import modelled
 from tabled_engine import entry, header
 
@@ -23,9 +24,9 @@ def splits(count: int) -> Plan:
 
 @given(st.integers(1, 1 << 20))
 def test_a_bucket_is_an_eighth_of_an_octave(kv_len: int) -> None:
-    start = kv_bucket(kv_len)
+    start = bucket_start(kv_len)
     assert start <= kv_len < start * 1.125 + 1
-    assert kv_bucket(start) == start
+    assert bucket_start(start) == start
 
 
 def test_a_graph_is_answered_by_batch_and_query_length_alone() -> None:

@@ -1,11 +1,12 @@
 """Lookups fast enough for every step: one dict access once a kind of step has been seen."""
 
-__all__ = ["Lookups", "kv_bucket"]
+__all__ = ["Lookups"]
 
 from collections.abc import Callable, Iterator
 
 from mla_tune.plan.plan import Plan
 from mla_tune.shapes import BatchShape, RequestGroup, Workload
+from mla_tune.shapes.buckets import bucket_end, bucket_start
 from mla_tune.table import DEFAULT_WITHIN, Entry, Table
 from mla_tune.vllm.plugin.choice import Choice
 
@@ -13,17 +14,6 @@ from mla_tune.vllm.plugin.choice import Choice
 MAX_CACHED = 65536
 
 Usable = Callable[[Plan], bool]
-
-
-def kv_bucket(kv_len: int) -> int:
-    """Round a KV length down to an eighth of its octave; 1024 stands for 1024 to 1151."""
-    shift = kv_len.bit_length() - 4
-    return kv_len >> shift << shift if shift > 0 else kv_len
-
-
-def _bucket_end(start: int) -> int:
-    shift = start.bit_length() - 4
-    return start + (1 << shift) - 1 if shift > 0 else start
 
 
 class Lookups:
@@ -87,7 +77,7 @@ class Lookups:
 
     def eager(self, batch: int, query_len: int, kv_len: int) -> Choice:
         """What to use for a uniform batch whose longest request has ``kv_len`` tokens."""
-        key = (batch, query_len, kv_bucket(kv_len))
+        key = (batch, query_len, bucket_start(kv_len))
         choice = self._cache.get(key)
         if choice is None:
             if len(self._cache) >= MAX_CACHED:
@@ -105,7 +95,7 @@ class Lookups:
             self.eager_table.lookup(
                 batch=batch, query_len=query_len, kv_len=max(kv, query_len), within=self._within
             )
-            for kv in (start, _bucket_end(start))
+            for kv in (start, bucket_end(start))
         ]
         # A bucket that reaches beyond the bound is a miss as a whole.
         for lookup in ends:
@@ -124,7 +114,7 @@ class Lookups:
         entry = self._measured.get((batch, start))
         if entry is not None:
             return self._hit(shape, entry.plan, None)
-        answer = table.answer(batch, (start, _bucket_end(start)))
+        answer = table.answer(batch, (start, bucket_end(start)))
         assert answer is not None
         if answer.outcome == "miss":
             return Choice(shape, "miss", reason=table.unproven(answer))
@@ -160,16 +150,16 @@ def _modelled_rows(table: Table) -> dict[int, int]:
         for kv_len in _buckets(shortest, max(kv_len for _, kv_len in largest)):
             answer = table.answer(batch, (kv_len,))
             if answer is not None and answer.value is not None:
-                rows[answer.value] = _bucket_end(batch)  # they ascend
+                rows[answer.value] = bucket_end(batch)  # they ascend
     return rows
 
 
 def _buckets(first: int, last: int) -> Iterator[int]:
     """Where buckets start, from the one of ``first`` to the one of ``last``."""
-    start = kv_bucket(first)
+    start = bucket_start(first)
     while start <= last:
         yield max(start, first)
-        start = _bucket_end(start) + 1
+        start = bucket_end(start) + 1
 
 
 def _single_token_entries(table: Table) -> dict[tuple[int, int], Entry]:
@@ -178,7 +168,7 @@ def _single_token_entries(table: Table) -> dict[tuple[int, int], Entry]:
     for entry in table.entries:
         group = _group(entry)
         if group is not None and group.query_len == 1:
-            found.setdefault((group.count, kv_bucket(group.kv_len)), entry)
+            found.setdefault((group.count, bucket_start(group.kv_len)), entry)
     return found
 
 

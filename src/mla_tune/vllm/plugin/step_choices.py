@@ -4,10 +4,10 @@ __all__ = ["StepChoices"]
 
 from typing import Any
 
+from mla_tune.shapes.buckets import bucket_start
 from mla_tune.table import DEFAULT_WITHIN
 from mla_tune.vllm.plugin.choice import VLLM_OWN, Choice
 from mla_tune.vllm.plugin.deployment import Deployment
-from mla_tune.vllm.plugin.lookups import kv_bucket
 
 # Reading the lengths within a batch costs as much as several lookups, and from step to step they
 # change by a token and a request or two. So it is done after so many steps, or when the number of
@@ -51,7 +51,7 @@ class StepChoices:
         if deployment.lookups is None:
             return VLLM_OWN
         self._tick += 1
-        key = (num_reqs, query_len, kv_bucket(longest))
+        key = (num_reqs, query_len, bucket_start(longest))
         if self._is_to_be_read(key):
             self._last_read = key
             self._is_skewed = _is_skewed(_kv_lens(batch, num_reqs), longest)

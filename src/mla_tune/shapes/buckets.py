@@ -1,0 +1,18 @@
+"""Numbers of requests or tokens by eighths of an octave, which lookups tell apart."""
+
+__all__ = ["bucket_end", "bucket_start"]
+
+
+def bucket_start(number: int) -> int:
+    """Round down to an eighth of an octave: 1024 stands for 1024 to 1151. Exact up to 16.
+
+    Of two numbers in a bucket one is at most 1.125 times the other.
+    """
+    shift = number.bit_length() - 4
+    return number >> shift << shift if shift > 0 else number
+
+
+def bucket_end(start: int) -> int:
+    """The last number of the bucket that begins at ``start``."""
+    shift = start.bit_length() - 4
+    return start + (1 << shift) - 1 if shift > 0 else start
