@@ -1,11 +1,14 @@
 """Into how many thread blocks a decode kernel cuts a batch, by the value of its split knob."""
 
-__all__ = ["CUTTERS", "CappedSplits", "Cut", "Cutter", "FixedSplits"]
+__all__ = ["BLOCK_H", "CUTTERS", "CappedSplits", "Cut", "Cutter", "FixedSplits"]
 
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
+
+BLOCK_H = 16
+"""Heads of one thread block of TRITON_MLA's decode kernel, vLLM's own launch."""
 
 
 @dataclass(frozen=True)
@@ -38,17 +41,19 @@ class Cutter(Protocol):
 
 @dataclass(frozen=True)
 class FixedSplits:
-    """The knob is the number of splits, as in TRITON_MLA; a second kernel always follows.
+    """The knob is the number of splits, as in TRITON_MLA.
+
+    A second kernel always follows, which is then a part of every launch and no term of its own.
 
     Args:
         sm_count: streaming multiprocessors.
         num_q_heads: heads that one GPU holds.
-        rows_per_block: heads of a thread block, ``BLOCK_H`` of vLLM's decode kernel.
+        rows_per_block: heads of a thread block.
     """
 
     sm_count: int
     num_q_heads: int
-    rows_per_block: int = 16
+    rows_per_block: int = BLOCK_H
 
     def cut(self, batch: int, kv_len: int, value: int) -> Cut:
         rows = batch * math.ceil(self.num_q_heads / self.rows_per_block)

@@ -3,7 +3,7 @@
 __all__ = ["absorbed_bytes", "bytes_per_split", "cache_bytes", "no_splits", "prefill_bytes"]
 
 from mla_tune.session import Setup
-from mla_tune.shapes import BatchShape, MlaDimensions
+from mla_tune.shapes import BatchShape
 
 # Rows of the buffer that a prefill's context is gathered into, chunk by chunk, in every release.
 CONTEXT_ROWS = 64 * 1024
@@ -34,9 +34,9 @@ def absorbed_bytes(setup: Setup, shape: BatchShape) -> int:
     )
 
 
-def bytes_per_split(model: MlaDimensions) -> int:
+def bytes_per_split(num_heads: int, kv_lora_rank: int) -> int:
     """The partial result of one split of one query token, with its log-sum-exp, in float32."""
-    return model.num_q_heads * (model.kv_lora_rank + 1) * 4
+    return num_heads * (kv_lora_rank + 1) * 4
 
 
 def no_splits(setup: Setup, shape: BatchShape) -> int:

@@ -39,7 +39,9 @@ class FlashAttnCap:
     def __init__(self, builder: Any, mode: str) -> None:
         self._builder = builder
         self._smallest = 1 if mode == "graph" else 0
-        self._bytes_per_split = int(builder.num_heads * (builder.mla_dims.kv_lora_rank + 1) * 4)
+        self._bytes_per_split = bytes_per_split(
+            int(builder.num_heads), int(builder.mla_dims.kv_lora_rank)
+        )
         self._default = int(builder.max_num_splits)
         self._capture_limit = 0
         if builder.use_full_cuda_graph:
@@ -82,8 +84,9 @@ def _knob(setup: Setup, impl: Any, builder: Any) -> FlashAttnCap:
 
 
 def _partial_bytes(setup: Setup, shape: BatchShape) -> int:
-    tokens = min(shape.num_query_tokens, 512)
-    return max(tokens * bytes_per_split(setup.model) * 32, LARGEST_GRAPH_BYTES)
+    model, tokens = setup.model, min(shape.num_query_tokens, 512)
+    per_split = bytes_per_split(model.num_q_heads, model.kv_lora_rank)
+    return max(tokens * per_split * 32, LARGEST_GRAPH_BYTES)
 
 
 def _carry_over(frozen: FrozenSplits) -> bool:

@@ -82,15 +82,16 @@ def _knob(setup: Setup, impl: Any, builder: Any) -> TritonSplits:
     del builder
     return TritonSplits(
         rule=SplitRule.of_vllm(impl._sm_count),
-        bytes_per_split=bytes_per_split(setup.model),
+        bytes_per_split=bytes_per_split(setup.model.num_q_heads, setup.model.kv_lora_rank),
         frozen_max_seq_len=setup.max_model_len if setup.mode == "graph" else None,
     )
 
 
 def _partial_bytes(setup: Setup, shape: BatchShape) -> int:
     """What vLLM reserves for the longest sequence: 256 splits from 64k on, 264 at most."""
-    splits = min(256, max(1, setup.max_model_len // 512))
-    reserved = setup.max_num_requests * bytes_per_split(setup.model) * splits
+    model, splits = setup.model, min(256, max(1, setup.max_model_len // 512))
+    per_split = bytes_per_split(model.num_q_heads, model.kv_lora_rank)
+    reserved = setup.max_num_requests * per_split * splits
     many = shape.num_query_tokens > setup.max_num_requests
     return max(reserved, 8 * 2**30 if many else 0)
 

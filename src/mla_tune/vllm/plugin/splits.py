@@ -4,12 +4,13 @@ __all__ = ["SplitLengths", "row_splits_needed"]
 
 from collections.abc import Iterable
 
+from mla_tune.plan.cut import BLOCK_H
+from mla_tune.vllm.memory import bytes_per_split
 from mla_tune.vllm.triton_splits import MOST_ADDRESSED_BYTES, SPLITS_PER_SM, SplitRule
 
 # Thread blocks of the decode kernel that keep a GPU busy many times over. More splits than that
 # cannot help, so a step that no table answers is never cut below it.
 WAVES = 16
-HEADS_PER_BLOCK = 16
 
 
 def row_splits_needed(
@@ -36,11 +37,11 @@ def row_splits_needed(
     Returns:
         At most ``rows * vllm_splits``, vLLM's own, and no more than the kernel can address.
     """
-    blocks = -(-num_heads // HEADS_PER_BLOCK)
+    blocks = -(-num_heads // BLOCK_H)
     floor = WAVES * SPLITS_PER_SM * sm_count // blocks
     wanted = [count * splits for count, splits in captured]
     wanted += [min(count, rows) * splits for count, splits in eager]
-    addressable = MOST_ADDRESSED_BYTES // (4 * num_heads * (kv_lora_rank + 1))
+    addressable = MOST_ADDRESSED_BYTES // bytes_per_split(num_heads, kv_lora_rank)
     return min(max(rows, floor, *wanted), rows * vllm_splits, max(rows, addressable))
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import vllm.v1.attention.backends.mla.triton_mla as vllm_triton_mla
 
 from mla_tune.vllm import workspace
+from mla_tune.vllm.memory import bytes_per_split
 from mla_tune.vllm.plugin.deployment import Deployment
 from mla_tune.vllm.plugin.splits import row_splits_needed
 from mla_tune.vllm.plugin.state import once
@@ -48,7 +49,7 @@ def reserve(deployment: Deployment, rows: int, heads: int, kv_lora_rank: int) ->
         sm_count=deployment.facts.sm_count,
     )
     take(manager, row_splits, heads, kv_lora_rank)
-    gib = heads * (kv_lora_rank + 1) * 4 / 2**30
+    gib = bytes_per_split(heads, kv_lora_rank) / 2**30
     own = rows * own_splits
     once(
         logging.INFO,
