@@ -1,6 +1,6 @@
 """The backends by name. Knowing them imports neither torch nor vLLM."""
 
-__all__ = ["BACKENDS", "Registry", "canonical_name", "get_backend", "names", "vllm_backend"]
+__all__ = ["BACKENDS", "Registry", "canonical_name", "get_backend", "vllm_backend"]
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -64,11 +64,6 @@ class Registry:
 
 
 BACKENDS = Registry((TorchMla(), *vllm_backends.found()))
-
-
-def names() -> tuple[str, ...]:
-    """The names of all backends."""
-    return BACKENDS.names
 
 
 def canonical_name(name: str) -> str:

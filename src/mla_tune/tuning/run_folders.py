@@ -4,6 +4,8 @@ __all__ = ["check_output", "check_study_folder", "shipped_folder_notice", "worke
 
 import os
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from mla_tune.errors import InputError
@@ -34,15 +36,10 @@ def check_output(folder: Path) -> None:
     Raises:
         InputError: the folder cannot be made or written.
     """
-    try:
+    with _refused(f"output folder {folder} cannot be written", "--out"):
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
             pass
-    except OSError as error:
-        raise InputError(
-            f"output folder {folder} cannot be written: {error.strerror or error}",
-            remedy="choose another with --out",
-        ) from None
 
 
 def check_study_folder(folder: Path) -> None:
@@ -51,13 +48,8 @@ def check_study_folder(folder: Path) -> None:
     Raises:
         InputError: it cannot be made.
     """
-    try:
+    with _refused(f"study folder {folder} cannot be made", "--study-dir"):
         folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(
-            f"study folder {folder} cannot be made: {error.strerror or error}",
-            remedy="choose another with --study-dir",
-        ) from None
 
 
 def worker_log(folder: Path) -> Path:
@@ -67,12 +59,18 @@ def worker_log(folder: Path) -> Path:
         InputError: it cannot be written.
     """
     check_study_folder(folder)
-    try:
-        log = folder / "worker.log"
+    log = folder / "worker.log"
+    with _refused(f"study folder {folder} cannot be written", "--study-dir"):
         os.close(open_own(log, os.O_WRONLY))
+    return log
+
+
+@contextmanager
+def _refused(what: str, option: str) -> Iterator[None]:
+    """Refuse a folder, which ``option`` names, on any error of the system."""
+    try:
+        yield
     except OSError as error:
         raise InputError(
-            f"study folder {folder} cannot be written: {error.strerror or error}",
-            remedy="choose another with --study-dir",
+            f"{what}: {error.strerror or error}", remedy=f"choose another with {option}"
         ) from None
-    return log

@@ -53,7 +53,7 @@ class StepPolicy:
 
     def builder_fields(self, batch: Any, choice: Choice) -> Fields:
         """What to set on the builder while it builds a step outside of graphs."""
-        prefill = self.prefill_fields(choice) if self.prefills is not None else ()
+        prefill = self.prefill_fields(choice)
         if self.failed or not (choice is VLLM_OWN or "reorder_batch_threshold" in choice.plan):
             return prefill
         return (*prefill, ("reorder_batch_threshold", self.threshold(batch, choice)))
