@@ -181,7 +181,7 @@ def _soak(name: str, steps: int) -> tuple[float, float]:
                 flush=True,
             )
     print(f"mla-tune: {builder.step_policy.deployment.counts}")
-    builder.step_policy.deployment.recorder.close()
+    builder.step_policy.deployment.traffic_writer.close()
     (first_mib, first), (last_mib, last) = reports[0], reports[-1]
     # Of all kinds together: the scheduler of a busy machine disturbs one or the other.
     return last_mib - first_mib, statistics.geometric_mean(

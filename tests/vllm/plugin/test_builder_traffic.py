@@ -28,7 +28,7 @@ def test_served_steps_are_recorded_by_part(
     engine = start()
     for spec in ("2q1s128", "2q1s128", "q100s300_2q1s128", "8q1s1k"):
         engine.builder.build(0, engine.batch(spec))
-    engine.deployment.recorder.close()
+    engine.deployment.traffic_writer.close()
     text = shapes_from_traffic(record)
     assert "{spec: 2q1s128, weight: 3}" in text
     assert "{spec: q128s256, weight: 1}" in text
@@ -48,7 +48,7 @@ def test_replayed_steps_are_recorded_as_such(
         engine.builder.build_for_cudagraph_capture(engine.batch(spec, longest=4096))
     for spec in ("2q1s128", "2q1s128", "4q1s256"):
         engine.builder.build(0, engine.batch(spec))
-    engine.deployment.recorder.close()
+    engine.deployment.traffic_writer.close()
     (file,) = histogram_files(record)
     steps = HistogramFile.load(file).steps
     assert [(step.mode, step.outcome, step.batch, step.count) for step in steps] == [

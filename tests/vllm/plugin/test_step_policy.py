@@ -106,7 +106,7 @@ def test_after_a_failure_steps_outside_of_graphs_are_vllms(messages: list[str]) 
 
 def test_steps_are_counted_and_recorded_by_where_they_ran() -> None:
     policy, seen = policy_of(DECODE), []
-    policy.deployment.recorder = SimpleNamespace(  # type: ignore[assignment]
+    policy.deployment.traffic_writer = SimpleNamespace(  # type: ignore[assignment]
         add_step=lambda mode, outcome, *_: seen.append((mode, outcome))
     )
     choice = Choice("8q1", "hit", UNTUNED)

@@ -33,7 +33,7 @@ class Deployment:
         lookups: None when no table is true for it; vLLM then runs as without the plugin.
         planned: the choice for every decode graph that is going to be captured, by requests and
             query length.
-        recorder: None unless ``MLA_TUNE_RECORD`` is set.
+        traffic_writer: None unless ``MLA_TUNE_RECORD`` is set.
 
     Args:
         knobs: those that the backend's builder sets.
@@ -61,7 +61,7 @@ class Deployment:
             )
             self.planned = {key: self.lookups.captured(*key) for key in captures}
         record = os.environ.get("MLA_TUNE_RECORD")
-        self.recorder = TrafficWriter(Path(record), facts) if record else None
+        self.traffic_writer = TrafficWriter(Path(record), facts) if record else None
 
     def _applicable(self, plan: Plan) -> bool:
         """Whether all knobs of ``plan`` can be set; says so where one cannot."""

@@ -103,12 +103,12 @@ class StepPolicy:
     def count(self, batch: Any, metadata: Any, choice: Choice) -> None:
         """Count a step that ran outside of graphs."""
         self.deployment.counts.step(choice.outcome)
-        if self.deployment.recorder is not None:
-            self.deployment.recorder.add_step("eager", choice.outcome, batch, metadata)
+        if self.deployment.traffic_writer is not None:
+            self.deployment.traffic_writer.add_step("eager", choice.outcome, batch, metadata)
 
     def replay(self, choice: Choice, before: Fields, after: Fields) -> Replay:
         """What the steps do that replay a graph captured for ``choice``; see `Replay`."""
-        look_every = STEPS_BETWEEN_LOOKS if self.deployment.recorder is None else 1
+        look_every = STEPS_BETWEEN_LOOKS if self.deployment.traffic_writer is None else 1
         tally = self.deployment.counts.tally(choice.outcome)
         return Replay.of(choice, before, after, look_every, tally)
 
@@ -124,8 +124,8 @@ class StepPolicy:
                     f"{choice.longest_kv} that the graph of {choice.shape} was tuned for; add "
                     "them to the shapes file",
                 )
-            if deployment.recorder is not None:
-                deployment.recorder.add_step("graph", choice.outcome, batch, metadata)
+            if deployment.traffic_writer is not None:
+                deployment.traffic_writer.add_step("graph", choice.outcome, batch, metadata)
             if replay.tally.steps % STEPS_BETWEEN_LOOKS == 0:
                 deployment.counts.report()
         except Exception as error:
