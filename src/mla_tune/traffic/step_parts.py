@@ -5,10 +5,8 @@ __all__ = ["StepPart", "kind_of", "parts_of"]
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from mla_tune.shapes.buckets import bucket_start
-from mla_tune.table import DEFAULT_WITHIN
+from mla_tune.shapes.lengths import Lengths
 from mla_tune.traffic.histogram import StepKind, kv_bucket_start
 
 
@@ -28,6 +26,11 @@ class StepPart(NamedTuple):
     kv_total: int
     longest_kv_len: int
     requests: int
+
+    @property
+    def lengths(self) -> Lengths:
+        """The KV lengths of the requests."""
+        return Lengths(self.requests, self.kv_total, self.longest_kv_len)
 
 
 def parts_of(mode: str, batch: Any, metadata: Any) -> Iterator[StepPart]:
@@ -58,26 +61,23 @@ def _part(mode: str, lens: Any, new_tokens: int) -> StepPart | None:
     query_len = new_tokens // len(lens)
     # Rows that pad a batch to a graph's size have length 0: in V1 and V2 of vLLM 0.20.2,
     # 0.26.0, 0.32.0 and 0.33.0.
-    requests = int(np.count_nonzero(lens))
-    longest = int(np.maximum.reduce(lens))
+    lengths = Lengths.of(lens)
     # Dummy batches, of a warm-up or an idle data-parallel rank, have no context.
     shortest_real = query_len if mode == "graph" else 1
-    if query_len < 1 or longest <= shortest_real:
+    if query_len < 1 or lengths.longest <= shortest_real:
         return None
-    return StepPart(len(lens), query_len, int(np.add.reduce(lens)), longest, requests)
+    return StepPart(len(lens), query_len, lengths.total, lengths.longest, lengths.requests)
 
 
 def kind_of(mode: str, outcome: str, part: StepPart) -> StepKind:
     """The kind of step that ``part`` counts as; ``outcome`` is what the tables said of the step."""
-    batch, query_len, kv_total, longest_kv_len, requests = part
-    mean = max(query_len, kv_total // requests)
+    batch, query_len, lengths = part.batch, part.query_len, part.lengths
+    mean = max(query_len, lengths.mean)
     if mode == "eager":
-        # A table has no entry for a batch with one request far above the mean (`StepChoices`).
-        if longest_kv_len * requests > DEFAULT_WITHIN * kv_total:
+        if lengths.is_skewed:
             outcome = "skewed"
         elif outcome == "skewed":
             outcome = "mixed"  # the other part of the step is the skewed one
-        batch, query_len = bucket_start(requests), kv_bucket_start(query_len)
-    return StepKind(
-        mode, outcome, batch, query_len, kv_bucket_start(mean), kv_bucket_start(longest_kv_len)
-    )
+        batch, query_len = bucket_start(lengths.requests), kv_bucket_start(query_len)
+    longest = kv_bucket_start(lengths.longest)
+    return StepKind(mode, outcome, batch, query_len, kv_bucket_start(mean), longest)

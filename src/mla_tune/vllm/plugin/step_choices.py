@@ -5,7 +5,7 @@ __all__ = ["StepChoices"]
 from typing import Any
 
 from mla_tune.shapes.buckets import bucket_start
-from mla_tune.table import DEFAULT_WITHIN
+from mla_tune.shapes.lengths import Lengths
 from mla_tune.vllm.plugin.choice import VLLM_OWN, Choice
 from mla_tune.vllm.plugin.deployment import Deployment
 
@@ -54,7 +54,7 @@ class StepChoices:
         key = (num_reqs, query_len, bucket_start(longest))
         if self._is_to_be_read(key):
             self._last_read = key
-            self._is_skewed = _is_skewed(_kv_lens(batch, num_reqs), longest)
+            self._is_skewed = _is_skewed(_kv_lens(batch, num_reqs))
         if self._is_skewed:
             return _skewed(num_reqs, query_len)
         return deployment.lookups.eager(num_reqs, query_len, longest)
@@ -77,10 +77,10 @@ class StepChoices:
             return VLLM_OWN
         if query_len == 0 or not metadata.num_prefills:
             return VLLM_OWN
-        longest = int(lens.max())
-        if _is_skewed(lens, longest):
+        lengths = Lengths.of(lens)
+        if lengths.is_skewed:
             return _skewed(count, query_len)
-        return lookups.eager(count, query_len, max(longest, query_len))
+        return lookups.eager(count, query_len, max(lengths.longest, query_len))
 
 
 def _kv_lens(batch: Any, count: int) -> Any:
@@ -89,14 +89,9 @@ def _kv_lens(batch: Any, count: int) -> Any:
     return None if lens is None else lens.numpy()[:count]
 
 
-def _is_skewed(lens: Any, longest: int) -> bool:
-    """Whether the longest of a batch's requests is far above their mean.
-
-    A uniform entry of the longest length then promises parallelism that the batch does not have.
-    """
-    if lens is None or len(lens) == 1:
-        return False
-    return bool(longest * len(lens) > DEFAULT_WITHIN * int(lens.sum()))
+def _is_skewed(lens: Any) -> bool:
+    """Whether one request is far above the mean; lengths that vLLM does not tell are alike."""
+    return lens is not None and Lengths.of(lens).is_skewed
 
 
 def _skewed(count: int, query_len: int) -> Choice:

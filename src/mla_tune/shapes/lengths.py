@@ -1,0 +1,46 @@
+"""The KV lengths within one step, as far as lookups and the recorder tell them apart."""
+
+__all__ = ["SKEWED_BEYOND", "Lengths"]
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+SKEWED_BEYOND = 1.5
+"""How many times the mean the longest request may be before no uniform entry speaks for a batch.
+
+A uniform entry of the longest length promises parallelism that such a batch does not have. It is
+the factor within which lookups take a neighbouring entry.
+"""
+
+
+class Lengths(NamedTuple):
+    """The KV lengths of the requests of one step.
+
+    Attributes:
+        requests: how many there are.
+        total: their KV lengths, summed.
+        longest: of the longest.
+    """
+
+    requests: int
+    total: int
+    longest: int
+
+    @classmethod
+    def of(cls, lens: Any) -> "Lengths":
+        """Of a numpy array with a KV length a row; rows of length 0 pad a graph."""
+        # Its ufuncs: half the cost of the array's methods, and this is done within a step.
+        return cls(
+            int(np.count_nonzero(lens)), int(np.add.reduce(lens)), int(np.maximum.reduce(lens))
+        )
+
+    @property
+    def mean(self) -> int:
+        """Of the requests, rounded down."""
+        return self.total // self.requests
+
+    @property
+    def is_skewed(self) -> bool:
+        """Whether the longest request is far above the mean."""
+        return self.longest * self.requests > SKEWED_BEYOND * self.total
