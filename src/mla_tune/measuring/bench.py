@@ -6,9 +6,8 @@ device can stand behind it.
 
 __all__ = ["Bench", "SessionBench"]
 
-import random
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Protocol
 
@@ -16,6 +15,7 @@ from mla_tune.device.driver import driver_of
 from mla_tune.environment import Environment
 from mla_tune.measuring.correctness import OutputCheck
 from mla_tune.measuring.load import load_watch_for
+from mla_tune.measuring.orders import balanced_orders
 from mla_tune.measuring.stopwatch import Sampler, Samples, stopwatch_for
 from mla_tune.measuring.throttle import ThrottleWatch
 from mla_tune.plan.failure import FailureKind, PlanFailure
@@ -57,7 +57,9 @@ class Bench(Protocol):
         ...
 
     def race(self, plans: Sequence[Plan], rounds: int, seed: int) -> dict[Plan, Samples]:
-        """Time ``plans`` side by side: each round samples all of them in a new random order.
+        """Time ``plans`` side by side: each round samples all of them in a new order.
+
+        The orders follow from ``seed``, as `balanced_orders` has them.
 
         Raises:
             PlanFailure: one of them failed; `PlanFailure.plan` says which.
@@ -129,7 +131,7 @@ class SessionBench:
                 self._warm_up(plan)
         throttled = 0
         while True:
-            taken = self._rounds(plans, rounds, random.Random(seed))
+            taken = self._rounds(plans, balanced_orders(plans, rounds, seed))
             reason = self._watch.slowed_down()
             if reason is None or throttled == THROTTLE_RETRIES * rounds:
                 break
@@ -142,11 +144,11 @@ class SessionBench:
         }
 
     def _rounds(
-        self, plans: Sequence[Plan], rounds: int, order: random.Random
+        self, plans: Sequence[Plan], orders: Iterable[Sequence[Plan]]
     ) -> dict[Plan, list[tuple[float, ...]]]:
         taken: dict[Plan, list[tuple[float, ...]]] = {plan: [] for plan in plans}
-        for _ in range(rounds):
-            for plan in order.sample(list(plans), len(plans)):
+        for order in orders:
+            for plan in order:
                 with _blamed(plan):
                     self._announce(plan, "sample")
                     taken[plan].append(

@@ -124,16 +124,21 @@ class Confirmation:
     def _race(self, contenders: Sequence[Plan], baseline: Plan) -> Contest:
         """Interleave samples of all contenders until the contest is settled or paid for."""
         settings, loaded = self.settings, self.loaded
-        step = max(2, settings.trial_rounds)
+        step = _whole_blocks(settings.trial_rounds, len(contenders))
         taken = {plan: Samples(()) for plan in contenders}
         deadline = self.clock() + settings.confirmation_s
         rounds = 0
         while True:
             self.observer.confirming(loaded.workload, contenders, rounds)
-            for plan, samples in loaded.race(contenders, step, seed=rounds + 1).items():
+            for plan, samples in loaded.race(contenders, step, first_round=rounds).items():
                 taken[plan] += samples
             rounds += step
             contest = Contest(baseline, taken, loaded.shares, settings.min_speedup, self.favourite)
             spent = rounds >= settings.confirmation_rounds or self.clock() > deadline
             if contest.is_settled or spent:
                 return contest
+
+
+def _whole_blocks(rounds: int, num_plans: int) -> int:
+    """Nearly ``rounds``, in which every plan is equally often in every place."""
+    return num_plans * max(1, round(rounds / num_plans))

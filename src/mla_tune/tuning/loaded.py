@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from mla_tune.measuring.bench import Bench
+from mla_tune.measuring.orders import order_seed
 from mla_tune.measuring.stopwatch import Samples
 from mla_tune.plan.failure import PlanFailure
 from mla_tune.plan.plan import Plan
@@ -35,9 +36,9 @@ class LoadedWorkload:
         """Time one plan alone. Raises `PlanFailure`."""
         return self.bench.race([plan], rounds, seed=0)[plan]
 
-    def race(self, plans: Sequence[Plan], rounds: int, seed: int) -> dict[Plan, Samples]:
-        """Time plans side by side. Raises `PlanFailure`."""
-        return self.bench.race(plans, rounds, seed)
+    def race(self, plans: Sequence[Plan], rounds: int, first_round: int = 0) -> dict[Plan, Samples]:
+        """Time plans side by side, after ``first_round`` rounds before. Raises `PlanFailure`."""
+        return self.bench.race(plans, rounds, order_seed(str(self.workload), first_round))
 
     def verify(self, plan: Plan) -> None:
         """Check a plan's output. Raises `PlanFailure`."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from mla_tune.errors import InputError, WorkloadFailure
 from mla_tune.measuring.bench import Bench
+from mla_tune.measuring.orders import order_seed
 from mla_tune.measuring.stopwatch import Samples
 from mla_tune.plan.failure import PlanFailure
 from mla_tune.session import Setup
@@ -66,7 +67,7 @@ def _second_look(bench: Bench, entry: Entry, workload: Workload, rounds: int) ->
     try:
         bench.load(workload)
         bench.verify(plan)
-        taken = bench.race([space.default, plan], rounds, seed=len(entry.shape))
+        taken = bench.race([space.default, plan], rounds, order_seed(entry.shape))
     except (PlanFailure, WorkloadFailure) as failure:
         return Recheck(entry, None, failure.what)
     speedup = speedup_of(log_ratios(taken[space.default], taken[plan], workload.shares()))

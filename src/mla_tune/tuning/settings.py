@@ -18,7 +18,7 @@ class Settings:
         finalists: how many plans at least go into confirmation beside the default, and ...
         most_finalists: ... how many at most, when they are within `NEAR_BEST` of the best.
         confirmation_rounds: interleaved rounds at most, and ...
-        confirmation_s: ... seconds at most (a round under way is finished).
+        confirmation_s: ... seconds at most (the rounds under way are finished).
         policy: how plans are proposed; None: by the size of the space.
     """
 

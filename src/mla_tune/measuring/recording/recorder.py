@@ -7,6 +7,7 @@ from dataclasses import asdict
 from typing import Any
 
 from mla_tune.measuring.bench import Bench
+from mla_tune.measuring.orders import order_seed
 from mla_tune.measuring.recording.file import RecordingFile
 from mla_tune.measuring.stopwatch import Samples
 from mla_tune.plan.failure import PlanFailure
@@ -67,7 +68,7 @@ class Recorder:
         if self._every_plan_rounds:
             done = self._recorded_before(workload)
             if not set(plans) <= done:
-                self._race_all(list(plans))
+                self._race_all(list(plans), order_seed(str(workload)))
 
     def _recorded_before(self, workload: Workload) -> set[Plan]:
         """The plans of ``workload`` that an earlier run has raced, or seen fail."""
@@ -80,11 +81,11 @@ class Recorder:
             if plan in track.failures or len(track.rounds.get(plan, ())) >= self._every_plan_rounds
         }
 
-    def _race_all(self, plans: list[Plan]) -> None:
+    def _race_all(self, plans: list[Plan], seed: int) -> None:
         """Race all plans that work, taking out the ones that turn out not to."""
         while plans:
             try:
-                self._written(plans, self._every_plan_rounds, 0)
+                self._written(plans, self._every_plan_rounds, seed)
             except PlanFailure as failure:
                 if failure.plan not in plans:
                     raise
