@@ -74,7 +74,7 @@ shape = BatchShape.parse("8q1s1k")
 for backend in BACKENDS:
     backend.unavailable(here)
     backend.supports("eager", shape)
-    assert backend.estimate_bytes(Setup(backend.name, PRESETS["deepseek-v3"]), shape) > 0
+    assert backend.estimate_bytes(Setup(backend.name, PRESETS["deepseek-v3"]), [shape]) > 0
 print([name for name in ("torch", "vllm", "optuna") if name in sys.modules])
 """
     done = subprocess.run(

@@ -222,8 +222,11 @@ class Backend(Protocol):
         """
         ...
 
-    def estimate_bytes(self, setup: Setup, shape: BatchShape) -> int:
-        """Device memory that ``shape`` needs at its worst plan, before any allocation."""
+    def estimate_bytes(self, setup: Setup, shapes: Sequence[BatchShape]) -> int:
+        """Device memory in bytes that a workload of ``shapes`` needs, before any allocation.
+
+        They are loaded together: what they share counts once, by the one that needs most of it.
+        """
         ...
 
     def open(self, setup: Setup) -> Session:

@@ -126,7 +126,7 @@ def test_the_estimate_is_no_less_than_what_a_shape_takes(session, spec):
     shape, space = loaded(session, spec)
     batch = session._batches[shape]
     held = sum(t.nbytes for t in (batch.query, batch.cache.blocks, batch.output))
-    assert TORCH_MLA.estimate_bytes(SETUP, shape) > held
+    assert TORCH_MLA.estimate_bytes(SETUP, [shape]) > held
     assert space.plans
 
 
@@ -135,7 +135,8 @@ def test_the_estimate_grows_with_the_cache():
 
     setup = replace(SETUP, model=PRESETS["deepseek-v3"])
     small, large = (
-        TORCH_MLA.estimate_bytes(setup, BatchShape.parse(spec)) for spec in ("64q1s1k", "64q1s128k")
+        TORCH_MLA.estimate_bytes(setup, [BatchShape.parse(spec)])
+        for spec in ("64q1s1k", "64q1s128k")
     )
     assert large - small > 64 * 127 * 1024 * 576 * 4
 

@@ -154,12 +154,21 @@ class TestEstimate:
         setup = self.setup_for("FLASHMLA")
         shape = BatchShape.parse("128q1s32k")
         cache = 128 * 32768 * 576 * 2
-        estimate = get_backend("FLASHMLA").estimate_bytes(setup, shape)
+        estimate = get_backend("FLASHMLA").estimate_bytes(setup, [shape])
         assert cache < estimate < 1.2 * cache
+
+    def test_a_workload_pages_through_the_cache_of_its_largest_shape(self):
+        setup = self.setup_for("FLASHMLA", mode="graph")
+        shapes = [BatchShape.parse(f"128q1s{kv_len}") for kv_len in ("32k", "16k", "8k")]
+        one, three = (
+            get_backend("FLASHMLA").estimate_bytes(setup, some) for some in (shapes[:1], shapes)
+        )
+        inputs = 2 * 128 * (131072 // 64) * 4 + 2 * 128 * 16 * 192 * 2
+        assert inputs < three - one < 2**30
 
     def test_prefill_counts_keys_and_values(self):
         setup = self.setup_for("FLASHMLA", heads=128)
-        extend = get_backend("FLASHMLA").estimate_bytes(setup, BatchShape.parse("q512s64k"))
+        extend = get_backend("FLASHMLA").estimate_bytes(setup, [BatchShape.parse("q512s64k")])
         # 64k tokens, 128 heads, 256 up-projected and 192 assembled values of 2 bytes: 7 GB.
         assert extend > 65536 * 128 * 448 * 2
 

@@ -18,7 +18,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.attention.bias import causal_lower_right
 
 from mla_tune.shapes import MlaDimensions
-from mla_tune.torch_mla.workspace import WORKSPACE_BYTES
+from mla_tune.torch_mla.memory import WORKSPACE_BYTES
 
 
 @dataclass(frozen=True)

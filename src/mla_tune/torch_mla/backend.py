@@ -20,7 +20,7 @@ from mla_tune.plan.space import KnobDomain, PlanSpace, effective_plans
 from mla_tune.quantization import UNQUANTIZED
 from mla_tune.session import Reference, Session, Setup
 from mla_tune.shapes import BatchShape
-from mla_tune.torch_mla.workspace import WORKSPACE_BYTES
+from mla_tune.torch_mla.memory import LONGEST_DECODE_QUERY, shape_bytes
 
 if TYPE_CHECKING:
     import torch
@@ -31,8 +31,6 @@ BLOCK_SIZE = 64
 # vLLM up to 0.19 cut every decode into four; it stands here for "untuned".
 DEFAULT_SPLITS = 4
 SPLITS = (1, 2, 4, 8, 16, 32, 64)
-# The decode path writes out its scores, so that long queries cost memory and never win.
-LONGEST_DECODE_QUERY = 128
 # sdpa_math writes out all scores of a request; beyond this it is not offered.
 LARGEST_SCORES_BYTES = 2 * 2**30
 REFERENCE_ROWS = 64
@@ -79,23 +77,9 @@ class TorchMla:
         del shape, capture_size
         return None if mode == "eager" else "TORCH_MLA is not captured into CUDA graphs"
 
-    def estimate_bytes(self, setup: Setup, shape: BatchShape) -> int:
-        """Cache and its gathered copy, queries and outputs, and the larger path's temporaries."""
-        model = setup.model
-        per_value = 4 if setup.device == "cpu" else 2
-        cache = shape.num_kv_tokens * model.latent_dim * per_value
-        activations = model.qk_head_dim + model.v_head_dim
-        tokens = shape.num_query_tokens * model.num_q_heads * activations * per_value
-        # Keys, values, and the padded copy of the values, of one group of equal requests.
-        per_token = model.num_q_heads * 4 * model.qk_head_dim * per_value
-        extended = [group for group in shape.groups if group.query_len > 1]
-        up_projected = max((group.count * group.kv_len for group in extended), default=0)
-        scores = max(
-            model.num_q_heads * min(g.query_len, LONGEST_DECODE_QUERY) * g.kv_len * 4
-            for g in shape.groups
-        )
-        decode = 3 * max(WORKSPACE_BYTES, scores)
-        return 2 * cache + 3 * tokens + up_projected * per_token + decode
+    def estimate_bytes(self, setup: Setup, shapes: Sequence[BatchShape]) -> int:
+        """Every shape has a cache of its own."""
+        return sum(shape_bytes(setup, shape) for shape in shapes)
 
     def open(self, setup: Setup) -> Session:
         return TorchMlaSession(setup)

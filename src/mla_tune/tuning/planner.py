@@ -165,7 +165,7 @@ class Planner:
 
     def _check_fits(self, setup: Setup, workload: Workload) -> None:
         backend = get_backend(setup.backend)
-        needed = sum(backend.estimate_bytes(setup, shape) for shape in workload.shapes)
+        needed = backend.estimate_bytes(setup, workload.shapes)
         if needed > MEMORY_SHARE * self.free_bytes:
             raise InputError(
                 f"{self.shapes.path}: {setup.backend} {workload} needs about "

@@ -14,7 +14,7 @@ __all__ = [
 
 import importlib.util
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -96,6 +96,7 @@ class Splits:
     Attributes:
         knob: how a session sets it.
         partial_bytes: the partial results of a batch at its worst plan.
+        own_partials: whether every batch has its own; if not, they share a workspace.
         carry_over: whether splits that beat a table's frozen default also beat the one that an
             engine freezes. What a decode graph freezes by default depends on the engine, in a way
             of its own in each backend.
@@ -106,6 +107,7 @@ class Splits:
 
     knob: KernelKnobOf
     partial_bytes: Callable[[Setup, BatchShape], int] = memory.no_splits
+    own_partials: bool = False
     carry_over: Callable[[FrozenSplits], bool] = _never
     follow_capture_size: bool = False
     cut: str | None = None
@@ -267,15 +269,19 @@ class VllmBackend:
             return f"CUDA graphs are captured up to {limit} tokens"
         return None
 
-    def estimate_bytes(self, setup: Setup, shape: BatchShape) -> int:
-        block_size = setup.block_size or self.blocks.own
-        partial_bytes = self.splits.partial_bytes if self.splits else memory.no_splits
-        return (
-            memory.cache_bytes(setup, shape, block_size, sparse=self.sparse)
-            + memory.absorbed_bytes(setup, shape)
-            + partial_bytes(setup, shape)
-            + memory.prefill_bytes(setup, shape, sparse=self.sparse)
+    def estimate_bytes(self, setup: Setup, shapes: Sequence[BatchShape]) -> int:
+        block_size, splits = setup.block_size or self.blocks.own, self.splits
+        partials = [splits.partial_bytes(setup, shape) if splits else 0 for shape in shapes]
+        shared = max(memory.cache_bytes(setup, shape, block_size) for shape in shapes) + max(
+            memory.prefill_bytes(setup, shape, sparse=self.sparse) for shape in shapes
         )
+        own = sum(
+            memory.batch_bytes(setup, shape, block_size, sparse=self.sparse)
+            + memory.absorbed_bytes(setup, shape)
+            for shape in shapes
+        )
+        each_its_own = splits is not None and splits.own_partials
+        return shared + own + (sum(partials) if each_its_own else max(partials))
 
     def open(self, setup: Setup) -> Session:
         if reason := self.unavailable(described(setup.device)):

@@ -1,37 +1,55 @@
-"""Device memory that a layer of vLLM needs for one batch, in bytes, before any allocation."""
+"""Device memory that a layer of vLLM needs for one batch, in bytes, before any allocation.
 
-__all__ = ["absorbed_bytes", "bytes_per_split", "cache_bytes", "no_splits", "prefill_bytes"]
+Batches that are loaded together page through one cache and share vLLM's workspaces; inputs, outputs
+and captured graphs each has of its own.
+"""
+
+__all__ = [
+    "absorbed_bytes",
+    "batch_bytes",
+    "bytes_per_split",
+    "cache_bytes",
+    "no_splits",
+    "prefill_bytes",
+]
 
 from mla_tune.session import Setup
 from mla_tune.shapes import BatchShape
 
 # Rows of the buffer that a prefill's context is gathered into, chunk by chunk, in every release.
 CONTEXT_ROWS = 64 * 1024
+# A graph keeps what its launches allocate, and every plan of a batch has a graph: up to nine split
+# counts and the default.
+GRAPHS_A_BATCH = 10
 
 
-def cache_bytes(setup: Setup, shape: BatchShape, block_size: int, *, sparse: bool) -> int:
-    """Latents, block table, queries, outputs, and indices of a sparse backend."""
-    model, tokens = setup.model, shape.num_query_tokens
+def cache_bytes(setup: Setup, shape: BatchShape, block_size: int) -> int:
+    """The latents."""
+    model = setup.model
     blocks = 1 + sum(g.count * -(-g.kv_len // block_size) for g in shape.groups)
     width = {"fp8_ds_mla": 656}.get(setup.kv_cache_dtype, model.latent_dim)
     if not setup.kv_cache_dtype.startswith("fp8"):
         width *= 2
+    # The cache is filled from random values that are drawn in pieces, in float32.
+    return blocks * block_size * width + 2**28
+
+
+def batch_bytes(setup: Setup, shape: BatchShape, block_size: int, *, sparse: bool) -> int:
+    """Block table, queries, outputs, and indices of a sparse backend."""
+    model, tokens = setup.model, shape.num_query_tokens
     table = shape.num_requests * -(-setup.max_model_len // block_size) * 4
     per_token = 2 * model.num_q_heads * (model.qk_head_dim + model.v_head_dim)
     # Drawn in float32 first, and the correctness check holds the output in float64 twice.
     per_token += model.num_q_heads * (4 * model.qk_head_dim + 16 * model.v_head_dim)
     indices = 8 * setup.index_topk * tokens if sparse else 0
-    # The cache is filled from random values that are drawn in pieces, in float32.
-    cache = blocks * block_size * width + 2**28
-    return cache + table + tokens * per_token + indices
+    return table + tokens * per_token + indices
 
 
 def absorbed_bytes(setup: Setup, shape: BatchShape) -> int:
-    """The absorbed query of the decode path, and its result."""
-    model = setup.model
-    return (
-        2 * 2 * shape.num_query_tokens * model.num_q_heads * (model.latent_dim + model.kv_lora_rank)
-    )
+    """The absorbed query of the decode path, and its result, of each graph in graph mode."""
+    model, graphs = setup.model, GRAPHS_A_BATCH if setup.mode == "graph" else 1
+    per_token = 2 * 2 * model.num_q_heads * (model.latent_dim + model.kv_lora_rank)
+    return graphs * shape.num_query_tokens * per_token
 
 
 def bytes_per_split(num_heads: int, kv_lora_rank: int) -> int:

@@ -2,7 +2,8 @@ import pytest
 
 from mla_tune.plan.bounds import outside
 from mla_tune.plan.plan import Plan
-from mla_tune.shapes import BatchShape
+from mla_tune.session import Setup
+from mla_tune.shapes import BatchShape, MlaDimensions
 from mla_tune.vllm.backend import FrozenSplits
 from mla_tune.vllm.backends.flash_attn_mla import BACKEND, FlashAttnCap
 
@@ -19,6 +20,14 @@ def test_a_cap_is_at_most_what_flash_attention_has() -> None:
 def test_a_graph_needs_a_cap_whatever_its_length(cap: int, carries: bool) -> None:
     assert BACKEND.splits is not None
     assert BACKEND.splits.carry_over(FrozenSplits(cap, 131072, 16384, 132)) is carries
+
+
+def test_every_captured_graph_keeps_its_partial_results() -> None:
+    setup = Setup("FLASH_ATTN_MLA", MlaDimensions(16), mode="graph")
+    lengths = [BatchShape.parse(f"64q1s{kv_len}") for kv_len in ("1k", "4k")]
+    one, two = (BACKEND.estimate_bytes(setup, lengths[:count]) for count in (1, 2))
+    of_all_caps = 64 * 16 * 513 * 4 * (1 + 2 + 4 + 8 + 16 + 32 + 64 + 128)
+    assert two - one > of_all_caps
 
 
 def test_eager_plans_depend_on_the_capture_size() -> None:

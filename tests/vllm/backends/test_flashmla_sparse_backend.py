@@ -22,4 +22,4 @@ def test_an_fp8_cache_and_many_heads_take_prefills_apart(
 def test_the_packed_cache_is_smaller() -> None:
     shape = BatchShape.parse("128q1s32k")
     packed, plain = setup("fp8_ds_mla"), setup()
-    assert BACKEND.estimate_bytes(packed, shape) < BACKEND.estimate_bytes(plain, shape)
+    assert BACKEND.estimate_bytes(packed, [shape]) < BACKEND.estimate_bytes(plain, [shape])

@@ -171,8 +171,8 @@ def test_a_block_size_that_it_does_not_take_is_named(tmp_path: Path) -> None:
 
 def test_its_memory_counts(tmp_path: Path) -> None:
     (job,), _ = planned(tmp_path)
-    without = replace(MADE_UP, splits=None).estimate_bytes(job.setup, BatchShape.parse("8q1s1k"))
-    assert MADE_UP.estimate_bytes(job.setup, BatchShape.parse("8q1s1k")) == without + GIB
+    without = replace(MADE_UP, splits=None).estimate_bytes(job.setup, [BatchShape.parse("8q1s1k")])
+    assert MADE_UP.estimate_bytes(job.setup, [BatchShape.parse("8q1s1k")]) == without + GIB
 
 
 def test_a_session_s_rules_are_those_of_its_knob() -> None:

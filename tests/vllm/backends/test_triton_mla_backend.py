@@ -54,8 +54,16 @@ def test_it_has_a_threshold_from_0_32_on(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_the_workspace_that_vllm_reserves_counts() -> None:
     """1024 sequences, 16 heads, 256 splits: 8 GiB of partial results."""
     setup = Setup("TRITON_MLA", MlaDimensions(16), max_num_requests=1024)
-    estimate = BACKEND.estimate_bytes(setup, BatchShape.parse("8q1s1k"))
+    estimate = BACKEND.estimate_bytes(setup, [BatchShape.parse("8q1s1k")])
     assert 8 * 2**30 < estimate < 8.5 * 2**30
+
+
+def test_the_lengths_of_a_workload_share_workspace_and_cache() -> None:
+    """Six lengths of one request once "needed" six workspaces of 512 requests, 194.6 GiB."""
+    setup = Setup("TRITON_MLA", MlaDimensions(128), mode="graph", max_num_requests=512)
+    lengths = [BatchShape.parse(f"q1s{kv_len}") for kv_len in ("1k", "4k", "16k", "64k", "128k")]
+    alone, together = (BACKEND.estimate_bytes(setup, some) for some in (lengths[-1:], lengths))
+    assert 32 * 2**30 < alone < together < alone + 2**27
 
 
 @pytest.mark.parametrize(("here", "carries"), [(131072, True), (262144, True), (16384, False)])

@@ -179,6 +179,6 @@ def test_estimate_covers_what_is_used(name, dtype, heads):
             with session.prepare(shape, plan).applied() as run:
                 run()
         used = torch.cuda.max_memory_allocated() - before
-        assert used <= get_backend(name).estimate_bytes(session.setup, shape)
+        assert used <= get_backend(name).estimate_bytes(session.setup, [shape])
     finally:
         session.close()

@@ -22,6 +22,8 @@ CAP = "flash_attn_max_num_splits_for_cuda_graph"
 LAUNCH = ("flash_attn_varlen_func", "num_splits")
 # The partial results that are worth trying, beside the default's.
 LARGEST_GRAPH_BYTES = 2 * 2**30
+# vLLM's own cap, where none is configured.
+OWN_CAP = 32
 
 
 class FlashAttnCap:
@@ -84,9 +86,13 @@ def _knob(setup: Setup, impl: Any, builder: Any) -> FlashAttnCap:
 
 
 def _partial_bytes(setup: Setup, shape: BatchShape) -> int:
+    """Of an eager pass, or of the graphs of all caps, each of which keeps its own."""
     model, tokens = setup.model, min(shape.num_query_tokens, 512)
-    per_split = bytes_per_split(model.num_q_heads, model.kv_lora_rank)
-    return max(tokens * per_split * 32, LARGEST_GRAPH_BYTES)
+    a_split = tokens * bytes_per_split(model.num_q_heads, model.kv_lora_rank)
+    if setup.mode == "eager":
+        return max(a_split * OWN_CAP, LARGEST_GRAPH_BYTES)
+    tried = (cap for cap in FlashAttnCap.CAPS if a_split * cap <= LARGEST_GRAPH_BYTES)
+    return a_split * (OWN_CAP + sum(tried))
 
 
 def _carry_over(frozen: FrozenSplits) -> bool:
@@ -112,6 +118,7 @@ BACKEND = VllmBackend(
     splits=Splits(
         knob=_knob,
         partial_bytes=_partial_bytes,
+        own_partials=True,
         carry_over=_carry_over,
         # vLLM's own cap holds for eager steps up to that size, and for none beyond.
         follow_capture_size=True,
