@@ -102,7 +102,12 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--backend", default="TRITON_MLA")
     parser.add_argument("--heads", type=int, default=16)
     parser.add_argument("--max-model-len", type=parse_size, default=131072)
-    parser.add_argument("--batches", type=_sizes, default=_sizes("1,8,32,128"))
+    parser.add_argument(
+        "--batches",
+        type=_sizes,
+        default=_sizes("1,8,32,128"),
+        help="requests; a plan acts in a captured size that the graph table has an entry for",
+    )
     parser.add_argument("--contexts", type=_sizes, default=_sizes("512,1k,4k,16k"))
     parser.add_argument("--steps", type=int, default=48, help="decode steps a sample")
     parser.add_argument("--extends", type=_sizes, default=[], help="new tokens, such as 256,512")

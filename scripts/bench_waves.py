@@ -168,14 +168,14 @@ def judged(rule: Rule, held_out: Iterable[Point]) -> list[Result]:
 
 
 def header(environment: Environment, track: Track) -> Header:
-    """A table's header for what was recorded."""
+    """The header of an eager table of what was recorded: each KV length is an entry of its own."""
     setup = track.setup
     return Header.of(
         environment,
         setup.backend,
         setup.model,
         setup.kv_cache_dtype,
-        setup.mode,
+        "eager",
         setup.max_model_len,
     )
 

@@ -78,6 +78,28 @@ def test_the_index_finds_what_looking_at_every_entry_finds(measured, asked, with
             assert index.nearest(shape, bound) == answered
 
 
+@given(workloads, st.lists(batches, min_size=1, max_size=20), st.floats(1.0, 4.0))
+def test_of_a_batch_only_its_own_entries_are_found(measured, asked, within):
+    index = Index(measured)
+    for shape in [*asked, *(shape for workload in measured for shape in workload.shapes)]:
+        own = {
+            position: workload
+            for position, workload in enumerate(measured)
+            if of_one_batch(workload.shapes[0], shape)
+        }
+        factor, position = brute_force(list(own.values()), shape)
+        found = (factor, list(own)[position]) if position >= 0 else (math.inf, -1)
+        assert index.nearest_of_batch(shape) == found
+        for bound in (within, found[0]):
+            answered = found if found[0] <= bound else (math.inf, -1)
+            assert index.nearest_of_batch(shape, bound) == answered
+
+
+def of_one_batch(one: BatchShape, other: BatchShape) -> bool:
+    batches = [[(group.query_len, group.count) for group in shape.groups] for shape in (one, other)]
+    return batches[0] == batches[1]
+
+
 def test_a_lookup_does_not_look_at_every_entry(monkeypatch):
     looked_at = []
     off_by = _Line.off_by

@@ -12,15 +12,16 @@ from mla_tune.shapes import BatchShape, MlaDimensions, RequestGroup
 from mla_tune.table import Entry, Header, Table, merge
 
 HEADER = Header.of(ENVIRONMENT, "TORCH_MLA", MlaDimensions(2), "auto", "eager", 2**30)
+GRAPH = Header.of(ENVIRONMENT, "TORCH_MLA", MlaDimensions(2), "auto", "graph", 2**30)
 
 
-def table(*shapes: str, plan: Plan = UNTUNED) -> Table:
+def table(*shapes: str, plan: Plan = UNTUNED, header: Header = HEADER) -> Table:
     """Entry number n takes n microseconds, counted from one."""
     rows = [
         Entry(shape=shape, plan=plan, latency_us=n, default_us=n)
         for n, shape in enumerate(shapes, start=1)
     ]
-    return Table(HEADER, tuple(rows))
+    return Table(header, tuple(rows))
 
 
 @st.composite
@@ -98,6 +99,36 @@ def test_a_mixed_batch_is_answered_only_by_its_exact_entry():
     assert mixed.lookup_shape(BatchShape.parse("q256_8q1s1k")).is_exact
     assert not mixed.lookup_shape(BatchShape.parse("q256_8q1s1025"), within=100.0).is_hit
     assert not mixed.lookup_shape(BatchShape.parse("q256"), within=100.0).is_hit
+
+
+@given(groups, uniform(), st.floats(1.0, 8.0))
+def test_a_graph_table_answers_only_from_an_entry_of_the_batch(measured, asked, within):
+    found = table(*map(key, measured), header=GRAPH).lookup(
+        batch=asked.count, kv_len=asked.kv_len, query_len=asked.query_len, within=within
+    )
+    own = [g for g in measured if (g.count, g.query_len) == (asked.count, asked.query_len)]
+    nearest = min((distance(asked, group) for group in own), default=math.inf)
+    assert found.is_hit == (nearest <= within)
+    if found.is_hit:
+        hit = BatchShape.parse(found.entry.shape).groups[0]
+        assert (hit.count, hit.query_len) == (asked.count, asked.query_len)
+        assert distance(asked, hit) == found.factor == pytest.approx(nearest)
+
+
+def test_a_size_between_two_of_a_graph_table_has_no_entry():
+    tabled = table("24q1s{1k,16k}", "48q1s{1k,16k}", header=GRAPH)
+    assert tabled.lookup(batch=24, kv_len=23_000).entry.shape == "24q1s{1k,16k}"
+    found = tabled.lookup(batch=32, kv_len=4096)
+    assert not found.is_hit
+    assert "no entry of this batch and query length" in found.reason
+    beyond = tabled.lookup(batch=48, kv_len=32768)
+    assert "48q1s{1k,16k}, is off by a factor 2.00, beyond the bound of 1.5" in beyond.reason
+
+
+@pytest.mark.parametrize(("kv_len", "shape"), [(1400, "8q1s1k"), (3000, "8q1s{4k,8k}")])
+def test_of_several_entries_of_a_captured_size_the_nearest_by_kv_length_answers(kv_len, shape):
+    tabled = table("8q1s1k", "8q1s{4k,8k}", header=GRAPH)
+    assert tabled.lookup(batch=8, kv_len=kv_len).entry.shape == shape
 
 
 def test_a_miss_says_what_was_nearest_and_how_far():

@@ -129,6 +129,16 @@ def test_a_neighbour_does_not_answer_in_place_of_the_model():
     assert found.reason.startswith("outside of what was measured")
 
 
+def test_a_graph_table_has_no_use_for_a_model():
+    header = HEADER.model_copy(
+        update={"engine": HEADER.engine.model_copy(update={"mode": "graph"})}
+    )
+    table = Table(header, ENTRIES, MODEL)
+    assert not table.lookup(batch=1, kv_len=4096).is_hit
+    assert table.lookup(batch=32, kv_len=5000).entry == ENTRIES[0]
+    assert table.answer(1, (4096,)) is None
+
+
 def test_longer_queries_are_answered_by_the_nearest_entry_as_ever():
     found = modelled().lookup(batch=8, kv_len=5000, query_len=16)
     assert found.entry.shape == "8q16s4k"

@@ -44,6 +44,7 @@ class Index:
         single = {query_len: lines for query_len, lines in found.items() if query_len == 1}
         longer = {query_len: lines for query_len, lines in found.items() if query_len > 1}
         self._single, self._longer = _Families(single), _Families(longer)
+        self._lines = found
 
     def nearest(self, shape: BatchShape, within: float = math.inf) -> tuple[float, int]:
         """The factor by which the nearest entry is off, and its position.
@@ -59,6 +60,18 @@ class Index:
         group = shape.groups[0]
         families = self._single if group.query_len == 1 else self._longer
         return families.nearest(group, within)
+
+    def nearest_of_batch(self, shape: BatchShape, within: float = math.inf) -> tuple[float, int]:
+        """As `nearest`, among the entries of exactly ``shape``'s batch size and query length."""
+        position = self._exact.get(shape.groups)
+        if position is not None:
+            return 1.0, position
+        group = shape.groups[0]
+        line = self._lines.get(group.query_len, {}).get(group.count)
+        if len(shape.groups) > 1 or line is None:
+            return MISS
+        off = line.off_by(group.kv_len)
+        return (off, line.first_within(group.kv_len, off)) if off <= within else MISS
 
 
 class _Families:

@@ -1,4 +1,4 @@
-"""Finding the entry for a batch: the exact one, the nearest within a bound, or none."""
+"""Finding the entry for a batch: its own, in an eager table the nearest one, or none."""
 
 __all__ = ["DEFAULT_WITHIN", "Lookup", "Table"]
 
@@ -19,8 +19,9 @@ from mla_tune.table.index import Index
 from mla_tune.table.store import TableFile
 from mla_tune.table.waves import Answer, ProvenModel
 
-# Entries are commonly a factor of two apart; 1.5 covers the gap between two such neighbours
-# (each reaches past their geometric middle) and no more.
+# KV lengths are commonly a factor of two apart; 1.5 covers the gap between two such neighbours
+# (each reaches past their geometric middle) and no more. In an eager table batch sizes and query
+# lengths too.
 DEFAULT_WITHIN = 1.5
 # The longest that a batch spec can write: 999999999k.
 LONGEST = MOST_REQUESTS * 1024
@@ -73,7 +74,8 @@ class Table:
     Attributes:
         header: what the table is true for.
         entries: one a batch shape; latencies are in µs.
-        between: the model that answers between single-token entries, where there is one.
+        between: the model that answers between an eager table's single-token entries, where there
+            is one.
 
     Example:
         >>> from mla_tune import Table
@@ -85,7 +87,7 @@ class Table:
         >>> near = table.lookup(batch=32, kv_len=20_000)
         >>> near.is_hit, near.is_exact, round(near.factor, 2)
         (True, False, 1.22)
-        >>> table.lookup(batch=32, kv_len=100).is_hit
+        >>> table.lookup(batch=33, kv_len=4096).is_hit
         False
     """
 
@@ -95,11 +97,15 @@ class Table:
         self.header = header
         self.entries = entries
         self.between = between
+        # Frozen splits of another batch size, even one beside it, may be slower than the default:
+        # by how many waves of thread blocks a batch takes, latency over batch size is a saw-tooth.
+        self._is_graph = header.engine.mode == "graph"
         self._model: ProvenModel | None = None
-        if between is not None:
+        if between is not None and not self._is_graph:
             self._model = between.model(header.device.sm_count, header.model["num_q_heads"])
         self._workloads = [Workload.parse(entry.shape) for entry in entries]
-        self._index = Index(self._workloads)
+        index = Index(self._workloads)
+        self._nearest = index.nearest_of_batch if self._is_graph else index.nearest
 
     @classmethod
     def load(cls, path: Path | str) -> "Table":
@@ -116,10 +122,12 @@ class Table:
     ) -> Lookup:
         """Find the plan for ``batch`` requests of ``query_len`` new and ``kv_len`` tokens in all.
 
-        Returns the exact entry. Else, for a single-token decode in a table with a model, what the
-        model has proven, or a miss. Else the nearest entry whose batch, query length and KV length
-        are each within a factor ``within`` of what was asked, or a miss. A single-token decode is
-        only ever answered by a single-token entry.
+        Returns the exact entry. Else, from a graph table, the entry of exactly this batch and query
+        length whose KV lengths, or all between them, are nearest and within a factor ``within``, or
+        a miss. Else, for a single-token decode in an eager table with a model, what the model has
+        proven, or a miss. Else the nearest entry whose batch, query length and KV length are each
+        within a factor ``within`` of what was asked, or a miss. A single-token decode is only ever
+        answered by a single-token entry.
 
         Raises:
             InputError: a length below one or beyond those of a batch spec, or a KV length below the
@@ -139,11 +147,11 @@ class Table:
     def lookup_shape(self, shape: BatchShape, *, within: float = DEFAULT_WITHIN) -> Lookup:
         """Find the plan for any batch shape; a mixed one is answered only by its exact entry."""
         if self._model is not None and len(shape.groups) == 1 and shape.max_query_len == 1:
-            factor, index = self._index.nearest(shape, 1.0)
+            factor, index = self._nearest(shape, 1.0)
             if index < 0:
                 return self._modelled(shape)
             return Lookup(shape, self.entries[index], self.entries[index].plan, factor)
-        factor, index = self._index.nearest(shape, within)
+        factor, index = self._nearest(shape, within)
         if index < 0:
             return Lookup(shape, None, UNTUNED, missed=partial(self._miss_reason, shape, within))
         entry = self.entries[index]
@@ -176,9 +184,10 @@ class Table:
         )
 
     def _miss_reason(self, shape: BatchShape, within: float) -> str:
-        factor, index = self._index.nearest(shape)
+        factor, index = self._nearest(shape)
         if index < 0:
-            return "no entry of this kind; the backend's default applies"
+            kind = "batch and query length" if self._is_graph else "kind"
+            return f"no entry of this {kind}; the backend's default applies"
         return (
             f"the nearest entry, {self.entries[index].shape}, is off by a factor {factor:.2f}, "
             f"beyond the bound of {within:g}; the backend's default applies"

@@ -163,6 +163,15 @@ def test_room_for_prefills_is_reserved_while_the_model_is_loaded(cutlass: Any, l
     assert buffer(cutlass).data_ptr() == reserved
 
 
+def test_a_graph_needs_room_for_its_own_size_alone(cutlass: Any, load: Any) -> None:
+    engine, impl = load(entry("48q1s128", Plan(num_kv_splits=16)), mode="graph", captures=(48,))
+    reserved = buffer(cutlass).data_ptr()
+    assert buffer(cutlass).shape[0] == 48 * 16 * 128 * 513 * 4
+    batch = engine.batch("48q1s128", longest=4096)
+    assert forward(impl, engine.builder.build_for_cudagraph_capture(batch)) == 16
+    assert buffer(cutlass).data_ptr() == reserved
+
+
 def test_no_more_rows_are_reserved_than_an_engine_has(cutlass: Any, load: Any) -> None:
     load(entry("48q1s128", Plan(num_kv_splits=16)))
     assert buffer(cutlass).shape[0] == 64 * 16 * 128 * 513 * 4  # max_num_seqs

@@ -2,6 +2,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mla_tune.plan.plan import UNTUNED, Plan
+from mla_tune.shapes import BatchShape, RequestGroup
 from mla_tune.shapes.buckets import bucket_start
 from mla_tune.table import Entry, Table
 from mla_tune.vllm.plugin.lookups import Lookups
@@ -33,20 +34,38 @@ def test_a_graph_is_answered_by_batch_and_query_length_alone() -> None:
     lookups = graph(entry("32q1s{512,1k,4k}", splits(8)), entry("64q1s1k", splits(4)))
     choice = lookups.captured(32, 1)
     assert (choice.outcome, choice.plan.get("num_kv_splits"), choice.longest_kv) == ("hit", 8, 4096)
-    assert lookups.captured(40, 1).plan.get("num_kv_splits") == 8
-    assert lookups.captured(56, 1).plan.get("num_kv_splits") == 4
+    assert lookups.captured(64, 1).plan == splits(4)
+    assert set(lookups.tabled) == {(32, 1), (64, 1)}
 
 
-def test_a_captured_size_beyond_the_bound_stays_vllms() -> None:
-    lookups = graph(entry("8q1s1k", splits(8)), entry("32q1s1k", splits(4)))
-    choice = lookups.captured(16, 1)
-    assert (choice.outcome, choice.plan.get("num_kv_splits")) == ("miss", None)
-    assert lookups.captured(8, 4).outcome == "miss"  # one token answers only one token
+@given(
+    st.dictionaries(st.tuples(st.integers(1, 20), st.integers(1, 3)), st.integers(1, 6)),
+    st.integers(1, 20),
+    st.integers(1, 3),
+)
+def test_a_captured_size_gets_its_own_entry_or_stays_vllms(
+    tabled: dict[tuple[int, int], int], batch: int, query_len: int
+) -> None:
+    lookups = graph(
+        *(
+            entry(str(BatchShape.of([RequestGroup(q, 1024, n)])), splits(1 << power))
+            for (n, q), power in tabled.items()
+        )
+    )
+    choice = lookups.captured(batch, query_len)
+    power = tabled.get((batch, query_len))
+    expected = ("miss", UNTUNED) if power is None else ("hit", splits(1 << power))
+    assert (choice.outcome, choice.plan) == expected
 
 
 def test_of_two_entries_for_one_batch_the_one_over_more_lengths_answers() -> None:
     lookups = graph(entry("32q1s1k", splits(2)), entry("32q1s{1k,4k}", splits(16)))
     assert lookups.captured(32, 1).plan.get("num_kv_splits") == 16
+
+
+def test_of_two_entries_over_as_many_lengths_the_first_answers() -> None:
+    lookups = graph(entry("32q1s4k", splits(2)), entry("32q1s1k", splits(16)))
+    assert lookups.captured(32, 1).plan == splits(2)
 
 
 def test_a_plan_that_is_not_proven_here_is_a_miss() -> None:

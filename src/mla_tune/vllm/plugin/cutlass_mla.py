@@ -30,7 +30,7 @@ VllmBackend: Any = vllm_cutlass_mla.CutlassMLABackend
 VllmBuilder: Any = VllmBackend.get_builder_cls()
 VllmImpl: Any = VllmBackend.get_impl_cls()
 
-# Requests that may come beside the decodes of an entry in a mixed batch and still find room.
+# Requests that may come beside the decodes of an eager entry in a mixed batch and still find room.
 PREFILLS_BESIDE = 32
 # The most that is reserved. Choices that need more stay as vLLM makes them.
 MOST_BYTES = 2**30
@@ -40,13 +40,13 @@ def room_wanted(wanted: Iterable[tuple[int, int]], *, rows: int, sm_count: int) 
     """Bytes of workspace that leave room for what tables ask for, and for vLLM's own choices.
 
     Args:
-        wanted: (requests, splits) of the plans.
+        wanted: (rows, splits) of the plans.
         rows: the most requests of any step.
         sm_count: streaming multiprocessors.
     """
     asked = (
-        workspace_bytes(min(rows, count + PREFILLS_BESIDE), splits)
-        for count, splits in wanted
+        workspace_bytes(min(rows, most), splits)
+        for most, splits in wanted
         if 1 <= splits <= MOST_SPLITS
     )
     # Where vLLM's own 128 MiB do not do for 512 requests and more, it enlarges them on the way.
@@ -81,8 +81,12 @@ class TunedCutlassMLAImpl(ReservesAtLoad, ChecksSplits, VllmImpl):  # type: igno
     def _reserve_at_load(self, vllm_config: Any, tables: Mapping[str, LoadedTable]) -> None:
         super()._reserve_at_load(vllm_config, tables)
         shared = vllm_cutlass_mla.g_sm100_workspace
-        entries = [entry for loaded in tables.values() for entry in loaded.table.entries]
-        wanted = [found for entry in entries if (found := _wanted(entry))]
+        wanted = [
+            found
+            for loaded in tables.values()
+            for entry in loaded.table.entries
+            if (found := _wanted(entry, loaded.mode))
+        ]
         if not wanted:
             return
         rows = most_requests(vllm_config)
@@ -109,13 +113,15 @@ class TunedCutlassMLAImpl(ReservesAtLoad, ChecksSplits, VllmImpl):  # type: igno
             self._num_kv_splits = engine_wide
 
 
-def _wanted(entry: Entry) -> tuple[int, int] | None:
-    """Requests and splits of an entry's plan, at the edge of what a lookup takes it for."""
+def _wanted(entry: Entry, mode: str) -> tuple[int, int] | None:
+    """The most rows of a step that an entry's plan may act in, and its splits."""
     splits = entry.plan.number("num_kv_splits")
     if splits is None:
         return None
     count = max(case.shape.num_requests for case in Workload.parse(entry.shape).cases)
-    return int(count * DEFAULT_WITHIN) + 1, splits
+    if mode == "graph":  # an entry is for its own batch size, and no prefill is in a graph
+        return count, splits
+    return int(count * DEFAULT_WITHIN) + 1 + PREFILLS_BESIDE, splits
 
 
 TunedCutlassMLABackend = tuned_backend(

@@ -18,6 +18,7 @@ from mla_tune.vllm.plugin.agreement import disagreement
 from mla_tune.vllm.plugin.carry_over import splits_carry_over
 from mla_tune.vllm.plugin.choice import Choice
 from mla_tune.vllm.plugin.counts import Counts
+from mla_tune.vllm.plugin.coverage import coverage
 from mla_tune.vllm.plugin.engine import engine_facts, refusal
 from mla_tune.vllm.plugin.layers import ServedLayers
 from mla_tune.vllm.plugin.lookups import Lookups
@@ -163,11 +164,6 @@ def _announce(deployment: Deployment, tables: dict[str, LoadedTable]) -> None:
     for loaded in tables.values():
         note = told_apart(loaded.table, facts)
         logger.info("mla-tune: %s uses %s%s", facts.backend, loaded, note)
-    if deployment.planned:
-        hits = sum(choice.outcome == "hit" for choice in deployment.planned.values())
-        logger.info(
-            "mla-tune: %s: %d of %d decode graphs have an entry",
-            facts.backend,
-            hits,
-            len(deployment.planned),
-        )
+    if deployment.lookups is not None and deployment.planned:
+        level, told = coverage(deployment.planned, deployment.lookups.tabled)
+        once(level, f"mla-tune: {facts.backend}: {told}")

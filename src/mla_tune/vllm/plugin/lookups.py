@@ -2,7 +2,7 @@
 
 __all__ = ["Lookups"]
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 
 from mla_tune.plan.plan import Plan
 from mla_tune.shapes import BatchShape, RequestGroup, Workload
@@ -40,10 +40,7 @@ class Lookups:
         self._within = within
         self._graph_usable = graph_usable
         self._applicable = applicable
-        self._graph = [
-            (_group(entry), len(Workload.parse(entry.shape).cases), entry)
-            for entry in (graph.entries if graph else ())
-        ]
+        self._captured = _by_batch(graph.entries if graph else ())
         self._cache: dict[tuple[int, int, int], Choice] = {}
         self._measured: dict[tuple[int, int], Entry] = {}
         self._modelled_rows: dict[int, int] = {}
@@ -54,22 +51,21 @@ class Lookups:
             (rows * splits for splits, rows in self._modelled_rows.items()), default=0
         )
 
+    @property
+    def tabled(self) -> Collection[tuple[int, int]]:
+        """(requests, query length) of the graph table's entries."""
+        return self._captured.keys()
+
     def captured(self, batch: int, query_len: int) -> Choice:
         """What to freeze into the graph of ``batch`` requests of ``query_len`` tokens.
 
         The KV lengths are the table's assumption about the deployment; only batch and query
-        length are looked up, both within the bound.
+        length are looked up, and no other size's entry answers.
         """
         shape = f"{batch}q{query_len}"
-        scored = [
-            (_off_by(batch, query_len, group), -kv_lens, index)
-            for index, (group, kv_lens, _) in enumerate(self._graph)
-            if group is not None
-        ]
-        factor, _, index = min(scored, default=(float("inf"), 0, -1))
-        if factor > self._within:
-            return Choice(shape, "miss", reason=f"no graph entry within {self._within:g}x")
-        entry = self._graph[index][2]
+        entry = self._captured.get((batch, query_len))
+        if entry is None:
+            return Choice(shape, "miss", reason="no entry of this batch and query length")
         if entry.plan and self._graph_usable is not None and not self._graph_usable(entry.plan):
             reason = f"{entry.shape}: {entry.plan} is not proven for this engine's max_model_len"
             return Choice(shape, "miss", reason=reason)
@@ -162,6 +158,16 @@ def _buckets(first: int, last: int) -> Iterator[int]:
         start = bucket_end(start) + 1
 
 
+def _by_batch(entries: Iterable[Entry]) -> dict[tuple[int, int], Entry]:
+    """Entries by requests and query length; of several the first of those over most KV lengths."""
+    found: dict[tuple[int, int], Entry] = {}
+    for entry in sorted(entries, key=lambda entry: -len(Workload.parse(entry.shape).cases)):
+        group = _group(entry)
+        if group is not None:
+            found.setdefault((group.count, group.query_len), entry)
+    return found
+
+
 def _single_token_entries(table: Table) -> dict[tuple[int, int], Entry]:
     """Entries by batch size and bucket of KV length; of several in a bucket, the first."""
     found: dict[tuple[int, int], Entry] = {}
@@ -180,10 +186,3 @@ def _group(entry: Entry) -> RequestGroup | None:
 
 def _longest_kv(entry: Entry) -> int:
     return max(case.shape.max_kv_len for case in Workload.parse(entry.shape).cases)
-
-
-def _off_by(batch: int, query_len: int, group: RequestGroup) -> float:
-    if (query_len == 1) != (group.query_len == 1):
-        return float("inf")
-    ratios = (batch / group.count, query_len / group.query_len)
-    return max(max(ratio, 1 / ratio) for ratio in ratios)
