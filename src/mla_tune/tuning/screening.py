@@ -18,8 +18,8 @@ from mla_tune.tuning.settings import Settings
 from mla_tune.tuning.study import Ledger, Outcome
 
 SCREENING_FACTOR = 1.03
-"""A plan whose fastest sample is beyond this factor of the incumbent is dropped (the measured
-trade-off: 24 % of the samples at 0.008 % regret)."""
+"""A plan whose fastest sample is beyond this factor of the incumbent is dropped. docs/search.md
+shows what that saves and costs on recordings."""
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,9 @@
 """The trial ledger: one Optuna study per (backend, workload), in a journal that survives kills.
 
-The only file beside `journal_file` that imports Optuna. Spaces here have 5 to 60 effective plans,
-and over so few every sampler proposes plans twice and misses the best one at times; so the default
-policy enumerates: all plans are tried, likeliest first, and Optuna keeps the books. Larger spaces
-are sampled (`Policy`).
+The only file beside `journal_file` that imports Optuna. The recorded spaces have ten plans at most,
+where Optuna's samplers are still drawing at random (docs/search.md); so the default policy
+enumerates: all plans are tried, likeliest first, and Optuna keeps the books. Spaces of over a
+hundred plans are sampled (`Policy`), which no recording has tested.
 """
 
 __all__ = ["Journal", "Ledger", "Outcome", "Policy"]

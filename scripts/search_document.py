@@ -1,0 +1,150 @@
+"""The text of docs/search.md: what was compared, how, what it shows and what it cannot."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from textwrap import fill
+
+import numpy as np
+
+from mla_tune.tuning.decide import MIN_ROUNDS
+from mla_tune.tuning.settings import Settings
+from mla_tune.tuning.study import LARGEST_ENUMERATED
+from search_policies import AS_A_RUN, HALF, SAMPLERS
+from search_tables import table
+from search_tunes import Result
+
+WIDTH = 114
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What a comparison found.
+
+    Attributes:
+        results: of all tunes.
+        alike: of the workloads whose plans are alike, the table of each and whether a plan was
+            published.
+        own: by sampler and size of a space, the share of seeds in which it was no random draw.
+        acts_from: by sampler, the size from which on that is most of them.
+        seeds: how often each workload was tuned.
+    """
+
+    results: Sequence[Result]
+    alike: Sequence[tuple[str, bool]]
+    own: Mapping[tuple[str, int], float]
+    acts_from: Mapping[str, int]
+    seeds: int
+
+
+def document(found: Findings) -> str:
+    """The whole of docs/search.md."""
+    as_run = [result for result in found.results if result.policy == AS_A_RUN]
+    sized = sorted(
+        (result for result in found.results if result.policy in {AS_A_RUN, HALF}),
+        key=lambda result: result.num_plans,
+    )
+    blocks = [
+        *_method(found, as_run),
+        table(found.results, "chosen", lambda result: result.policy),
+        "![Share of tunes by regret](search.png)",
+        "As a run does, by recording:",
+        table(as_run, "recording", lambda result: result.recording),
+        "By the number of plans:",
+        table(sized, "plans", lambda result: f"{result.num_plans}, {result.policy}"),
+        *_samplers(found),
+        *_unseen(found, as_run),
+    ]
+    return "\n\n".join(blocks) + "\n"
+
+
+def _filled(text: str) -> str:
+    """A paragraph, or the points of a list, in lines as long as those of the other documents."""
+    paragraphs = text.strip().split("\n- ")
+    return "\n".join(
+        fill(
+            paragraph if number == 0 else f"- {paragraph}",
+            WIDTH,
+            subsequent_indent="  " if text.lstrip().startswith("- ") else "",
+            break_long_words=False,
+            break_on_hyphens=False,
+        )
+        for number, paragraph in enumerate(paragraphs)
+    )
+
+
+def _method(found: Findings, as_run: Sequence[Result]) -> list[str]:
+    workloads = len(as_run) // found.seeds
+    return [
+        "# Search policies compared on recordings",
+        _filled(f"""
+Written by `scripts/bench_search.py` from the recordings in `tests/data/`: {workloads} workloads
+with two plans or more, each tuned {found.seeds} times. A tune draws from the earlier half of a
+workload's rounds; the later half, which no tune sees, judges it. Not every other round: a table is
+measured first and served afterwards, and alternating rounds would share every drift."""),
+        _filled(f"""
+- *Regret*: by how much the chosen plan is slower than the best one in the held-out rounds, of those
+that slow down no KV length by more than 1 %. The judge's best is partly its luckiest, so regret
+is overstated: the last row chooses by all played rounds and has regret too.
+- *Slower*: tunes whose plan is slower than the default in the held-out rounds, by whatever little;
+*by*: the most. *A length slower*: tunes whose plan is slower by more than 1 % at one of several KV
+lengths.
+- *Not default*: tunes that chose another plan than the default.
+- *Screening*, *all samples*: rounds measured until the confirmation and in all, over those of
+measuring every plan {Settings().trial_rounds} times."""),
+        _filled(f"""
+"{AS_A_RUN.capitalize()}" tries all plans, and first those that the entry of the workload before it
+names."""),
+    ]
+
+
+def _samplers(found: Findings) -> list[str]:
+    sizes = sorted({size for _, size in found.own})
+    largest = max(result.num_plans for result in found.results)
+    acting = [name for name, size in found.acts_from.items() if size <= largest]
+    first = ", ".join(f"{name.upper()} from {size} on" for name, size in found.acts_from.items())
+    said = (
+        f"Of them, {', '.join(acting)} can act in the larger recorded spaces and is compared above."
+        if acting
+        else f"The largest recorded space has {largest} plans: none can act, and none is compared."
+    )
+    heads = ["plans", *map(str, sizes)]
+    rows = [
+        [name.upper(), *(f"{found.own[name, size]:.0%}" for size in sizes)] for name in SAMPLERS
+    ]
+    return [
+        "## Samplers",
+        _filled("""
+Optuna's TPE and GP begin with ten trials at random. With a budget of half of the plans (at all of
+them a sampler is an enumeration with repeats), that start-up is all there is of a small space.
+Share of seeds in which they propose anything else than the random draw with the same seed:"""),
+        "\n".join(f"| {' | '.join(row)} |" for row in (heads, ["---"] * len(heads), *rows)),
+        _filled(f"""
+In most seeds they are of their own: {first}. {said} That spaces of up to {LARGEST_ENUMERATED}
+plans are enumerated, and larger ones left to GP with patience, is a choice which no recording has
+tested."""),
+    ]
+
+
+def _unseen(found: Findings, as_run: Sequence[Result]) -> list[str]:
+    moved = [result.moved for result in as_run]
+    usual, seldom = np.median(moved), np.quantile(moved, 0.95)
+    rounds = sorted({result.played_rounds for result in as_run})
+    wrong = [name for name, published in found.alike if published]
+    where = f" (of {', '.join(sorted(set(wrong)))})" if wrong else ""
+    return [
+        "## What this cannot see",
+        _filled(f"""
+- **Other processes, cards and days.** Both halves are from one process on one card, one right after
+the other: a plan's latency differs by {usual:.2%} between them (median), by {seldom:.1%} in one
+workload of twenty. What moves from one process to the next is not in here.
+- **How good an interval is.** A half has {rounds[0]} to {rounds[-1]} rounds, and a confirmation
+draws up to {Settings().confirmation_rounds} from them, with repeats: it takes for certain what
+so few rounds happen to say. A run measures at least {MIN_ROUNDS} of its own. Where every plan
+played back the default's rounds, shuffled, {len(wrong)} of {len(found.alike)} tunes published
+one{where}, each of them wrongly.
+- **Faults and wrong results.** A plan that is played back does not crash, hang or answer wrongly.
+- **Other shapes than those recorded**: one model's dimensions with 16 heads, KV dtype auto. What a
+table answers between its points is judged in
+[how it decides](how-it-decides.md#between-measured-points).
+- **Time.** Samples are counted, not the seconds that they take."""),
+    ]

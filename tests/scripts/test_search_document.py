@@ -1,0 +1,56 @@
+import pytest
+
+from search_document import Findings, document
+from search_policies import AS_A_RUN, HALF
+from search_tunes import Result
+
+
+def result(policy=AS_A_RUN, num_plans=9, regret=0.02, loss=-0.1, **more):
+    given = {"slows_a_length": False, "is_plan": True, "screened_share": 0.5, "spent_share": 2.0}
+    given |= {"moved": 0.003, "played_rounds": 6, **more}
+    return Result("h100", policy, num_plans, regret, loss, **given)
+
+
+@pytest.fixture
+def written():
+    results = [
+        result(),
+        result(regret=0.04, loss=0.01),
+        result(num_plans=5, slows_a_length=True, played_rounds=12),
+        result(regret=0.0, loss=0.0, is_plan=False),
+        result(policy=HALF, regret=0.3, loss=0.3),
+    ]
+    own = {(name, size): float(size > 20) for name in ("tpe", "gp") for size in (10, 22)}
+    alike = [("a", True), ("a", False), ("b", False)]
+    return document(Findings(results, alike, own, {"tpe": 22, "gp": 22}, seeds=2))
+
+
+def test_a_row_counts_what_is_slower(written):
+    row = "| h100 | 4 | 2.00% | 4.0% | 25.0% | 1.0% | 25.0% | 75% | 0.50 | 2.0 |"
+    assert row in written.splitlines()
+
+
+def test_sizes_of_space_are_listed_in_order(written):
+    rows = [line.split(" | ")[:2] for line in written.splitlines() if line[2:4] in {"5,", "9,"}]
+    assert rows == [
+        [f"| 5, {AS_A_RUN}", "1"],
+        [f"| 9, {AS_A_RUN}", "3"],
+        [f"| 9, {HALF}", "1"],
+    ]
+
+
+def test_it_says_that_no_sampler_can_act(written):
+    text = " ".join(written.split())
+    assert "TPE from 22 on, GP from 22 on. The largest recorded space has 9 plans: none can" in text
+    assert "| TPE | 0% | 100% |" in written
+
+
+def test_it_says_what_it_cannot_see(written):
+    text = " ".join(written.split())
+    assert "differs by 0.30% between them (median)" in text
+    assert "A half has 6 to 12 rounds" in text
+    assert "1 of 3 tunes published one (of a), each of them wrongly" in text
+
+
+def test_its_lines_are_filled(written):
+    assert max(len(line) for line in written.splitlines() if not line.startswith("|")) <= 114
