@@ -27,7 +27,9 @@ from mla_tune.plan.plan import UNTUNED
 from mla_tune.shapes import BatchShape, Workload, parse_size
 from mla_tune.shapes.file import load_shapes
 from mla_tune.table import Entry, Table, TableFile, merge
+from mla_tune.traffic.batching import SimulatedEngine
 from mla_tune.traffic.shapes import shapes_from_traffic
+from mla_tune.traffic.trace_shapes import shapes_from_trace
 from mla_tune.tuning.planner import Planner
 from mla_tune.tuning.run import run
 from mla_tune.tuning.run_options import RunOptions
@@ -85,6 +87,14 @@ def read_record(path: Path) -> None:
     load_shapes(shapes)
 
 
+def read_trace(path: Path) -> None:
+    """Make a shapes file of a trace, and read it."""
+    shapes = path.parent / "shapes.yaml"
+    text = shapes_from_trace(path, SimulatedEngine(max_model_len=8192), "deepseek-v3")
+    shapes.write_text(text, encoding="utf-8")
+    load_shapes(shapes)
+
+
 def read_recording(path: Path) -> None:
     """Take a copy of a recording up, as a run that goes on with it, and tune from the recording."""
     folder = path.parent
@@ -139,6 +149,7 @@ def command_folder(path: Path) -> Iterator[Path]:
         "eager.yaml",
         "fake.yaml",
         "served.json",
+        "trace.csv",
         "recording.jsonl",
         "small.yaml",
     ):
@@ -186,6 +197,7 @@ ARGUMENTS = (
     "lookup eager.yaml --shape q2k_8q1s1k",
     "vllm-args graph.yaml eager.yaml --vllm 0.26.0",
     "shapes from-record served.json --table graph.yaml",
+    "shapes from-trace trace.csv --max-num-seqs 8 --max-model-len 4k --step-ms 20 --model kimi-k2",
     "backends --device cpu",
     "recheck fake.yaml --rounds 8 --device cpu",
     "--help",
@@ -213,6 +225,7 @@ KINDS = {
             fuzzing.json_parse,
             fuzzing.json_dump,
         ),
+        Kind("traces", seeds("trace.csv"), read_trace, ".csv"),
         Kind("recordings", seeds("recording.jsonl", "recording-2.jsonl"), read_recording, **LINES),
         Kind("compressed recordings", seeds("recording-2.jsonl.gz"), read_recording, ".jsonl.gz"),
         Kind("journals", seeds("begun.journal", "done.journal"), read_journal, **LINES),

@@ -39,9 +39,10 @@ HOSTILE = (
 def options():
     """Each option of each command that takes a value, with arguments that are good without it."""
     good = {line.split()[0]: line.split() for line in ARGUMENTS if line[0] != "-"}
+    good |= {line.split()[1]: line.split() for line in ARGUMENTS if line.startswith("shapes ")}
     tune, *_, play = (line.split() for line in ARGUMENTS if line.startswith("--backend"))
     commands = {"": cli.command, **cli.command.commands}
-    commands["shapes"] = commands["shapes"].commands["from-record"]
+    commands |= commands.pop("shapes").commands
     for name, command in commands.items():
         for option in command.params:
             if isinstance(option, click.Option) and not option.is_flag:

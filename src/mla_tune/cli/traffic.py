@@ -1,4 +1,4 @@
-"""The commands that make shapes files: of what an engine has served."""
+"""The commands that make shapes files: of what an engine has served, or would serve of a trace."""
 
 __all__ = ["shapes"]
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from mla_tune.cli.options import PATH
+from mla_tune.cli.options import PATH, POSITIVE, Finite, size
 
 
 @click.group()
@@ -28,3 +28,49 @@ def from_record(record: Path, tables: tuple[Path, ...]) -> None:
     from mla_tune.traffic.shapes import shapes_from_traffic
 
     click.echo(shapes_from_traffic(record, tables), nl=False)
+
+
+@shapes.command("from-trace")
+@click.argument("trace", type=PATH)
+@click.option(
+    "--max-num-seqs",
+    type=POSITIVE,
+    default=256,
+    show_default=True,
+    help="Requests of a step, at most.",
+)
+@click.option(
+    "--max-model-len",
+    callback=size,
+    default="128k",
+    show_default=True,
+    metavar="TOKENS",
+    help="Longer requests are left out.",
+)
+@click.option(
+    "--step-ms",
+    type=Finite(0.1, 60_000),
+    default=30.0,
+    show_default=True,
+    help="Milliseconds that a decode step takes: the longer, the more requests meet in one.",
+)
+@click.option(
+    "--model",
+    default="deepseek-v3",
+    show_default=True,
+    help="The shapes file's model; a trace does not say it.",
+)
+def from_trace(
+    trace: Path, max_num_seqs: int, max_model_len: int, step_ms: float, model: str
+) -> None:
+    """Turn a trace of requests into a weighted shapes file, on standard output.
+
+    The trace is a CSV file with the columns TIMESTAMP, ContextTokens and GeneratedTokens, as
+    Azure publishes. It is served by a simple model of an engine: every decode step takes
+    the same time, prefill none, and memory is never short.
+    """
+    from mla_tune.traffic.batching import SimulatedEngine
+    from mla_tune.traffic.trace_shapes import shapes_from_trace
+
+    engine = SimulatedEngine(max_num_seqs, max_model_len, step_ms)
+    click.echo(shapes_from_trace(trace, engine, model), nl=False)

@@ -1,6 +1,6 @@
 """From what an engine has served to a shapes file of what to tune next."""
 
-__all__ = ["shapes_from_traffic"]
+__all__ = ["shapes_from_traffic", "shown", "tuned_lengths", "weight_text"]
 
 import functools
 from collections.abc import Callable, Iterable, Iterator
@@ -12,6 +12,7 @@ import yaml
 
 from mla_tune.quantization import QUANTIZATIONS
 from mla_tune.shapes import BatchShape, RequestGroup
+from mla_tune.shapes.buckets import power_near
 from mla_tune.table import Table
 from mla_tune.table.loading import LoadedTable
 from mla_tune.traffic.histogram import StepKind
@@ -66,25 +67,27 @@ def shapes_from_traffic(path: Path, tables: Iterable[Path] = ()) -> str:
 
 def _shapes(kind: StepKind, engine: dict[str, Any]) -> Iterator[tuple[BatchShape, float]]:
     """The uniform batches that a kind of step counts for, and the share of each."""
-    is_graph = kind.mode == "graph"
-    query_len = kind.query_len if is_graph else _rounded_query(kind.query_len)
+    query_len = kind.query_len if kind.mode == "graph" else _rounded_query(kind.query_len)
+    for kv_len, share in tuned_lengths(kind, engine["max_model_len"]).items():
+        yield BatchShape.of([RequestGroup(query_len, max(query_len, kv_len), kind.batch)]), share
+
+
+def tuned_lengths(kind: StepKind, max_model_len: int) -> dict[int, float]:
+    """The KV lengths that a kind of step is tuned for, and the share that each counts for.
+
+    Powers of two, unless that is more than the engine admits.
+    """
     longest = max(kind.longest_kv_len, kind.kv_len)
-    served = (kind.kv_len, longest) if is_graph else (longest,)
-    # Rounding up may not pass what the engine admits.
-    kv_lens = [max(query_len, min(_rounded(kv), engine["max_model_len"])) for kv in served]
-    for kv_len in dict.fromkeys(kv_lens):
-        shape = BatchShape.of([RequestGroup(query_len, kv_len, kind.batch)])
-        yield shape, kv_lens.count(kv_len) / len(kv_lens)
-
-
-def _rounded(length: int) -> int:
-    """The nearest power of two, by ratio: within the lookup's bound of everything it stands for."""
-    low = 1 << (length.bit_length() - 1)
-    return low if length * length <= 2 * low * low else 2 * low
+    served = (kind.kv_len, longest) if kind.mode == "graph" else (longest,)
+    shares: dict[int, float] = {}
+    for length in served:
+        kv_len = min(power_near(length), max_model_len)
+        shares[kv_len] = shares.get(kv_len, 0.0) + 1 / len(served)
+    return shares
 
 
 def _rounded_query(query_len: int) -> int:
-    return query_len if query_len <= LONGEST_DECODE else _rounded(query_len)
+    return query_len if query_len <= LONGEST_DECODE else power_near(query_len)
 
 
 # The parts of a shapes file, in its order.
@@ -139,7 +142,7 @@ def _text(path: Path, traffic: MergedTraffic, is_answered: Answers) -> str:
     served = traffic.steps.total() + traffic.others
     lines = [
         f"# Served by {engine['backend']} of vLLM {engine['vllm']} on {engine['device']}: "
-        f"{served} steps, from {_shown(path.name)}.",
+        f"{served} steps, from {shown(path.name)}.",
         *_remarks(traffic),
         yaml.safe_dump(_head(traffic), sort_keys=False, default_flow_style=None).rstrip(),
         "batch_specs:",
@@ -188,17 +191,18 @@ def _remarks(traffic: MergedTraffic) -> Iterator[str]:
         yield "# Format 1: rows that pad a graph were counted in the means, which are too low."
 
 
-def _shown(name: str) -> str:
+def shown(name: str) -> str:
     """A file's name as it is, unless that would end the comment it stands in."""
     return name if name.isprintable() else ascii(name)
 
 
 def _line(shape: BatchShape, weights: _Weights) -> str:
-    line = f"  - {{spec: {shape}, weight: {_weight(weights.total)}}}"
+    line = f"  - {{spec: {shape}, weight: {weight_text(weights.total)}}}"
     filled = weights.requests / weights.total
     # An eager batch is a bucket, whose requests are up to an eighth more.
     return f"{line}  # {filled:.1f} requests a step" if filled < shape.num_requests else line
 
 
-def _weight(steps: float) -> str:
+def weight_text(steps: float) -> str:
+    """A number of steps, as the weight of a shape."""
     return str(int(steps)) if steps == int(steps) else f"{steps:.1f}"
