@@ -1,6 +1,7 @@
 # ruff: noqa: ARG005
 """How TRITON_MLA is asked for a split count, whatever vLLM's rule is."""
 
+from functools import partial
 from types import SimpleNamespace
 
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 from mla_tune.errors import UnavailableError
 from mla_tune.shapes import BatchShape
 from mla_tune.vllm import compat
-from mla_tune.vllm.backends.triton_mla import TritonSplits
+from mla_tune.vllm.backends.triton_mla import TritonSplits, filling_splits
 from mla_tune.vllm.triton_splits import SplitRule, still_better
 
 H200_SMS = 132
@@ -63,6 +64,67 @@ def test_a_changed_rule_changes_the_answer(work, occupancy, sm_count, rounded):
         most = rule.most_within(room)
         assert most in rule.counts
         assert most <= room or most == rule.counts[0]
+
+
+def any_count_of(monkeypatch, **functions) -> tuple[SplitRule, SimpleNamespace]:
+    module = SimpleNamespace(**functions)
+    monkeypatch.setattr(compat, "release", lambda: (0, 33, 0))
+    monkeypatch.setattr(compat, "module", lambda name: module)
+    return SplitRule.of_any_count(H200_SMS), module
+
+
+def powers(max_seq_len, sm_count):
+    return min(1 << (max(1, max_seq_len // 512) - 1).bit_length(), 2 * sm_count)
+
+
+@given(st.integers(1, 2**30))
+def test_any_count_can_be_asked_for_and_lengths_are_vllms_to_answer(length):
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        rule, module = any_count_of(monkeypatch, _compute_num_kv_splits=powers)
+        asked = module._compute_num_kv_splits
+        assert asked(length, H200_SMS) == powers(length, H200_SMS)
+        for splits in range(1, 2 * H200_SMS + 1):
+            reported = rule.length_for(splits)
+            assert asked(reported, H200_SMS) == splits
+            assert reported < 2**31
+            # Without the object in its place vLLM takes its largest, which it has room for.
+            assert powers(reported, H200_SMS) in {splits, 2 * H200_SMS}
+    assert rule.length_for(2 * H200_SMS + 1) is None
+
+
+def test_vllms_function_is_replaced_once(monkeypatch):
+    _, module = any_count_of(monkeypatch, _compute_num_kv_splits=powers)
+    first = module._compute_num_kv_splits
+    assert SplitRule.of_any_count(H200_SMS).takes_any_count
+    assert module._compute_num_kv_splits is first
+    assert first.rule is powers
+
+
+def test_before_0_26_there_is_no_function_to_replace(monkeypatch):
+    monkeypatch.setattr(compat, "release", lambda: (0, 20, 2))
+    monkeypatch.setattr(compat, "module", lambda name: SimpleNamespace())
+    rule = SplitRule.of_any_count(H200_SMS)
+    assert not rule.takes_any_count
+    assert rule.length_for(6) is None
+
+
+@given(st.integers(1, 600), st.sampled_from([8, 16, 64, 128]))
+def test_counts_fill_one_or_two_waves(rows, heads):
+    blocks = rows * -(-heads // 16)
+    for splits in filling_splits(rows, sm_count=H200_SMS, num_q_heads=heads):
+        waves = -(-blocks * splits // (2 * H200_SMS))
+        assert waves <= 2
+        assert blocks * (splits + 1) > waves * 2 * H200_SMS
+
+
+def test_a_captured_graph_tries_what_fills_its_waves(monkeypatch):
+    rule, _ = any_count_of(monkeypatch, _compute_num_kv_splits=powers)
+    filling = partial(filling_splits, sm_count=H200_SMS, num_q_heads=16)
+    shapes = [BatchShape.parse("24q1s1k"), BatchShape.parse("24q1s16k")]
+    captured = TritonSplits(rule, 16 * 513 * 4, 131072, filling)
+    assert set(captured.values(shapes)) == {1, 2, 4, 8, 11, 16, 22, 32, 64, 128, 256}
+    eager = TritonSplits(rule, 16 * 513 * 4, None, filling)
+    assert set(eager.values(shapes)) == {1, 2, 4, 8, 16, 32, 64, 128, 256}
 
 
 def test_a_release_that_moved_its_rule_is_noticed(monkeypatch):

@@ -1,14 +1,18 @@
+import math
+from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
+from mla_tune.measuring.recording import Recording
 from mla_tune.plan.bounds import outside
 from mla_tune.plan.plan import Plan
 from mla_tune.session import Setup
 from mla_tune.shapes import BatchShape, MlaDimensions
 from mla_tune.vllm import compat
 from mla_tune.vllm.backend import FrozenSplits
-from mla_tune.vllm.backends.triton_mla import BACKEND
+from mla_tune.vllm.backends.triton_mla import BACKEND, filling_splits
 
 H200_SMS = 132
 
@@ -70,6 +74,28 @@ def test_the_lengths_of_a_workload_share_workspace_and_cache() -> None:
 def test_splits_carry_over_where_the_default_is_no_nearer(here: int, carries: bool) -> None:
     assert BACKEND.splits is not None
     assert BACKEND.splits.carry_over(FrozenSplits(8, 131072, here, H200_SMS)) is carries
+
+
+def test_filling_splits_are_the_best_of_all_that_were_measured() -> None:
+    """Ten batch sizes, 33 counts each, on an H100: by the mean of the logs over four KV lengths."""
+    path = Path(__file__).parents[2] / "data/h100/graph_triton_mla_splits.jsonl.gz"
+    gains = []
+    for track in Recording.load(path).tracks:
+        medians = {
+            int(plan["num_kv_splits"]): np.log(np.median(rounds, axis=0))
+            for plan, rounds in track.rounds.items()
+        }
+        default = medians[int(track.plans[0]["num_kv_splits"])]
+        held = {n: logs.mean() for n, logs in medians.items() if (logs < default + 0.01).all()}
+        rows = track.workload.shapes[0].num_query_tokens
+        powers = {n for n in held if n.bit_count() == 1}
+        tried = powers | set(filling_splits(rows, sm_count=H200_SMS, num_q_heads=16))
+        best = min(held[n] for n in tried & held.keys())
+        assert best < min(held.values()) + 0.001
+        gains.append(min(held[n] for n in powers) - best)
+    assert len(gains) == 10
+    assert math.exp(np.mean(gains)) == pytest.approx(1.044, abs=5e-4)
+    assert math.exp(max(gains)) == pytest.approx(1.169, abs=5e-4)
 
 
 def test_another_triton_is_another_table() -> None:

@@ -151,23 +151,31 @@ def test_an_eager_step_is_looked_up_by_its_lengths(plugin: Any, eager_table: Pat
     assert engine.deployment.counts.verified == 1
 
 
-def test_a_count_that_vllms_formula_never_gives_is_left_out(
+def test_a_count_that_vllms_rule_never_gives_reaches_the_kernel(
     plugin: Any, write_table: WriteTable
 ) -> None:
-    plugin(write_table(cpu_header(mode="eager"), entry("2q1s128", Plan(num_kv_splits=6))))
+    plugin(write_table(cpu_header(), entry("2q1s128", Plan(num_kv_splits=3))))
+    engine = start(captures=(2,))
+    metadata = engine.builder.build_for_cudagraph_capture(engine.batch("2q1s128", longest=4096))
+    assert splits_reaching_the_kernel(engine, "2q1s128", metadata) == 3
+    assert engine.deployment.counts.verified == 1
+
+
+def test_a_count_beyond_vllms_largest_is_left_out(plugin: Any, write_table: WriteTable) -> None:
+    plugin(write_table(cpu_header(mode="eager"), entry("2q1s128", Plan(num_kv_splits=512))))
     engine = start()
     assert engine.builder.build(0, engine.batch("2q1s128")).max_seq_len == 128
 
 
-def test_a_count_that_vllm_never_takes_is_said_once(
+def test_a_count_beyond_vllms_largest_is_said_once(
     plugin: Any, write_table: WriteTable, messages: list[str]
 ) -> None:
-    plugin(write_table(cpu_header(), entry("2q1s128", Plan(num_kv_splits=6))))
+    plugin(write_table(cpu_header(), entry("2q1s128", Plan(num_kv_splits=512))))
     for _ in range(2):
         engine = start(captures=(2,))
     metadata = engine.builder.build_for_cudagraph_capture(engine.batch("2q1s128", longest=4096))
     assert metadata.max_seq_len == 4096
-    told = [message for message in messages if "never takes 6 splits" in message]
+    told = [message for message in messages if "cannot be asked for 512 splits" in message]
     assert len(told) == 1
 
 

@@ -1,13 +1,15 @@
 """TRITON_MLA: the portable backend, whose split count vLLM computes from the KV length alone."""
 
-__all__ = ["BACKEND", "LAUNCH", "TritonSplits"]
+__all__ = ["BACKEND", "LAUNCH", "TritonSplits", "filling_splits"]
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 from mla_tune.plan.blocks import BlockSizes
 from mla_tune.plan.bounds import Numbers
+from mla_tune.plan.cut import BLOCK_H
 from mla_tune.session import Setup
 from mla_tune.shapes import BatchShape
 from mla_tune.vllm import compat
@@ -24,6 +26,22 @@ from mla_tune.vllm.triton_splits import (
 
 # The function of vLLM's module that launches the kernel, and its argument.
 LAUNCH = ("decode_attention_fwd", "num_kv_splits")
+# Of the counts that fill a number of waves, those of one and two held every best one of ten batch
+# sizes between 4 and 264, of 33 counts that were measured on an H100.
+WAVES = (1, 2)
+
+
+def filling_splits(rows: int, *, sm_count: int, num_q_heads: int) -> Iterator[int]:
+    """The largest counts with which ``rows`` of queries need no more than one, or two, waves.
+
+    A wave is as many thread blocks as run at once: `SPLITS_PER_SM` on each multiprocessor, which is
+    what fitted latencies best on an H100 and an H200.
+    """
+    blocks = rows * -(-num_q_heads // BLOCK_H)
+    for waves in WAVES:
+        splits = waves * SPLITS_PER_SM * sm_count // blocks
+        if splits:
+            yield splits
 
 
 class TritonSplits:
@@ -33,17 +51,23 @@ class TritonSplits:
         rule: how vLLM computes it.
         bytes_per_split: of the partial result of one query token.
         frozen_max_seq_len: what a captured graph saw as ``max_seq_len``; None in eager mode.
+        filling: the counts that fill whole waves with so many rows of queries.
     """
 
     # One tile of the kernel's loop over the KV cache: a split below it leaves lanes idle.
     SMALLEST_SPLIT = 16
 
     def __init__(
-        self, rule: SplitRule, bytes_per_split: int, frozen_max_seq_len: int | None
+        self,
+        rule: SplitRule,
+        bytes_per_split: int,
+        frozen_max_seq_len: int | None,
+        filling: Callable[[int], Iterable[int]] = lambda _: (),
     ) -> None:
         self._rule = rule
         self._bytes_per_split = bytes_per_split
         self._frozen_max_seq_len = frozen_max_seq_len
+        self._filling = filling
 
     def default(self, shapes: Sequence[BatchShape]) -> int:
         longest = max(shape.max_kv_len for shape in shapes)
@@ -53,8 +77,17 @@ class TritonSplits:
         longest = max(shape.max_kv_len for shape in shapes)
         most = max(1, longest // self.SMALLEST_SPLIT)
         # vLLM's upper bound, twice the number of SMs, is within a few percent of a power of two.
-        powers = (count for count in self._rule.counts if count.bit_count() == 1)
-        return tuple(count for count in powers if count <= most)
+        powers = {count for count in self._rule.counts if count.bit_count() == 1}
+        filling: set[int] = set()
+        # Each count is a kernel of its own to Triton. A captured graph has one, compiled when the
+        # engine starts; eager steps would compile theirs while they are served.
+        if self._frozen_max_seq_len is not None and self._rule.takes_any_count:
+            filling = set(self._filling(max(shape.num_query_tokens for shape in shapes)))
+        return tuple(
+            count
+            for count in sorted(powers | filling)
+            if count <= most and self._rule.length_for(count) is not None
+        )
 
     def expected(self, value: int, decode_tokens: int) -> int:
         del decode_tokens
@@ -69,7 +102,7 @@ class TritonSplits:
         yield
 
     def stamp(self, metadata: Any, value: int) -> None:
-        # A count that vLLM never takes is left to the check of the first run.
+        # A count that cannot be asked for is left to the check of the first run.
         metadata.max_seq_len = self._rule.length_for(value) or metadata.max_seq_len
 
     @contextmanager
@@ -80,10 +113,12 @@ class TritonSplits:
 
 def _knob(setup: Setup, impl: Any, builder: Any) -> TritonSplits:
     del builder
+    sm_count, heads = int(impl._sm_count), setup.model.num_q_heads
     return TritonSplits(
-        rule=SplitRule.of_vllm(impl._sm_count),
-        bytes_per_split=bytes_per_split(setup.model.num_q_heads, setup.model.kv_lora_rank),
+        rule=SplitRule.of_any_count(sm_count),
+        bytes_per_split=bytes_per_split(heads, setup.model.kv_lora_rank),
         frozen_max_seq_len=setup.max_model_len if setup.mode == "graph" else None,
+        filling=partial(filling_splits, sm_count=sm_count, num_q_heads=heads),
     )
 
 

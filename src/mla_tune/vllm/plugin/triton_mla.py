@@ -72,15 +72,15 @@ class TunedTritonMLAMetadataBuilder(TunedBuilder, VllmBuilder):  # type: ignore[
                 "or DSpark's draft lane there is more than one workspace",
             )
             return
-        rule = SplitRule.of_vllm(deployment.facts.sm_count)
+        rule = SplitRule.of_any_count(deployment.facts.sm_count)
         self._lengths = SplitLengths(rule, self._row_splits)
         planned = (choice.plan.number("num_kv_splits") for choice in deployment.planned.values())
         wanted = {splits for _, splits in deployment.lookups.splits_wanted()}
         wanted.update(splits for splits in planned if splits is not None)
-        for splits in sorted(wanted - set(rule.counts)):
+        for splits in sorted(splits for splits in wanted if rule.length_for(splits) is None):
             once(
                 logging.WARNING,
-                f"mla-tune: TRITON_MLA: this vLLM never takes {splits} splits on "
+                f"mla-tune: TRITON_MLA: this vLLM cannot be asked for {splits} splits on "
                 f"{deployment.facts.sm_count} SMs; entries that ask for them are left out",
             )
 

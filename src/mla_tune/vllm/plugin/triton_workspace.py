@@ -34,7 +34,7 @@ def reserve(deployment: Deployment, rows: int, heads: int, kv_lora_rank: int) ->
     manager = workspace.manager()
     if deployment.lookups is None or manager is None or keeps_vllms_splits():
         return None
-    rule = SplitRule.of_vllm(deployment.facts.sm_count)
+    rule = SplitRule.of_any_count(deployment.facts.sm_count)
     own_splits = rule.splits(deployment.facts.max_model_len)
     row_splits = row_splits_needed(
         [
