@@ -1,4 +1,5 @@
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -50,3 +51,13 @@ def test_a_listed_size_above_vllms_own_raises_the_largest_capture(write):
     assert largest_capture(listed, H100) == 640
     few = load_shapes(write(HEAD + "graph: {capture_sizes: [8], kv_lens: 1k}\n"))
     assert largest_capture(few, H100) == 512
+
+
+@pytest.mark.parametrize(
+    ("example", "sizes", "most"), [("graph_all_sizes", 51, 3 * 51), ("graph_exhaustive", 20, 114)]
+)
+def test_an_example_names_every_captured_size(example, sizes, most):
+    path = Path(__file__).parents[2] / "examples" / f"{example}.yaml"
+    found = graph_cases(replace(load_shapes(path), max_tokens=20480 * 1024), H100)
+    assert len({case.shape.num_requests for case in found}) == sizes
+    assert len(found) == most
