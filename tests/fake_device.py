@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from mla_tune.environment import Environment
+from mla_tune.measuring.orders import balanced_orders
 from mla_tune.measuring.stopwatch import Samples
 from mla_tune.plan.failure import FailureKind, PlanFailure
 from mla_tune.plan.plan import Plan
@@ -48,6 +49,27 @@ def workload(spec: str = "8q1s1k") -> Workload:
     return Workload((Case(BatchShape.parse(spec)),))
 
 
+class StickyClock:
+    """A clock that steps between full speed and ``slow`` now and then, and stays where it is.
+
+    Args:
+        slow: how much longer everything takes at the low clock.
+        samples: between steps, in the mean.
+        seed: of the steps.
+    """
+
+    def __init__(self, slow: float, samples: float, seed: int) -> None:
+        self._slow = slow
+        self._chance = 1 / samples
+        self._draw = random.Random(seed)
+        self._is_slow = self._draw.random() < 0.5
+
+    def __call__(self) -> float:
+        if self._draw.random() < self._chance:
+            self._is_slow = not self._is_slow
+        return self._slow if self._is_slow else 1.0
+
+
 @dataclass
 class FakeBench:
     """Stands where a `WorkerBench` stands, and answers from a table.
@@ -57,6 +79,7 @@ class FakeBench:
         noise: standard deviation of the log latencies.
         seed: of the noise.
         race_faults, check_faults: kind of the failure by plan.
+        slowdown: how much slower than at full clock the device is at its next sample.
         before: called with a word for each thing asked of the device, before it is done.
     """
 
@@ -66,6 +89,7 @@ class FakeBench:
     race_faults: Mapping[Plan, str] = field(default_factory=dict)
     check_faults: Mapping[Plan, str] = field(default_factory=dict)
     before: Callable[[str], None] = lambda _what: None
+    slowdown: Callable[[], float] | None = None
     environment: Environment = ENVIRONMENT
     device: str = "cpu"
 
@@ -73,6 +97,7 @@ class FakeBench:
         self._noise = random.Random(self.seed)
         self.workload: Workload | None = None
         self.raced: list[tuple[str, tuple[Plan, ...]]] = []
+        self.race_rounds: list[int] = []
         self.checked: list[tuple[str, Plan]] = []
 
     def free_bytes(self) -> int:
@@ -90,13 +115,30 @@ class FakeBench:
         self.workload = workload
 
     def race(self, plans: Sequence[Plan], rounds: int, seed: int) -> dict[Plan, Samples]:
-        del seed
         self.before(f"race {self._key} {'; '.join(map(str, plans))}")
         self.raced.append((self._key, tuple(plans)))
+        self.race_rounds.append(rounds)
         for plan in plans:
             self._fail(self.race_faults, plan)
-        rows = {plan: tuple(self._round(plan) for _ in range(rounds)) for plan in plans}
+        speeds = self._speeds(plans, rounds, seed)
+        rows = {plan: tuple(self._round(plan, slow) for slow in speeds[plan]) for plan in plans}
         return {plan: Samples(row) for plan, row in rows.items()}
+
+    @property
+    def samples_spent(self) -> int:
+        """Samples of plans, whatever the number of cases."""
+        return sum(
+            rounds * len(plans)
+            for rounds, (_, plans) in zip(self.race_rounds, self.raced, strict=True)
+        )
+
+    def _speeds(self, plans: Sequence[Plan], rounds: int, seed: int) -> dict[Plan, list[float]]:
+        """How much slower than at full clock each sample is, in the order that they are taken."""
+        speeds: dict[Plan, list[float]] = {plan: [] for plan in plans}
+        for order in balanced_orders(plans, rounds, seed):
+            for plan in order:
+                speeds[plan].append(self.slowdown() if self.slowdown is not None else 1.0)
+        return speeds
 
     def verify(self, plan: Plan) -> None:
         self.before(f"check {self._key} {plan}")
@@ -110,9 +152,9 @@ class FakeBench:
     def _key(self) -> str:
         return str(self.workload)
 
-    def _round(self, plan: Plan) -> tuple[float, ...]:
+    def _round(self, plan: Plan, slow: float) -> tuple[float, ...]:
         assert self.workload is not None
-        return tuple(self._latency_us(plan, shape) for shape in self.workload.shapes)
+        return tuple(slow * self._latency_us(plan, shape) for shape in self.workload.shapes)
 
     def _latency_us(self, plan: Plan, shape: BatchShape) -> float:
         latency = self.latencies_us[plan]

@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+from tuner_cases import trials
+
 from fake_device import DEFAULT, ENVIRONMENT, FakeBench, splits, workload
 from mla_tune.session import Setup
 from mla_tune.shapes import MlaDimensions
@@ -75,8 +77,8 @@ def bench(**more) -> FakeBench:
 
 
 def screened(measured: FakeBench) -> set:
-    """(workload, plan) of everything that was measured alone, as a trial is."""
-    return {(key, plans[0]) for key, plans in measured.raced if len(plans) == 1}
+    """(workload, plan) of every trial."""
+    return {(key, plans[-1]) for key, plans in trials(measured)}
 
 
 def outcomes(folder: Path) -> dict:
@@ -102,9 +104,9 @@ def assert_goes_on_where_it_was(folder: Path) -> None:
         assert finished[key][: len(before)] == before
         for outcome in before:
             assert (key, outcome.plan) not in screened(again)
-    for trials in finished.values():
-        assert {trial.plan for trial in trials} == set(LATENCIES)
-        assert len(trials) == len(LATENCIES)
+    for tried in finished.values():
+        assert {trial.plan for trial in tried} == set(LATENCIES)
+        assert len(tried) == len(LATENCIES)
     table = TableFile.load(folder / "heads=2.yaml")
     assert [(entry.shape, entry.plan) for entry in table.entries] == [
         ("8q1s1k", splits(2)),

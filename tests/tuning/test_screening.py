@@ -1,12 +1,15 @@
+import itertools
+
 import pytest
 import yaml
-from tuner_cases import BETTER, screening
+from tuner_cases import BETTER, FailsBeside, screening, trials
 
 from fake_device import DEFAULT, FakeBench, splits, workload
 from mla_tune.measuring.stopwatch import Samples
 from mla_tune.plan.plan import UNTUNED
+from mla_tune.shapes import BatchShape, Case, Workload
 from mla_tune.table import Entry
-from mla_tune.tuning.screening import is_hopeless
+from mla_tune.tuning.screening import is_hopeless, paired
 
 
 def test_screening_looks_at_the_fastest_sample():
@@ -25,8 +28,9 @@ def test_every_plan_is_measured_once_the_default_first(make_tuner):
 def test_a_hopeless_plan_is_dropped_after_three_samples(make_tuner):
     bench = FakeBench(BETTER)
     make_tuner(bench).tune(workload())
-    assert bench.raced.count(("8q1s1k", (splits(1),))) == 1
-    assert bench.raced.count(("8q1s1k", (splits(2),))) == 2
+    tried = [plans[-1] for _, plans in trials(bench)]
+    assert tried.count(splits(1)) == 1
+    assert tried.count(splits(2)) == 2
 
 
 def test_plans_that_were_good_before_are_tried_first(make_tuner):
@@ -89,3 +93,52 @@ def test_failures_are_filed_under_what_they_are_true_for(make_tuner, tmp_path):
     assert [(f["shape"], f["plan"], f["reason"]) for f in filed] == [
         ("8q1s1k", {"num_kv_splits": 1}, "died: scripted for num_kv_splits=1")
     ]
+
+
+def test_a_plan_is_sampled_beside_the_best_so_far(make_tuner):
+    bench = FakeBench(BETTER)
+    make_tuner(bench).tune(workload())
+    pairs = [tuple(plan["num_kv_splits"] for plan in plans) for _, plans in trials(bench)]
+    assert pairs == [(4,), (4,), (4, 1), (4, 2), (4, 2), (2, 8)]
+
+
+def test_a_latency_is_the_ratio_to_the_incumbent_times_what_it_took_in_its_own_trial():
+    own, beside = Samples(((66.0, 9.0), (99.0, 9.0)), 3), Samples(((110.0, 10.0), (110.0, 20.0)))
+    found = paired(own, beside, Samples(((100.0, 30.0), (90.0, 30.0), (120.0, 30.0))))
+    assert found.rounds == ((pytest.approx(60.0), 27.0), (90.0, pytest.approx(13.5)))
+    assert found.throttled == 3
+
+
+@pytest.mark.parametrize("step_after", range(0, 80, 4))
+def test_a_clock_that_steps_down_during_screening_costs_no_gain(make_tuner, step_after):
+    """By 8 %, which is more than the gain and the screening factor together."""
+    latencies = {splits(count): 100.0 + count for count in (1, 2, 8, 16, 32)} | {splits(64): 96.0}
+    taken = itertools.count()
+    bench = FakeBench(
+        {DEFAULT: 100.0} | latencies,
+        noise=0.005,
+        seed=step_after,
+        slowdown=lambda: 1.08 if next(taken) >= step_after else 1.0,
+    )
+    assert make_tuner(bench).tune(workload()).plan == splits(64)
+
+
+def test_a_clock_that_steps_down_makes_no_kv_length_look_slowed(make_tuner):
+    lengths = Workload(tuple(Case(BatchShape.parse(f"8q1s{kv_len}k")) for kv_len in (1, 2)))
+    even = {1024: 100.0, 2048: 100.0}
+    taken = itertools.count()
+    bench = FakeBench(
+        {DEFAULT: even, splits(1): {1024: 90.0, 2048: 99.0}},
+        noise=0.001,
+        slowdown=lambda: 1.03 if next(taken) >= 8 else 1.0,
+    )
+    assert make_tuner(bench).tune(lengths).plan == splits(1)
+
+
+def test_an_incumbent_that_fails_beside_a_plan_makes_room_for_the_next_best(make_tuner):
+    latencies = {DEFAULT: 100.0, splits(1): 90.0, splits(2): 80.0}
+    bench = FailsBeside(latencies, dying=splits(1), other=splits(2))
+    tuner = make_tuner(bench)
+    assert tuner.tune(workload()).plan == splits(2)
+    assert (DEFAULT, splits(2)) in [plans for _, plans in trials(bench)]
+    assert tuner.quarantine.reason(tuner.ward, "8q1s1k", splits(1)).startswith("died")

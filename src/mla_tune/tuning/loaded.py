@@ -32,10 +32,6 @@ class LoadedWorkload:
     quarantine: Quarantine
     ward: Ward
 
-    def sample(self, plan: Plan, rounds: int) -> Samples:
-        """Time one plan alone. Raises `PlanFailure`."""
-        return self.bench.race([plan], rounds, seed=0)[plan]
-
     def race(self, plans: Sequence[Plan], rounds: int, first_round: int = 0) -> dict[Plan, Samples]:
         """Time plans side by side, after ``first_round`` rounds before. Raises `PlanFailure`."""
         return self.bench.race(plans, rounds, order_seed(str(self.workload), first_round))

@@ -1,10 +1,16 @@
-"""Screening: a few samples of every plan, to drop those that are clearly behind."""
+"""Screening: a few samples of every plan beside the best so far, to drop what is clearly behind.
 
-__all__ = ["SCREENING_FACTOR", "Screening", "is_hopeless", "publishable", "slows_a_case"]
+A plan is never compared with what another one took earlier: a clock that has stepped down meanwhile
+would make it look slow. It is sampled in turn with the incumbent, and its latency is its ratio to
+the incumbent's, round by round, times what the incumbent's is in the study.
+"""
+
+__all__ = ["SCREENING_FACTOR", "Screening", "is_hopeless", "paired", "publishable", "slows_a_case"]
 
 import statistics
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from itertools import starmap
 
 import numpy as np
 
@@ -37,38 +43,80 @@ class Screening:
     ledger: Ledger
     settings: Settings
     observer: Observer
+    _fallen: set[Plan] = field(default_factory=set, init=False)
 
     def run(self) -> None:
         """Try every plan that the ledger hands out."""
-        incumbent_us = self._incumbent_us()
         for plan in self.ledger.pending():
-            outcome = self._try(plan, incumbent_us)
+            outcome = self._try(plan)
             self.ledger.tell(outcome)
-            incumbent_us = self._incumbent_us()
+            incumbent = self._incumbent()
+            incumbent_us = None if incumbent is None else incumbent.latency_us
             self.observer.tried(self.loaded.workload, outcome, incumbent_us)
 
-    def _incumbent_us(self) -> float | None:
+    def _incumbent(self) -> Outcome | None:
+        """The best so far of what ran and could be published."""
         ran = publishable(self.ledger.outcomes(), self.loaded.default)
-        latencies = (o.latency_us for o in ran if o.latency_us and not o.dropped)
-        return min(latencies, default=None)
+        able = (o for o in ran if o.latency_us and not o.dropped and o.plan not in self._fallen)
+        return min(able, key=lambda outcome: outcome.latency_us or 0.0, default=None)
 
-    def _try(self, plan: Plan, incumbent_us: float | None) -> Outcome:
-        loaded, settings = self.loaded, self.settings
+    def _try(self, plan: Plan) -> Outcome:
+        loaded = self.loaded
         reason = loaded.quarantined(plan)
         if reason is not None:
             return Outcome(plan, None, f"quarantined: {reason}")
-        try:
-            samples = loaded.sample(plan, settings.screening_rounds)
-            if incumbent_us is None or not is_hopeless(samples, loaded.shares, incumbent_us):
-                samples += loaded.sample(plan, settings.trial_rounds - settings.screening_rounds)
-                latency_us = loaded.expected_us(samples)
-                if incumbent_us is None or latency_us < incumbent_us:
-                    # A wrong plan must not set the mark that right ones are dropped by.
-                    loaded.verify(plan)
-                return Outcome(plan, latency_us, rounds=samples.rounds)
-        except PlanFailure as failure:
-            return Outcome(plan, None, loaded.filed(plan, failure))
-        return Outcome(plan, loaded.expected_us(samples), "screened out", samples.rounds)
+        while True:
+            incumbent = self._incumbent()
+            try:
+                return self._measured(plan, incumbent)
+            except PlanFailure as failure:
+                if incumbent is None or failure.plan != incumbent.plan:
+                    return Outcome(plan, None, loaded.filed(plan, failure))
+                # Its trial stands in the study; what has failed now, the confirmation finds too.
+                loaded.filed(incumbent.plan, failure)
+                self._fallen.add(incumbent.plan)
+
+    def _measured(self, plan: Plan, incumbent: Outcome | None) -> Outcome:
+        """Time ``plan`` until it is clearly behind, or has all its samples. Raises PlanFailure."""
+        loaded, few = self.loaded, self.settings.screening_rounds
+        mark_us = incumbent.latency_us if incumbent is not None else None
+        samples = self._samples(plan, incumbent, few, 0)
+        if mark_us is not None and is_hopeless(samples, loaded.shares, mark_us):
+            return Outcome(plan, loaded.expected_us(samples), "screened out", samples.rounds)
+        samples += self._samples(plan, incumbent, self.settings.trial_rounds - few, few)
+        latency_us = loaded.expected_us(samples)
+        if mark_us is None or latency_us < mark_us:
+            # A wrong plan must not set the mark that right ones are dropped by.
+            loaded.verify(plan)
+        return Outcome(plan, latency_us, rounds=samples.rounds)
+
+    def _samples(
+        self, plan: Plan, incumbent: Outcome | None, rounds: int, first_round: int
+    ) -> Samples:
+        if incumbent is None:
+            return self.loaded.race([plan], rounds, first_round)[plan]
+        taken = self.loaded.race([incumbent.plan, plan], rounds, first_round)
+        return paired(taken[plan], taken[incumbent.plan], Samples(incumbent.rounds))
+
+
+def paired(plan: Samples, beside: Samples, earlier: Samples) -> Samples:
+    """What ``plan`` would have taken when the incumbent took ``earlier``.
+
+    Args:
+        plan: its samples.
+        beside: the incumbent's, of the same rounds.
+        earlier: the incumbent's in its own trial; their medians are what ratios are scaled by.
+    """
+    medians_us = [statistics.median(case) for case in zip(*earlier.rounds, strict=True)]
+    rounds = tuple(
+        tuple(starmap(_scaled, zip(own, others, medians_us, strict=True)))
+        for own, others in zip(plan.rounds, beside.rounds, strict=True)
+    )
+    return replace(plan, rounds=rounds)
+
+
+def _scaled(own_us: float, beside_us: float, median_us: float) -> float:
+    return own_us / beside_us * median_us
 
 
 def is_hopeless(samples: Samples, shares: Sequence[float], incumbent_us: float) -> bool:

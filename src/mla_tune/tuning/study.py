@@ -66,7 +66,8 @@ class Outcome:
         plan: what was tried.
         latency_us: expected latency over the workload, or None when the plan failed.
         dropped: why it went no further (screened out, failed, quarantined), or empty.
-        rounds: the samples, as `Samples.rounds`.
+        rounds: the samples, as `Samples.rounds`; of all but the first plan scaled by those of the
+            incumbent beside it (`paired`).
     """
 
     plan: Plan
