@@ -131,6 +131,15 @@ def test_of_several_entries_of_a_captured_size_the_nearest_by_kv_length_answers(
     assert tabled.lookup(batch=8, kv_len=kv_len).entry.shape == shape
 
 
+def test_an_entry_of_a_graph_answers_up_to_the_length_that_it_was_measured_to():
+    entry = Entry(shape="8q1s{1k,4k}", plan=UNTUNED, latency_us=1.0, holds_to=65536)
+    tabled = Table(GRAPH, (entry,))
+    assert tabled.lookup(batch=8, kv_len=65536).is_exact
+    assert tabled.lookup(batch=8, kv_len=20_000).is_exact
+    assert not tabled.lookup(batch=8, kv_len=200_000).is_hit
+    assert not tabled.lookup(batch=9, kv_len=20_000).is_hit
+
+
 def test_a_miss_says_what_was_nearest_and_how_far():
     found = table("8q1s1k").lookup(batch=64, kv_len=1024)
     assert (found.plan, found.entry) == (UNTUNED, None)

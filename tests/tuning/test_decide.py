@@ -176,3 +176,11 @@ def test_noise_around_no_gain_is_no_verdict_for_the_default_either():
     assert "too noisy" in verdict.doubt
     clear = contest({4: 100.0, 1: 1000.0}, noise=1.0).verdict()
     assert (clear.plan, clear.doubt) == (UNTUNED, "")
+
+
+def test_a_plan_that_slows_a_guard_is_not_published_whatever_it_gains():
+    latencies = {4: [100.0, 200.0], 8: [90.0, 200.0], 1: [50.0, 210.0]}
+    found = contest(latencies, noise=0.001, shares=(1.0, 0.0))
+    assert [standing.slows_a_case for standing in found.standings] == [True, False]
+    assert found.verdict().plan == splits(8)
+    assert found.standings[1].speedup.median == pytest.approx(100 / 90, rel=0.01)

@@ -73,7 +73,7 @@ def test_what_was_proven_outlasts_a_doubt_unless_it_is_clearly_no_gain_now(plan_
         workload(), contest({DEFAULT: (100.0,), splits(1): (50.0,)}), DEFAULT, {}
     )
     assert before.plan == splits(1)
-    assert outlasts_doubt(before, doubted(plan_us), {}) == stays
+    assert outlasts_doubt(before, workload(), doubted(plan_us), {}) == stays
 
 
 def test_failures_and_unclean_samples_are_noted():
@@ -103,3 +103,31 @@ def test_a_doubtful_winner_is_named_as_unproven_and_the_default_stays():
         "num_kv_splits=1 was 2.00× (2.00–2.00) as fast as the default: 8 rounds are too few, "
         "16 the least. A run with more --confirm-seconds, or on a quieter machine, goes on"
     )
+
+
+def guarded_entry(holds_to):
+    cases = [Case(BatchShape.parse("8q1s1k")), Case(BatchShape.parse(f"8q1s{holds_to}"), 0.0)]
+    ragged = Case(BatchShape.parse("5q1s1k_3q1s9k"), 3.0)
+    measured = Workload.of([*cases, ragged])
+    found = contest(
+        {DEFAULT: (100.0, 300.0, 200.0), splits(1): (50.0, 300.0, 100.0)}, shares=(0.25, 0.0, 0.75)
+    )
+    return measured, published_entry(measured, found, DEFAULT, {})
+
+
+def test_guards_and_ragged_cases_stand_in_the_entry_of_what_is_listed():
+    _, entry = guarded_entry("64k")
+    assert (entry.shape, entry.weight, entry.holds_to) == ("8q1s1k", 4.0, 65536)
+    assert entry.latency_us == 0.25 * 50.0 + 0.75 * 100.0
+    assert [(c.kv_len, c.shape, c.weight) for c in entry.cases] == [
+        (1024, None, 1.0),
+        (65536, None, 0.0),
+        (9216, "3q1s9k_5q1s1k", 3.0),
+    ]
+
+
+def test_what_was_measured_to_shorter_lengths_does_not_outlast_a_doubt():
+    _, before = guarded_entry("32k")
+    longer, _ = guarded_entry("64k")
+    assert not outlasts_doubt(before, longer, doubted((70, 130)), {})
+    assert outlasts_doubt(before, guarded_entry("16k")[0], doubted((70, 130)), {})

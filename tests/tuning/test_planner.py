@@ -150,11 +150,11 @@ def test_graphs_are_tuned_up_to_the_largest_capture(on_a_gpu):
     text = "engine: {modes: graph, max_cudagraph_capture_size: 1024}\n"
     (job,), skipped = on_a_gpu(text, "FLASH_ATTN_MLA")
     assert [str(w) for w in job.workloads] == ["8q1s1k", "600q1s1k"]
-    assert skipped == []
+    assert not any("captured" in said for said in skipped)
     (job,), skipped = on_a_gpu("engine: {modes: graph}\n", "TRITON_MLA")
     assert "captured up to 512 tokens" in skipped[0]
     (job,), skipped = on_a_gpu("engine: {modes: graph}\n", "TRITON_MLA", capability="10.0")
-    assert skipped == []
+    assert not any("captured" in said for said in skipped)
 
 
 def test_a_block_size_that_a_backend_does_not_take_is_named_and_skipped(on_a_gpu):
@@ -166,3 +166,47 @@ def test_a_block_size_that_a_backend_does_not_take_is_named_and_skipped(on_a_gpu
 def test_weights_that_a_backend_cannot_have_are_named(planned):
     with pytest.raises(InputError, match="nothing to tune for TORCH_MLA"):
         planned("batch_specs: [q1]\nquantization: fp8_per_tensor\n", "TORCH_MLA")
+
+
+GRAPH_ONLY = "engine: {modes: graph, max_model_len: 65536}\n"
+
+
+@pytest.fixture
+def guards_of(write, tmp_path, monkeypatch):
+    """The measured keys of FLASH_ATTN_MLA's graphs on an H100, and what was skipped."""
+    monkeypatch.setattr(VllmBackend, "unavailable", lambda *_: None)
+    monkeypatch.setattr(compat, "release", lambda: (0, 33, 0))
+    gpu = replace(ENVIRONMENT, compute_capability="9.0", software={"vllm": "0.33.0"})
+
+    def plan(text, free_bytes=64 * GIB, **changes):
+        skipped = []
+        shapes = replace(load_shapes(write("model: deepseek-v2-lite\n" + text)), **changes)
+        planner = Planner(gpu, "cuda", free_bytes, shapes, tmp_path / "out", skipped.append)
+        (job,) = planner.jobs(["FLASH_ATTN_MLA"])
+        return [workload.measured_key for workload in job.workloads], skipped
+
+    return plan
+
+
+def test_a_graphs_workload_is_guarded_up_to_what_the_engine_serves(guards_of):
+    listed = "batch_specs: [8q1s1k, 8q1s16k]\n"
+    assert guards_of(GRAPH_ONLY + listed) == (["8q1s{1k,16k}+{256,4k,32k,64k}"], [])
+    assert guards_of(GRAPH_ONLY + listed, max_tokens=8 * 20_000)[0] == [
+        "8q1s{1k,16k}+{256,4k,20000}"
+    ]
+    section = "graph: {capture_sizes: [1, 64], kv_lens: [1k, 4k], kv_cache_tokens: 1000000}\n"
+    assert guards_of(GRAPH_ONLY + section) == (
+        ["q1s{1k,4k}+{256,8k,16k,32k,64k}", "64q1s{1k,4k}+{256,8k,15625}"],
+        [],
+    )
+
+
+def test_guards_beyond_the_memory_are_left_out_and_that_is_said(guards_of):
+    found, skipped = guards_of(GRAPH_ONLY + "batch_specs: [q1s1k, 512q1s1k]\n", 40 * GIB)
+    assert found == ["q1s1k+{256,2k,4k,8k,16k,32k,64k}", "512q1s1k+{256,2k,4k,8k,16k,20k}"]
+    assert "1 batch sizes can be measured to less" in skipped[0]
+    assert "(512 requests to 20480 tokens)" in skipped[0]
+
+
+def test_eager_shapes_have_no_guards(guards_of):
+    assert guards_of("batch_specs: [8q1s1k]\n")[0] == ["8q1s1k"]

@@ -75,6 +75,36 @@ def test_the_weights_of_kv_lengths_are_those_of_the_table(rechecked):
     assert found.speedup.median == pytest.approx(100.0 / 62.5)
 
 
+GUARDED = tuple(
+    CaseResult(kv_len=kv, weight=weight, latency_us=1.0, default_us=1.0, speedup=TWICE, shape=shape)
+    for kv, weight, shape in ((1024, 1.0, None), (65536, 0.0, None), (9216, 1.0, "3q1s9k_5q1s1k"))
+)
+
+
+def test_guards_are_looked_at_again(rechecked):
+    latencies = {
+        DEFAULT: {1024: 100.0, 9216: 100.0, 65536: 100.0},
+        splits(1): {1024: 50.0, 9216: 50.0, 65536: 105.0},
+    }
+    bench = FakeBench(latencies, noise=0.001)
+    (found,) = rechecked(bench, entry("8q1s1k", splits(1), cases=GUARDED, holds_to=65536))
+    assert bench.workload.measured_key == "8q1s1k+{64k}+3q1s9k_5q1s1k"
+    assert found.speedup.median == pytest.approx(2.0, rel=0.01)
+    assert found.problem == "slower than the default at 8q1s64k"
+
+
+@pytest.mark.parametrize(
+    ("shape", "cases", "says"),
+    [
+        ("8q1s2k", GUARDED, "its cases are those of 8q1s1k"),
+        ("8q1s1k", GUARDED[1:], "no uniform case of the workload has a weight"),
+    ],
+)
+def test_cases_of_another_shape_are_named(rechecked, shape, cases, says):
+    with pytest.raises(InputError, match=says):
+        rechecked(FakeBench(LATENCIES), entry(shape, splits(1), cases=cases))
+
+
 def test_a_table_of_another_device_is_refused(rechecked):
     device = HEADER.device.model_copy(update={"name": "NVIDIA H200"})
     header = HEADER.model_copy(update={"device": device})

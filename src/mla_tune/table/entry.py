@@ -17,7 +17,8 @@ from pydantic import (
 
 from mla_tune.errors import InputError
 from mla_tune.plan.plan import UNTUNED, Plan
-from mla_tune.shapes import Workload
+from mla_tune.shapes import BatchShape, Workload
+from mla_tune.shapes.batch import MOST_REQUESTS
 
 
 def _read_plan(value: Any) -> Any:
@@ -51,6 +52,14 @@ def _canonical_shape(value: Any) -> Any:
     return value
 
 
+def _ragged_shape(value: Any) -> Any:
+    try:
+        BatchShape.parse(str(value))
+    except InputError as error:
+        raise ValueError(error.what) from None
+    return value
+
+
 TablePlan = Annotated[
     InstanceOf[Plan], BeforeValidator(_read_plan), PlainSerializer(_write_plan, return_type=Any)
 ]
@@ -60,6 +69,8 @@ UnprovenPlan = Annotated[
     PlainSerializer(_write_plan, return_type=Any),
 ]
 ShapeKey = Annotated[str, BeforeValidator(_canonical_shape)]
+BatchSpec = Annotated[str, BeforeValidator(_ragged_shape)]
+KvLength = Annotated[int, Field(ge=1, le=MOST_REQUESTS * 1024)]
 Latency = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
@@ -84,9 +95,18 @@ class Speedup(_Part):
 
 
 class CaseResult(_Part):
-    """One KV length of an entry whose plan serves several."""
+    """One case of an entry whose plan serves several.
 
-    kv_len: Annotated[int, Field(ge=1)]
+    Attributes:
+        kv_len: the KV length, or the longest of a ragged batch.
+        shape: the batch spec of a ragged one; absent where all requests have ``kv_len``.
+        weight: how often it is served; 0 for a guard.
+        latency_us, default_us: median microseconds of the plan and of the default.
+        speedup: paired comparison.
+    """
+
+    kv_len: KvLength
+    shape: BatchSpec | None = None
     weight: Weight
     latency_us: Latency
     default_us: Latency
@@ -106,11 +126,13 @@ class Entry(_Part):
         default_plan: the values that the default was measured with; empty where no knob matters or
             nobody has said.
         ties: plans that could not be told from ``plan``.
+        holds_to: of a graph's entry that was measured with guards: the longest KV length at which
+            the plan was compared with the default.
         latency_us, default_us: median microseconds of the plan and of the default, weighted
             over the cases where there are several. ``default_us`` is absent where the default
             could not be measured; ``latency_us`` is then that of ``unproven``.
         speedup: paired comparison; absent where there was nothing to compare.
-        cases: the same per KV length, where there are several.
+        cases: the same per KV length, where there are several; guards have a weight of 0.
         note: what a reader should know (no clean samples, failed plans, no knob that matters).
     """
 
@@ -120,6 +142,7 @@ class Entry(_Part):
     unproven: UnprovenPlan = None
     default_plan: TablePlan = UNTUNED
     ties: tuple[TablePlan, ...] = ()
+    holds_to: KvLength | None = None
     latency_us: Latency
     default_us: Latency | None = None
     speedup: Speedup | None = None
@@ -149,6 +172,19 @@ class Entry(_Part):
         if self.plan and self.unproven is not None:
             raise ValueError("an entry has a plan or an unproven one, not both")
         return self
+
+    @model_validator(mode="after")
+    def _holds_where_it_was_measured(self) -> "Entry":
+        measured = max(shape.max_kv_len for shape in Workload.parse(self.shape).shapes)
+        if self.holds_to is not None and self.holds_to < measured:
+            raise ValueError(f"holds_to {self.holds_to} is below the KV length {measured}")
+        return self
+
+    @property
+    def guards(self) -> list[int]:
+        """KV lengths that it was measured at beside those of its shape."""
+        known = [case.kv_len for case in self.cases if case.weight == 0 and case.shape is None]
+        return known if self.holds_to is None else [*known, self.holds_to]
 
     def plans(self) -> Iterator[tuple[tuple[str | int, ...], Plan]]:
         """Every plan it names, with the keys under which it stands."""

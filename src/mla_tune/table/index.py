@@ -26,18 +26,26 @@ class Index:
     decode and longer queries are infinitely far apart, and so are batches of several kinds of
     requests from all but their exact entry. Among entries equally far the first in the table
     counts, and an exact one comes before all.
+
+    Args:
+        workloads: of the entries, in the order of the table.
+        guards: KV lengths that each entry was measured at beside those of its workload.
     """
 
-    def __init__(self, workloads: Sequence[Workload]) -> None:
+    def __init__(
+        self, workloads: Sequence[Workload], guards: Sequence[Sequence[int]] | None = None
+    ) -> None:
         self._exact: dict[tuple[RequestGroup, ...], int] = {}
         found: dict[int, dict[int, _Line]] = {}
-        for position, workload in enumerate(workloads):
+        beside = guards if guards is not None else [()] * len(workloads)
+        for position, (workload, more) in enumerate(zip(workloads, beside, strict=True)):
             for shape in workload.shapes:
                 self._exact.setdefault(shape.groups, position)
             if len(workload.shapes[0].groups) == 1:
                 group = workload.shapes[0].groups[0]
                 line = found.setdefault(group.query_len, {}).setdefault(group.count, _Line())
-                line.add(sorted(shape.max_kv_len for shape in workload.shapes), position)
+                measured = [shape.max_kv_len for shape in workload.shapes]
+                line.add(sorted([*measured, *more]), position)
         for lines in found.values():
             for line in lines.values():
                 line.close()

@@ -104,7 +104,7 @@ class Table:
         if between is not None and not self._is_graph:
             self._model = between.model(header.device.sm_count, header.model["num_q_heads"])
         self._workloads = [Workload.parse(entry.shape) for entry in entries]
-        index = Index(self._workloads)
+        index = Index(self._workloads, [entry.guards for entry in entries])
         self._nearest = index.nearest_of_batch if self._is_graph else index.nearest
 
     @classmethod
@@ -123,11 +123,11 @@ class Table:
         """Find the plan for ``batch`` requests of ``query_len`` new and ``kv_len`` tokens in all.
 
         Returns the exact entry. Else, from a graph table, the entry of exactly this batch and query
-        length whose KV lengths, or all between them, are nearest and within a factor ``within``, or
-        a miss. Else, for a single-token decode in an eager table with a model, what the model has
-        proven, or a miss. Else the nearest entry whose batch, query length and KV length are each
-        within a factor ``within`` of what was asked, or a miss. A single-token decode is only ever
-        answered by a single-token entry.
+        length whose KV lengths, guards and all between them, are nearest and within a factor
+        ``within``, or a miss. Else, for a single-token decode in an eager table with a model, what
+        the model has proven, or a miss. Else the nearest entry whose batch, query length and KV
+        length are each within a factor ``within`` of what was asked, or a miss. A single-token
+        decode is only ever answered by a single-token entry.
 
         Raises:
             InputError: a length below one or beyond those of a batch spec, or a KV length below the

@@ -1,6 +1,6 @@
 """From the samples of a confirmation to a verdict: standings, ties, and the publish gate."""
 
-__all__ = ["MIN_ROUNDS", "NARROW", "SLOWEST_CASE", "Contest", "Standing", "Verdict"]
+__all__ = ["MIN_ROUNDS", "NARROW", "SLOWEST_CASE", "Contest", "Standing", "Verdict", "slows"]
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -35,6 +35,11 @@ SLOWEST_CASE = 0.99
 """The least speed-up of any KV length under a plan that is to be published for several."""
 
 
+def slows(case: Speedup) -> bool:
+    """Whether a KV length is slower than with the default, beyond noise."""
+    return case.high < 1.0 or case.median < SLOWEST_CASE
+
+
 @dataclass(frozen=True)
 class Standing:
     """One finalist after a number of interleaved rounds beside the default."""
@@ -47,10 +52,8 @@ class Standing:
 
     @property
     def slows_a_case(self) -> bool:
-        """Whether some KV length is slower than with the default, beyond noise."""
-        return len(self.cases) > 1 and any(
-            case.high < 1.0 or case.median < SLOWEST_CASE for case in self.cases
-        )
+        """Whether some case, guards too, is slower than with the default, beyond noise."""
+        return len(self.cases) > 1 and any(map(slows, self.cases))
 
     @property
     def is_too_wide(self) -> bool:

@@ -13,12 +13,17 @@ from mla_tune.tuning.decide import Contest, Standing
 from mla_tune.tuning.speedups import expected_us
 
 
-def outlasts_doubt(previous: Entry, contest: Contest, failures: Mapping[Plan, str]) -> bool:
-    """Whether an earlier verdict stands although ``contest`` ended in none.
+def outlasts_doubt(
+    previous: Entry, workload: Workload, contest: Contest, failures: Mapping[Plan, str]
+) -> bool:
+    """Whether an earlier verdict on ``workload`` stands although ``contest`` ended in none.
 
     Too few or too noisy samples refute nothing. A plan that failed this time, or was clearly not
-    above the gate or slower for some KV length, is refuted all the same.
+    above the gate or slower for some KV length, is refuted all the same. One that was measured to
+    shorter KV lengths was never proven for these.
     """
+    if (previous.holds_to or 0) < (workload.holds_to or 0):
+        return False
     if previous.unproven is not None or previous.default_us is None or previous.plan in failures:
         return False
     standing = next((s for s in contest.standings if s.plan == previous.plan), None)
@@ -49,6 +54,7 @@ def published_entry(
         unproven=verdict.unproven,
         default_plan=default,
         ties=tuple(plan for plan in verdict.ties if plan != chosen),
+        holds_to=workload.holds_to,
         latency_us=expected_us(contest.samples[chosen], shares),
         default_us=expected_us(contest.samples[default], shares),
         speedup=standing.speedup if standing is not None else None,
@@ -68,6 +74,7 @@ def _unproven_entry(
         plan=UNTUNED,
         unproven=best,
         default_plan=default,
+        holds_to=workload.holds_to,
         latency_us=expected_us(contest.samples[best], contest.shares),
         note=_note(failures, default, contest.samples),
     )
@@ -76,7 +83,7 @@ def _unproven_entry(
 def _cases(
     workload: Workload, contest: Contest, standing: Standing | None
 ) -> tuple[CaseResult, ...]:
-    """Per KV length: latencies and speed-up, for a published plan that serves several."""
+    """Per case, guards too: latencies and speed-up, for a published plan that serves several."""
     if standing is None or len(workload.cases) == 1:
         return ()
     plan, default = contest.samples[standing.plan], contest.samples[contest.default]
@@ -84,6 +91,7 @@ def _cases(
     return tuple(
         CaseResult(
             kv_len=case.shape.max_kv_len,
+            shape=str(case.shape) if case.is_ragged else None,
             weight=case.weight,
             latency_us=statistics.median(mine),
             default_us=statistics.median(theirs),

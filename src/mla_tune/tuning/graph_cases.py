@@ -1,6 +1,6 @@
 """The cases of ``graph:`` in a shapes file, for the release and GPU that run them."""
 
-__all__ = ["graph_cases", "largest_capture"]
+__all__ = ["graph_cases", "largest_capture", "longest_served"]
 
 from mla_tune.environment import Environment
 from mla_tune.shapes import Case
@@ -33,6 +33,16 @@ def graph_cases(shapes: ShapesFile, environment: Environment) -> tuple[Case, ...
     cases = graph.cases(captured_requests(sizes, graph.query_len, graph.max_num_seqs))
     most = shapes.max_tokens
     return tuple(case for case in cases if most is None or case.shape.num_kv_tokens <= most)
+
+
+def longest_served(shapes: ShapesFile, requests: int) -> int:
+    """The longest KV length, in tokens, that all of ``requests`` can have in the engine.
+
+    ``--max-tokens`` bounds it too.
+    """
+    in_cache = shapes.graph.kv_cache_tokens if shapes.graph is not None else None
+    in_all = [tokens for tokens in (in_cache, shapes.max_tokens) if tokens is not None]
+    return min([shapes.max_model_len, *(tokens // requests for tokens in in_all)])
 
 
 def _default_sizes(

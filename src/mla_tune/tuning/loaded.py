@@ -50,7 +50,7 @@ class LoadedWorkload:
 
     def quarantined(self, plan: Plan) -> str | None:
         """Why ``plan`` is not to be tried, or None."""
-        return self.quarantine.reason(self.ward, str(self.workload), plan)
+        return self.quarantine.reason(self.ward, self.workload.measured_key, plan)
 
     def filed(self, plan: Plan, failure: PlanFailure) -> str:
         """Put ``plan`` into quarantine where its failure calls for it.
@@ -60,5 +60,5 @@ class LoadedWorkload:
         """
         reason = f"{failure.kind}: {failure.what}"
         if failure.kind.is_quarantined:
-            self.quarantine.add(self.ward, str(self.workload), plan, reason)
+            self.quarantine.add(self.ward, self.workload.measured_key, plan, reason)
         return reason

@@ -12,11 +12,16 @@ from mla_tune.registry import BACKENDS, canonical_name, get_backend
 from mla_tune.session import Setup
 from mla_tune.shapes import BatchShape, Case, MlaDimensions, Workload
 from mla_tune.shapes.file import ShapesFile
-from mla_tune.tuning.graph_cases import graph_cases, largest_capture
+from mla_tune.tuning.graph_cases import graph_cases, largest_capture, longest_served
+from mla_tune.tuning.guards import guarded
 from mla_tune.tuning.job import TableJob
 
 MEMORY_SHARE = 0.92
 """Of the free memory a shape may fill; allocators and the CUDA context need the rest."""
+
+GUARDS_SHARE = 0.8
+"""Of the free memory that guards may fill beside it: as much as an engine, with its weights, can
+give to its KV cache. They must not be what a run fails on."""
 
 
 @dataclass(frozen=True)
@@ -111,6 +116,8 @@ class Planner:
         workloads = Workload.graph(cases) if mode == "graph" else Workload.eager(cases)
         for workload in workloads:
             self._check_fits(setup, workload)
+        if mode == "graph":
+            workloads = self._guarded(setup, workloads)
         return TableJob.of(self.environment, setup, workloads, self.out)
 
     def _lack(self, name: str, dtype: str, mode: str) -> str | None:
@@ -162,6 +169,31 @@ class Planner:
             listed = ", ".join(map(str, left_out[:3])) + (", …" if len(left_out) > 3 else "")
             self.skipped(f"{name}, {mode}: {len(left_out)} skipped ({listed}): {reason}")
         return cases
+
+    def _guarded(self, setup: Setup, workloads: Sequence[Workload]) -> list[Workload]:
+        """Graphs' workloads with guards for all that the engine serves and this GPU can hold."""
+        backend, most = get_backend(setup.backend), GUARDS_SHARE * self.free_bytes
+        found: list[Workload] = []
+        cut: dict[int, int] = {}
+        num_cut = 0
+        for workload in workloads:
+            requests = workload.listed[0].shape.num_requests
+            longest = longest_served(self.shapes, requests)
+            found.append(
+                guarded(workload, longest, lambda some: backend.estimate_bytes(setup, some) <= most)
+            )
+            held = max(shape.max_kv_len for shape in found[-1].shapes)
+            if held < longest:
+                cut[held] = requests
+                num_cut += 1
+        if cut:
+            least = min(cut)
+            self.skipped(
+                f"{setup.backend}, graph: {num_cut} batch sizes can be measured to less than the "
+                f"engine's KV lengths in this memory ({cut[least]} requests to {least} tokens); "
+                "their entries hold so far"
+            )
+        return found
 
     def _check_fits(self, setup: Setup, workload: Workload) -> None:
         backend = get_backend(setup.backend)

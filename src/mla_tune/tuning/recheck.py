@@ -11,9 +11,10 @@ from mla_tune.measuring.orders import order_seed
 from mla_tune.measuring.stopwatch import Samples
 from mla_tune.plan.failure import PlanFailure
 from mla_tune.session import Setup
-from mla_tune.shapes import BatchShape, Case, MlaDimensions, Workload
+from mla_tune.shapes import BatchShape, Case, MlaDimensions, RequestGroup, Workload
 from mla_tune.table import Entry, Speedup, TableFile
-from mla_tune.tuning.speedups import is_too_wide, log_ratios, speedup_of
+from mla_tune.tuning.decide import Contest, Standing, slows
+from mla_tune.tuning.speedups import is_too_wide
 
 
 @dataclass(frozen=True)
@@ -70,9 +71,18 @@ def _second_look(bench: Bench, entry: Entry, workload: Workload, rounds: int) ->
         taken = bench.race([space.default, plan], rounds, order_seed(entry.shape))
     except (PlanFailure, WorkloadFailure) as failure:
         return Recheck(entry, None, failure.what)
-    speedup = speedup_of(log_ratios(taken[space.default], taken[plan], workload.shares()))
-    problem = "slower than the default" if speedup.high < 1.0 else ""
-    return Recheck(entry, speedup, problem, tuple(_doubts(speedup, *taken.values())))
+    contest = Contest(space.default, taken, tuple(workload.shares()), min_speedup=1.0)
+    (seen,) = contest.standings
+    problem = "slower than the default" if seen.speedup.high < 1.0 else ""
+    if not problem and seen.slows_a_case:
+        problem = f"slower than the default at {', '.join(_slower(workload, seen))}"
+    return Recheck(entry, seen.speedup, problem, tuple(_doubts(seen.speedup, *taken.values())))
+
+
+def _slower(workload: Workload, standing: Standing) -> Iterator[str]:
+    for shape, speedup in zip(workload.shapes, standing.cases, strict=True):
+        if slows(speedup):
+            yield str(shape)
 
 
 def _doubts(speedup: Speedup, default: Samples, plan: Samples) -> Iterator[str]:
@@ -87,11 +97,31 @@ def _doubts(speedup: Speedup, default: Samples, plan: Samples) -> Iterator[str]:
 
 
 def _workload(entry: Entry) -> Workload:
+    """What the entry was measured with, guards and ragged cases as well.
+
+    Raises:
+        InputError: its cases are not those of its shape.
+    """
     workload = Workload.parse(entry.shape)
     if not entry.cases:
         return workload
-    cases = zip(workload.shapes, entry.cases, strict=True)
-    return Workload(tuple(Case(shape, case.weight) for shape, case in cases))
+    group = workload.cases[0].shape.groups[0]
+    found = [
+        Case(
+            BatchShape.parse(case.shape)
+            if case.shape is not None
+            else BatchShape.of([RequestGroup(group.query_len, case.kv_len, group.count)]),
+            case.weight,
+        )
+        for case in entry.cases
+    ]
+    try:
+        measured = Workload.of(found)
+    except ValueError as error:
+        raise InputError(f"entry {entry.shape}: cases: {error}") from None
+    if str(measured) != entry.shape:
+        raise InputError(f"entry {entry.shape}: its cases are those of {measured}")
+    return measured
 
 
 def _setup(file: TableFile, workloads: list[Workload], device: str) -> Setup:

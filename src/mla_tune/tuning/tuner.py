@@ -69,7 +69,7 @@ class Tuner:
         plans = self.bench.plan_space(workload.shapes).plans
         policy = self.settings.policy or Policy.for_space(len(plans))
         ranking = [*_ranking(previous), *_ranking(neighbour)]
-        ledger = self.journal.ledger(str(workload), plans, policy, ranking)
+        ledger = self.journal.ledger(workload.measured_key, plans, policy, ranking)
         self.observer.planned(workload, len(plans))
         terms = self._terms(workload)
         decided = _decided(ledger.verdict, terms)
@@ -95,7 +95,11 @@ class Tuner:
         failures, default = confirmation.failures, loaded.default
         doubt = contest.verdict().doubt
         proven = previous if previous is not None and default not in failures else None
-        if doubt and proven is not None and outlasts_doubt(proven, contest, failures):
+        if (
+            doubt
+            and proven is not None
+            and outlasts_doubt(proven, loaded.workload, contest, failures)
+        ):
             self.observer.kept(loaded.workload, doubt)
             return proven, False
         return published_entry(loaded.workload, contest, default, failures), not doubt
@@ -107,7 +111,7 @@ class Tuner:
             WorkloadFailure: the bench has ended, and does not come back.
         """
         plans = self.bench.plan_space(workload.shapes).plans
-        return _decided(self.journal.verdict(str(workload), plans), self._terms(workload))
+        return _decided(self.journal.verdict(workload.measured_key, plans), self._terms(workload))
 
     def trials(self, workload: Workload) -> Trials:
         """What has been tried for ``workload`` so far, in this run or an earlier one.
@@ -116,7 +120,7 @@ class Tuner:
             WorkloadFailure: as `decided`.
         """
         plans = self.bench.plan_space(workload.shapes).plans
-        return Trials(workload, plans[0], self.journal.outcomes(str(workload), plans))
+        return Trials(workload, plans[0], self.journal.outcomes(workload.measured_key, plans))
 
     def default_at(self, kv_len: int) -> Plan | None:
         """What stands for the backend untuned for one request of ``kv_len`` tokens.

@@ -9,7 +9,7 @@ from fake_device import DEFAULT, FakeBench, splits, workload
 from mla_tune.measuring.recording import RecordedBench, Recorder, Recording, RecordingFile
 from mla_tune.plan.failure import PlanFailure
 from mla_tune.session import Setup
-from mla_tune.shapes import MlaDimensions
+from mla_tune.shapes import MlaDimensions, Workload
 
 SETUP = Setup("TORCH_MLA", MlaDimensions(2))
 
@@ -89,3 +89,21 @@ def test_a_tune_is_recorded_as_it_goes(tmp_path: Path) -> None:
         recorder.race([DEFAULT, splits(8)], 2, seed=0)
     rounds = Recording.load(tmp_path / "recording").tracks[0].rounds
     assert (len(rounds[DEFAULT]), len(rounds[splits(8)])) == (5, 2)
+
+
+def test_guards_are_played_back_as_such(tmp_path: Path) -> None:
+    guarded = Workload.parse_measured("8q1s1k+{256,64k}+3q1s9k_5q1s1k")
+    bench = FakeBench({DEFAULT: 10.0, splits(8): 8.0})
+    with closing(RecordingFile(tmp_path / "recording")) as file:
+        recorder = Recorder(bench, file, 6)
+        recorder.open(SETUP)
+        recorder.load(guarded)
+        recorder.load(workload("8q1s1k"))
+    recording = Recording.load(tmp_path / "recording")
+    assert [track.workload for track in recording.tracks] == [guarded, workload("8q1s1k")]
+    playback = RecordedBench(recording)
+    playback.open(SETUP)
+    playback.load(guarded)
+    taken = playback.race([DEFAULT], 1, seed=0)
+    assert len(taken[DEFAULT].rounds[0]) == 4
+    assert playback.plan_space(guarded.shapes).default == DEFAULT

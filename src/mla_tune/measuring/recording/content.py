@@ -5,7 +5,7 @@ of its kind:
 
     {"recording": 2, "environment": {...}}        what `Environment` holds; once a run, the same
     {"section": {...}}                            the fields of `Setup`: one a table
-    {"workload": KEY, "weights": [...], "plans": [...]}   plans: the default first
+    {"workload": KEY, "weights": [...], "plans": [...]}   `measured_key`; the default first
     {"race": [{"plan": {...}, "rounds": [[case, ...], ...]}, ...]}  latencies in microseconds
     {"plan": {...}, "failure": {"kind": K, "what": W}}
 
@@ -187,15 +187,17 @@ class _Reader:
     def _turn_to(self, line: Mapping[str, Any]) -> Track:
         if self._setup is None:
             raise ValueError("no section stands before it")
-        shapes = [case.shape for case in Workload.parse(line["workload"]).cases]
+        shapes = Workload.parse_measured(line["workload"]).shapes
         weights = [_weight(weight) for weight in line["weights"]]
         workload = Workload(tuple(starmap(Case, zip(shapes, weights, strict=True))))
+        if workload.measured_key != line["workload"]:
+            raise ValueError("weights that make other cases guards")
         plans = tuple(map(_plan, line["plans"]))
         self._plans = frozenset(plans)
         if not plans or len(self._plans) < len(plans):
             raise ValueError("no plans, or one that stands twice")
         self._hold(_TRACK_BYTES + _PLAN_BYTES * len(plans))
-        key = (self._setup, str(workload))
+        key = (self._setup, workload.measured_key)
         earlier = self.tracks.get(key, Track(self._setup, workload, plans))
         track = Track(self._setup, workload, plans, earlier.rounds, earlier.failures)
         self.tracks[key] = track
@@ -271,7 +273,7 @@ def _plan(knobs: Any) -> Plan:
 def _weight(weight: Any) -> float:
     if isinstance(weight, bool) or not isinstance(weight, int | float):
         raise ValueError(f"a weight of {weight!r:.80}")
-    if not 1e-6 <= weight <= _MOST_WEIGHT or not math.isfinite(weight):
+    if weight != 0 and (not 1e-6 <= weight <= _MOST_WEIGHT or not math.isfinite(weight)):
         raise ValueError(f"a weight of {weight!r:.80}")
     return float(weight)
 

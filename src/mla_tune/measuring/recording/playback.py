@@ -11,7 +11,7 @@ from mla_tune.plan.failure import FailureKind, PlanFailure
 from mla_tune.plan.plan import Plan
 from mla_tune.plan.space import PlanSpace
 from mla_tune.session import Setup
-from mla_tune.shapes import BatchShape, Case, Workload
+from mla_tune.shapes import BatchShape, Workload
 
 
 class RecordedBench:
@@ -24,7 +24,7 @@ class RecordedBench:
     def __init__(self, recording: Recording, seed: int = 0) -> None:
         self.environment = recording.environment
         self.rounds_spent = 0
-        self._tracks = {(track.setup, str(track.workload)): track for track in recording.tracks}
+        self._tracks = {(track.setup, track.workload.shapes): track for track in recording.tracks}
         self._setup: Setup | None = None
         self._track: Track | None = None
         self._draw = random.Random(seed)
@@ -33,18 +33,18 @@ class RecordedBench:
         """Turn to one section of the recording."""
         self._setup = setup
 
-    def _find(self, key: str) -> Track:
+    def _find(self, shapes: Sequence[BatchShape]) -> Track:
         assert self._setup is not None, "open() comes first"
-        return self._tracks[self._setup, key]
+        return self._tracks[self._setup, tuple(shapes)]
 
     def plan_space(self, shapes: Sequence[BatchShape]) -> PlanSpace:
         """The recorded plans. Raises KeyError for shapes that were not recorded."""
-        track = self._find(str(Workload(tuple(map(Case, shapes)))))
+        track = self._find(shapes)
         return PlanSpace(track.plans, len(track.plans))
 
     def load(self, workload: Workload) -> None:
         """Turn to one track."""
-        self._track = self._find(str(workload))
+        self._track = self._find(workload.shapes)
 
     def race(self, plans: Sequence[Plan], rounds: int, seed: int) -> dict[Plan, Samples]:
         """Draw ``rounds`` of each plan, the same position for all."""

@@ -60,7 +60,7 @@ class Recorder:
         self._bench.load(workload)
         plans = self._bench.plan_space(workload.shapes).plans
         line = {
-            "workload": str(workload),
+            "workload": workload.measured_key,
             "weights": [case.weight for case in workload.cases],
             "plans": [dict(plan) for plan in plans],
         }
@@ -76,7 +76,7 @@ class Recorder:
         return {
             plan
             for track in tracks
-            if (track.setup, str(track.workload)) == (self._setup, str(workload))
+            if (track.setup, track.workload.shapes) == (self._setup, workload.shapes)
             for plan in track.plans
             if plan in track.failures or len(track.rounds.get(plan, ())) >= self._every_plan_rounds
         }
