@@ -138,7 +138,7 @@ def _unseen(found: Findings, as_run: Sequence[Result]) -> list[str]:
 the other: a plan's latency differs by {usual:.2%} between them (median), by {seldom:.1%} in one
 workload of twenty. What moves from one process to the next is not in here.
 - **How good an interval is.** A half has {rounds[0]} to {rounds[-1]} rounds, and a confirmation
-draws up to {Settings().confirmation_rounds} from them, with repeats: it takes for certain what
+draws about {Settings().confirmation_rounds} from them, with repeats: it takes for certain what
 so few rounds happen to say. A run measures at least {MIN_ROUNDS} of its own. Where every plan
 played back the default's rounds, shuffled, {len(wrong)} of {len(found.alike)} tunes published
 one{where}, each of them wrongly.
