@@ -2,8 +2,8 @@
 
 A change that makes other tables says here why. Since 0758d19: confirmations in whole blocks of
 rounds draw other rounds of the recording, and 3 of 209 plans are other ones, as between two seeds
-of the draw. Since screening draws the incumbent's rounds beside a plan's: 4 of 209, three at the gate
-and one among ties.
+of the draw. Since screening draws the incumbent's rounds beside a plan's: 4 of 209, three at the
+gate and one among ties.
 """
 
 import hashlib
