@@ -237,10 +237,14 @@ def left_out(recording: Recording, tracks: Sequence[Track]) -> str:
     found = points(tracks)
     cut = cutter(recording.environment, setup.backend, setup.model)
     proof, model = prove(found, cut), fit(found, cut)
-    let_through = [point for point in proof.left_out if point.gain / (1 + proof.error) > GATE]
+    error = proof.error
+    let_through = [
+        point for point in proof.left_out if point.gain / (1 + error.at(point.latency_us)) > GATE
+    ]
     slower = [point for point in let_through if point.loss > 0]
     return (
-        f"| {setup.backend}, {setup.mode} | {len(found)} | {model.slots} | {proof.error:.1%} | "
+        f"| {setup.backend}, {setup.mode} | {len(found)} | {model.slots} | "
+        f"{error.share:.1%} + {error.us:.1f} µs | "
         f"{proof.regret:.2%} | {proof.worst_regret:.1%} | {len(slower)} of {len(let_through)} |"
     )
 

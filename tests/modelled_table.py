@@ -19,7 +19,7 @@ HEADER = Header.of(H200, "TRITON_MLA", MlaDimensions(16), "auto", "eager", 13107
 
 MODEL = Between(
     knob="num_kv_splits",
-    cut="fixed",
+    cut="tiled",
     occupancy=2,
     us={
         "launch": 24.4,

@@ -17,13 +17,15 @@ def results(backend):
     return {row.rule: row.results for row in rows(*loaded)}
 
 
-@pytest.mark.parametrize(("backend", "answered"), [("triton_mla", 0.9), ("flash_attn_mla", 0.5)])
+@pytest.mark.parametrize(("backend", "answered"), [("triton_mla", 0.95), ("flash_attn_mla", 0.85)])
 def test_no_answer_of_the_model_is_slower_than_the_default(backend, answered):
     found = results(backend)["waves"]
     assert len(found) == 60
     assert np.mean([result.outcome != "miss" for result in found]) >= answered
-    assert max(result.loss for result in found) <= 0.01
-    assert np.mean([result.regret for result in found if result.outcome == "plan"]) <= 0.005
+    assert max(result.loss for result in found) <= 0
+    regrets = [result.regret for result in found if result.outcome == "plan"]
+    assert np.mean(regrets) <= 0.001
+    assert max(regrets) <= 0.01
 
 
 def test_the_nearest_entry_of_triton_mla_is():

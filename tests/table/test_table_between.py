@@ -74,7 +74,7 @@ def test_a_table_that_is_spelled_anew_keeps_its_model(path):
         ({"us": {"launch": 0.0, "wave": 1.0}}, "a launch of no time"),
         ({"us": {"launch": 1e300}}, "between.us.launch"),
         ({"cut": "odd"}, "cut 'odd' is not known here"),
-        ({"cut": "capped"}, "TRITON_MLA does not cut a batch by 'capped'"),
+        ({"cut": "scheduled"}, "TRITON_MLA does not cut a batch by 'scheduled'"),
         ({"largest": ((2**20, 1024),)}, "between.largest"),
         ({"values": {600: 1024}}, "TRITON_MLA cannot have num_kv_splits 600"),
         ({"defaults": {1024: 0}}, "TRITON_MLA cannot have num_kv_splits 0"),

@@ -1,9 +1,9 @@
 import pytest
 
-from mla_tune.plan.cut import CappedSplits, FixedSplits
-from mla_tune.table.waves import TERMS, Length, ProvenModel, WaveModel, terms
+from mla_tune.plan.cut import ScheduledSplits, TiledSplits
+from mla_tune.table.waves import TERMS, Error, Length, ProvenModel, WaveModel, terms
 
-H200 = FixedSplits(sm_count=132, num_q_heads=16)
+H200 = TiledSplits(sm_count=132, num_q_heads=16)
 
 
 def counted(batch, kv_len, splits, occupancy=2, cutter=H200):
@@ -23,32 +23,14 @@ def test_blocks_share_a_multiprocessor_once_each_has_one():
     assert counted(133, 4096, 1)["shared_wave_token"] == 4096
 
 
-def test_heads_beyond_a_block_are_more_blocks():
-    assert FixedSplits(132, 128).cut(2, 4096, 4).rows == 16
-    assert FixedSplits(132, 20).cut(2, 4096, 4).rows == 4
-
-
-@pytest.mark.parametrize(
-    ("batch", "kv_len", "cap", "splits"),
-    [
-        # 64 tiles of a request, 26 a multiprocessor: three splits, which are two waves.
-        (48, 4096, 32, 3),
-        (48, 4096, 2, 2),
-        (48, 4096, 0, 3),
-        (1, 16384, 0, 86),
-        (1, 16384, 32, 32),
-        (256, 1024, 32, 1),
-        (48, 4096, 1, 1),
-    ],
-)
-def test_a_cap_bounds_the_splits_that_flash_attention_chooses(batch, kv_len, cap, splits):
-    assert CappedSplits(132, 16).cut(batch, kv_len, cap).splits == splits
-
-
-def test_only_a_cap_of_one_leaves_out_the_combining_kernel():
-    cutter = CappedSplits(132, 16)
-    assert not cutter.cut(256, 1024, 1).is_combined
-    assert cutter.cut(256, 1024, 2).is_combined
+def test_a_scheduled_kernel_shares_no_multiprocessor_and_ends_in_a_faster_wave():
+    cutter = ScheduledSplits(132, 16)
+    one, two = (counted(batch, 4096, 1, cutter=cutter) for batch in (132, 132 + 33))
+    assert one["shared_wave_token"] == two["shared_wave_token"] == 0
+    assert (one["half_wave_token"], one["full_wave_token"]) == (4096, 4096)
+    assert two["half_wave_token"] == 1.5 * 4096
+    assert two["full_wave_token"] == 1.75 * 4096
+    assert counted(132 + 99, 4096, 1, cutter=cutter)["half_wave_token"] == 1.75 * 4096
 
 
 MODEL = WaveModel(H200, 2, {"launch": 20.0, "split": 0.25, "wave_token": 0.1})
@@ -57,9 +39,14 @@ MODEL = WaveModel(H200, 2, {"launch": 20.0, "split": 0.25, "wave_token": 0.1})
 VALUES = {1: 1024, 8: 1024, 64: 4096}
 
 
-def proven(error=0.05):
+def proven(error=0.05, us=0.0):
     return ProvenModel(
-        MODEL, error, 1.01, {1: 1024, 8: 1024, 64: 4096}, (1, 1024), [(1, 8192), (64, 4096)]
+        MODEL,
+        Error(error, us),
+        1.01,
+        {1: 1024, 8: 1024, 64: 4096},
+        (1, 1024),
+        [(1, 8192), (64, 4096)],
     )
 
 
@@ -74,6 +61,15 @@ def test_a_gain_within_the_error_is_a_miss_and_none_is_the_default():
     assert proven(error=30.0).answer(1, [Length(8192, [64])]).outcome == "default"
 
 
+def test_a_part_of_the_error_is_a_time_which_weighs_on_short_batches():
+    assert Error(0.01, 2.0).at(100.0) == pytest.approx(0.03)
+    short, long = [Length(1024, [1])], [Length(8192, [1])]
+    assert proven(us=30.0).answer(1, long).outcome == "plan"
+    answer = proven(us=300.0).answer(1, short)
+    assert answer.outcome == "miss"
+    assert answer.error == pytest.approx(0.05 + 300 / MODEL.latency_us(1, 1024, 8))
+
+
 def test_a_value_is_not_answered_below_the_lengths_it_was_measured_at():
     assert proven().answer(1, [Length(4095, [1])]).value == 8
 
@@ -84,8 +80,8 @@ def test_beyond_what_was_measured_nothing_is_answered(point):
 
 
 def test_values_that_cut_alike_are_no_gain_over_the_default():
-    model = WaveModel(CappedSplits(132, 16), 1, {"launch": 20.0, "wave_token": 0.02})
-    proven = ProvenModel(model, 0.0, 1.01, {0: 1, 4: 1, 32: 1}, (1, 1), [(48, 4096)])
+    model = WaveModel(ScheduledSplits(132, 16), 1, {"launch": 20.0, "wave_token": 0.02})
+    proven = ProvenModel(model, Error(0.0), 1.01, {0: 1, 4: 1, 32: 1}, (1, 1), [(48, 4096)])
     answer = proven.answer(48, [Length(4096, [32])])
     assert (answer.outcome, answer.value, answer.gain) == ("default", None, 1.0)
 

@@ -50,7 +50,7 @@ def trials(kv_lens=(1024, 4096, 16384), batches=(2, 8, 32, 128), default_of=None
 
 
 def fitted(*args, default_at=lambda _kv_len: None, **more):
-    return between(trials(*args, **more), HEADER, "fixed", GATE, default_at)
+    return between(trials(*args, **more), HEADER, "tiled", GATE, default_at)
 
 
 def test_trials_of_single_tokens_by_one_knob_are_a_point():

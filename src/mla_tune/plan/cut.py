@@ -1,6 +1,6 @@
 """Into how many thread blocks a decode kernel cuts a batch, by the value of its split knob."""
 
-__all__ = ["BLOCK_H", "CUTTERS", "CappedSplits", "Cut", "Cutter", "FixedSplits"]
+__all__ = ["BLOCK_H", "CUTTERS", "Cut", "Cutter", "ScheduledSplits", "TiledSplits"]
 
 import math
 from collections.abc import Callable, Mapping
@@ -10,6 +10,12 @@ from typing import Protocol
 BLOCK_H = 16
 """Heads of one thread block of TRITON_MLA's decode kernel, vLLM's own launch."""
 
+BLOCK_N = 32
+"""Tokens in one step of that kernel's loop over the KV cache."""
+
+MOST_SCHEDULED = 992
+"""Requests beyond which FlashAttention never splits (PREPARE_VARLEN_MAX_BATCHES_1CTA)."""
+
 
 @dataclass(frozen=True)
 class Cut:
@@ -18,14 +24,17 @@ class Cut:
     Attributes:
         rows: thread blocks of one part of the cache: requests times groups of heads.
         splits: into how many parts the cache of a request falls.
-        part_tokens: the longest part.
+        part_tokens: the longest part, in whole steps of the kernel's loop.
         is_combined: whether a second kernel combines the parts, be it only one.
+        is_scheduled: whether the kernel is persistent: one block a multiprocessor, which takes one
+            part after the other. Else the hardware fills each multiprocessor with as many as fit.
     """
 
     rows: int
     splits: int
-    part_tokens: float
+    part_tokens: int
     is_combined: bool
+    is_scheduled: bool
 
 
 class Cutter(Protocol):
@@ -40,33 +49,44 @@ class Cutter(Protocol):
 
 
 @dataclass(frozen=True)
-class FixedSplits:
+class TiledSplits:
     """The knob is the number of splits, as in TRITON_MLA.
 
+    ``_fwd_grouped_kernel_stage1`` (vllm/v1/attention/ops/triton_decode_attention.py) gives each
+    split ``cdiv(kv_len, splits)`` tokens and goes through them in tiles. However few tokens the
+    last one has, it takes as long as the others: the loop waits for latency, not for bytes.
     A second kernel always follows, which is then a part of every launch and no term of its own.
 
     Args:
         sm_count: streaming multiprocessors.
         num_q_heads: heads that one GPU holds.
         rows_per_block: heads of a thread block.
+        tile_tokens: tokens of a tile.
     """
 
     sm_count: int
     num_q_heads: int
     rows_per_block: int = BLOCK_H
+    tile_tokens: int = BLOCK_N
 
     def cut(self, batch: int, kv_len: int, value: int) -> Cut:
         rows = batch * math.ceil(self.num_q_heads / self.rows_per_block)
-        return Cut(rows, value, kv_len / value, False)
+        tiles = math.ceil(math.ceil(kv_len / value) / self.tile_tokens)
+        return Cut(rows, value, tiles * self.tile_tokens, is_combined=False, is_scheduled=False)
 
 
 @dataclass(frozen=True)
-class CappedSplits:
+class ScheduledSplits:
     """The knob is a cap (0: none) on the splits that FlashAttention chooses, as in FLASH_ATTN_MLA.
 
     Its scheduler (``prepare_varlen_num_blocks`` in hopper/flash_prepare_scheduler.cu) shares out
     all tiles of the batch over the multiprocessors with a margin of a tenth, whatever wave that
-    ends in. A cap of 1 leaves out the combining kernel, any other has it even for one split.
+    ends in. A persistent kernel then takes the parts one by one
+    (``VarlenDynamicPersistentTileScheduler`` in tile_scheduler.hpp).
+
+    A bound of 1 leaves out the combining kernel, any other has it even for one split. Without a
+    cap the bound is ``num_splits_heuristic``'s (heuristics.h), which with a scheduler is asked for
+    one request alone: 0.85 of its tiles or of 128, and 1 up to four tiles.
     """
 
     sm_count: int
@@ -77,16 +97,23 @@ class CappedSplits:
     def cut(self, batch: int, kv_len: int, value: int) -> Cut:
         rows = batch * math.ceil(self.num_q_heads / self.rows_per_block)
         tiles = math.ceil(kv_len / self.tile_tokens)
+        bound = value or self._own_bound(tiles)
         splits = 1
-        if value != 1:
+        if bound > 1 and batch <= MOST_SCHEDULED:
             tiles_per_sm = math.ceil(rows * tiles * 1.1 / self.sm_count)
-            splits = math.ceil(tiles / tiles_per_sm)
-            splits = min(splits, value) if value else splits
-        return Cut(rows, splits, math.ceil(tiles / splits) * self.tile_tokens, value != 1)
+            splits = min(math.ceil(tiles / tiles_per_sm), bound)
+        part = math.ceil(tiles / splits) * self.tile_tokens
+        return Cut(rows, splits, part, is_combined=bound > 1, is_scheduled=True)
+
+    def _own_bound(self, tiles: int) -> int:
+        return 1 if tiles <= 4 else math.ceil(0.85 * min(128, self.sm_count, tiles))
 
 
 CUTTERS: Mapping[str, Callable[[int, int], Cutter]] = {
-    "fixed": FixedSplits,
-    "capped": CappedSplits,
+    "tiled": TiledSplits,
+    "scheduled": ScheduledSplits,
 }
-"""Made of SM count and query heads; by the name that a backend and its tables have for the rule."""
+"""Made of SM count and query heads; by the name that a backend and its tables have for the rule.
+
+A rule that is mended gets another name: a table's model holds for the rule it was fitted with.
+"""

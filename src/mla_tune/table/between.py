@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from mla_tune.plan.cut import CUTTERS
-from mla_tune.table.waves import TERMS, Length, ProvenModel, WaveModel
+from mla_tune.table.waves import TERMS, Error, Length, ProvenModel, WaveModel
 
 Count = Annotated[int, Field(ge=1, le=2**31 - 1)]
 Value = Annotated[int, Field(ge=0, le=2**20)]
@@ -40,8 +40,9 @@ class Between(BaseModel):
         occupancy: thread blocks that a multiprocessor runs at a time.
         us: microseconds of each term.
         gate: the gain that a plan must have, and ...
-        error: ... by which share, 0.01 is 1 %, a predicted gain may be too large: a quantile of
-            what it was off by at each measured point, left out of the fit in turn.
+        error, error_us: ... by which share, 0.01 is 1 %, a predicted gain may be too large: a
+            quantile of what it was off by at each measured point, left out of the fit in turn. It
+            is ``error``, and ``error_us`` over the latency.
         points: how many these were.
         regret, worst_regret: there, latency of the value chosen over the best one's, less one.
         values: of the knob, each with the shortest KV length at which it was measured.
@@ -57,6 +58,7 @@ class Between(BaseModel):
     us: Annotated[dict[str, NotNegative], AfterValidator(_known_terms)]
     gate: Annotated[float, Field(ge=1, le=1e9, allow_inf_nan=False)]
     error: NotNegative
+    error_us: NotNegative = 0.0
     points: Count
     regret: NotNegative
     worst_regret: NotNegative
@@ -69,7 +71,7 @@ class Between(BaseModel):
         """What answers, for the device and heads of the table's header."""
         return ProvenModel(
             WaveModel(CUTTERS[self.cut](sm_count, num_q_heads), self.occupancy, self.us),
-            self.error,
+            Error(self.error, self.error_us),
             self.gate,
             self.values,
             self.smallest,

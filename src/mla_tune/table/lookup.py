@@ -176,11 +176,11 @@ class Table:
 
     def unproven(self, answer: Answer) -> str:
         """Why a miss of the model is one."""
-        if self.between is None or answer.gain is None:
+        if answer.gain is None:
             return "outside of what was measured; the backend's default applies"
         return (
             f"a predicted gain of {answer.gain:.3f}x is not proven, since one may be "
-            f"{self.between.error:.1%} too large; the backend's default applies"
+            f"{answer.error:.1%} too large; the backend's default applies"
         )
 
     def _miss_reason(self, shape: BatchShape, within: float) -> str:

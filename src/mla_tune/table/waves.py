@@ -6,7 +6,7 @@ saw-tooth and over KV lengths a straight line. Tuning fits the coefficients; her
 evaluated, in plain Python, since an engine does that.
 """
 
-__all__ = ["TERMS", "Answer", "Length", "ProvenModel", "WaveModel", "fastest", "terms"]
+__all__ = ["TERMS", "Answer", "Error", "Length", "ProvenModel", "WaveModel", "fastest", "terms"]
 
 import math
 from collections.abc import Mapping, Sequence
@@ -25,15 +25,21 @@ TERMS = (
     "wave_token",
     "shared_wave",
     "shared_wave_token",
+    "half_wave_token",
     "full_wave_token",
     "cache_token",
+    "cache_root",
     "combine",
     "combine_request",
 )
 """What latency is a sum of; see `terms`."""
 
-FULL_WAVE = 0.75
-"""Above this share of its slots a wave may be bound by memory: longer the fuller it is."""
+HALF_WAVE, FULL_WAVE = 0.5, 0.75
+"""Above these shares of its slots a wave may be bound by memory: longer the fuller it is.
+
+Where that begins depends on the GPU (FLASH_ATTN_MLA: at half of an H100, later on an H200); a fit
+mixes the two.
+"""
 
 
 def terms(cut: Cut, batch: int, kv_len: int, sm_count: int, occupancy: int) -> tuple[float, ...]:
@@ -44,25 +50,36 @@ def terms(cut: Cut, batch: int, kv_len: int, sm_count: int, occupancy: int) -> t
         batch: requests.
         kv_len: tokens of each.
         sm_count: streaming multiprocessors.
-        occupancy: blocks that one of them runs at a time.
+        occupancy: blocks that one of them runs at a time; a scheduled kernel has one.
     """
-    blocks = cut.rows * cut.splits
-    slots = sm_count * occupancy
+    blocks, part = cut.rows * cut.splits, cut.part_tokens
+    slots = sm_count if cut.is_scheduled else sm_count * occupancy
     waves = math.ceil(blocks / slots)
-    # Blocks that share a multiprocessor slow each other down.
-    sharing = min(occupancy, math.ceil(blocks / sm_count)) - 1
-    tokens = waves * cut.part_tokens
+    sharing, half, full = 0, 0.0, 0.0
+    if cut.is_scheduled:
+        # The blocks of the last wave have all of the memory's bandwidth.
+        last = (blocks - (waves - 1) * slots) / slots
+        half = part * (waves - 1 + max(HALF_WAVE, last))
+        full = part * (waves - 1 + max(FULL_WAVE, last))
+    else:
+        # Blocks that share a multiprocessor slow each other down, the few of a last wave too: a
+        # multiprocessor ends all of its blocks at about a time, and takes the next together.
+        sharing = min(occupancy, math.ceil(blocks / sm_count)) - 1
+    tokens = cut.rows * kv_len
     return (
         1.0,
         batch,
         cut.splits,
         blocks,
         waves,
-        tokens,
+        waves * part,
         waves * sharing,
-        tokens * sharing,
-        tokens * max(FULL_WAVE, blocks / (waves * slots)),
-        cut.rows * kv_len,
+        waves * sharing * part,
+        half,
+        full,
+        tokens,
+        # Seen with both kernels: what a batch loads is spread unevenly, as of random draws.
+        math.sqrt(tokens),
         cut.is_combined,
         batch * cut.is_combined,
     )
@@ -109,11 +126,13 @@ class Answer:
         value: of the knob where the outcome is ``plan``, else None.
         gain: predicted latency of the default over the fastest value's; None out of what was
             measured.
+        error: by which share that may be too large.
     """
 
     outcome: str
     value: int | None
     gain: float | None = None
+    error: float = 0.0
 
     @property
     def plan(self) -> Plan:
@@ -131,13 +150,28 @@ class Length(NamedTuple):
     defaults: Sequence[int]
 
 
+class Error(NamedTuple):
+    """By which factor, less one, a predicted gain may be too large.
+
+    A share of the latency, and a time: what a model has wrong of a launch weighs on short batches
+    alone.
+    """
+
+    share: float
+    us: float = 0.0
+
+    def at(self, latency_us: float) -> float:
+        """For a batch of this latency."""
+        return self.share + self.us / latency_us
+
+
 @dataclass(frozen=True)
 class ProvenModel:
     """A model with its own error, which answers no more than that error lets it.
 
     Attributes:
         model: the model.
-        error: by which factor, less one, a predicted gain may be too large.
+        error: what a predicted gain may be off by.
         gate: the gain that a plan must have.
         values: of the knob, each with the shortest KV length at which it was measured.
         smallest: fewest requests, and shortest KV length, that were measured.
@@ -146,7 +180,7 @@ class ProvenModel:
     """
 
     model: WaveModel
-    error: float
+    error: Error
     gate: float
     values: Mapping[int, int]
     smallest: tuple[int, int]
@@ -160,9 +194,11 @@ class ProvenModel:
         value, gain = fastest(self.model, batch, lengths, values)
         if gain <= self.gate:
             return Answer("default", None, gain)
-        if gain / (1 + self.error) <= self.gate:
-            return Answer("miss", None, gain)
-        return Answer("plan", value, gain)
+        # Of all lengths the first is the shortest.
+        error = self.error.at(self.model.latency_us(batch, lengths[0].kv_len, value))
+        if gain / (1 + error) <= self.gate:
+            return Answer("miss", None, gain, error)
+        return Answer("plan", value, gain, error)
 
     def _is_within(self, batch: int, kv_len: int) -> bool:
         """Whether there are measured points on all sides.

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from scipy import optimize
 
 from mla_tune.plan.cut import Cutter
-from mla_tune.table.waves import TERMS, Length, ProvenModel, WaveModel, fastest, terms
+from mla_tune.table.waves import TERMS, Error, Length, ProvenModel, WaveModel, fastest, terms
 
 OCCUPANCIES = (1, 2, 3, 4)
 """Thread blocks a multiprocessor may run at a time; which it is, the fit finds."""
@@ -22,6 +22,9 @@ FEWEST_POINTS = 9
 
 COVERED = 0.95
 """The share of new points whose predicted gain is off by no more than a proven error."""
+
+SHORT_US = (0.0, 30.0, 100.0, 300.0, 1000.0)
+"""Latencies at which an error may be twice what it is of long batches."""
 
 NEAR = 0.02
 """Values this near to the fastest by the model may be chosen at the next fit."""
@@ -63,12 +66,14 @@ class LeftOut:
     Attributes:
         error: predicted gain over the real one, less one; of the values near the one chosen, the
             largest.
+        latency_us: predicted of the value chosen.
         gain: the gain that the model promises of the value it chooses.
         regret: latency of that value over the best one's, less one.
         loss: the same over the default's; below zero where it gains.
     """
 
     error: float
+    latency_us: float
     gain: float
     regret: float
     loss: float
@@ -81,11 +86,22 @@ class Proof:
     left_out: tuple[LeftOut, ...]
 
     @property
-    def error(self) -> float:
-        """The error that a new point stays below in `COVERED` of the cases, or the largest seen."""
-        errors = sorted(point.error for point in self.left_out)
+    def error(self) -> Error:
+        """The error that a new point stays below in `COVERED` of the cases, or the largest seen.
+
+        Of the shapes in `SHORT_US` that which asks for least of all points together.
+        """
+        return min(
+            map(self._error, SHORT_US),
+            key=lambda error: sum(error.at(point.latency_us) for point in self.left_out),
+        )
+
+    def _error(self, short_us: float) -> Error:
+        """The same, for an error that doubles where a latency is as short as ``short_us``."""
+        errors = sorted(point.error / (1 + short_us / point.latency_us) for point in self.left_out)
         rank = math.ceil(COVERED * (len(errors) + 1))
-        return max(0.0, errors[min(rank, len(errors)) - 1])
+        share = max(0.0, errors[min(rank, len(errors)) - 1])
+        return Error(share, share * short_us)
 
     @property
     def regret(self) -> float:
@@ -101,11 +117,12 @@ class Proof:
 def fit(points: Sequence[Point], cutter: Cutter) -> WaveModel:
     """The model that is nearest to ``points``.
 
-    By relative errors, in which a plan counts by how near it is to the best one of its point: how
-    slow a bad plan is need not be known well. The same points in any order give the same model.
+    By relative errors, in which a plan counts by the square of how near it is to the best one of
+    its point: how slow a bad plan is need not be known well. The same points in any order give the
+    same model.
     """
     measured = [
-        (point, value, point.latency_us[point.best] / us, us)
+        (point, value, (point.latency_us[point.best] / us) ** 2, us)
         for point in sorted(points, key=_place)
         for value, us in sorted(point.latency_us.items())
     ]
@@ -182,6 +199,7 @@ def _judged(model: WaveModel, point: Point) -> LeftOut:
     chosen_us = measured_us[value]
     return LeftOut(
         max(errors, default=0.0),
+        predicted_us[value],
         gain,
         chosen_us / measured_us[point.best] - 1,
         chosen_us / measured_us[default] - 1,

@@ -122,7 +122,7 @@ BACKEND = VllmBackend(
         carry_over=_carry_over,
         # vLLM's own cap holds for eager steps up to that size, and for none beyond.
         follow_capture_size=True,
-        cut="capped",
+        cut="scheduled",
     ),
     plugin_class="mla_tune.vllm.plugin.flash_attn_mla.TunedFlashAttnMLABackend",
 )

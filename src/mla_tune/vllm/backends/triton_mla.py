@@ -154,6 +154,6 @@ BACKEND = VllmBackend(
     # session asks the builder itself.
     uniform_since=(0, 32),
     bounds={**DENSE_BOUNDS, "num_kv_splits": Numbers((range(1, 512 + 1),), per_sm=SPLITS_PER_SM)},
-    splits=Splits(knob=_knob, partial_bytes=_partial_bytes, carry_over=_carry_over, cut="fixed"),
+    splits=Splits(knob=_knob, partial_bytes=_partial_bytes, carry_over=_carry_over, cut="tiled"),
     plugin_class="mla_tune.vllm.plugin.triton_mla.TunedTritonMLABackend",
 )
