@@ -9,6 +9,7 @@ __all__ = [
     "batch_bytes",
     "bytes_per_split",
     "cache_bytes",
+    "latent_bytes",
     "no_splits",
     "prefill_bytes",
 ]
@@ -18,20 +19,25 @@ from mla_tune.shapes import BatchShape
 
 # Rows of the buffer that a prefill's context is gathered into, chunk by chunk, in every release.
 CONTEXT_ROWS = 64 * 1024
-# A graph keeps what its launches allocate, and every plan of a batch has a graph: up to nine split
-# counts and the default.
-GRAPHS_A_BATCH = 10
+# A graph keeps what its launches allocate, and every plan of a batch has a graph: TRITON_MLA's nine
+# powers of two, two counts that fill waves, and the default.
+GRAPHS_A_BATCH = 12
 
 
 def cache_bytes(setup: Setup, shape: BatchShape, block_size: int) -> int:
     """The latents."""
     model = setup.model
     blocks = 1 + sum(g.count * -(-g.kv_len // block_size) for g in shape.groups)
-    width = {"fp8_ds_mla": 656}.get(setup.kv_cache_dtype, model.latent_dim)
-    if not setup.kv_cache_dtype.startswith("fp8"):
-        width *= 2
+    width = latent_bytes(setup.kv_cache_dtype, model.latent_dim)
     # The cache is filled from random values that are drawn in pieces, in float32.
     return blocks * block_size * width + 2**28
+
+
+def latent_bytes(kv_cache_dtype: str, latent_dim: int) -> int:
+    """What one layer's KV cache holds of a token."""
+    if kv_cache_dtype.startswith("fp8"):
+        return {"fp8_ds_mla": 656}.get(kv_cache_dtype, latent_dim)
+    return 2 * latent_dim
 
 
 def batch_bytes(setup: Setup, shape: BatchShape, block_size: int, *, sparse: bool) -> int:

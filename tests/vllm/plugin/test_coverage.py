@@ -5,6 +5,7 @@ import pytest
 from mla_tune.plan.plan import Plan
 from mla_tune.vllm.plugin.choice import Choice
 from mla_tune.vllm.plugin.coverage import MOST_NAMED, REMEDY, coverage
+from mla_tune.vllm.plugin.lookups import ENDS_EARLY
 
 HIT = Choice("any", "hit", Plan(num_kv_splits=4))
 NO_ENTRY = Choice("any", "miss", reason="no entry")
@@ -45,3 +46,17 @@ def test_entries_that_are_not_true_here_are_told_apart() -> None:
 def test_without_a_graph_table_nothing_is_to_be_mended() -> None:
     level, told = coverage({(1, 1): NO_ENTRY}, set())
     assert (level, told.split(":")[0]) == (logging.INFO, "0 of 1 decode graphs have an entry")
+
+
+def test_entries_that_end_before_the_engine_are_told_with_what_to_tune_for() -> None:
+    short = Choice("any", "miss", reason=ENDS_EARLY)
+    planned = {(1, 1): HIT, (2, 1): short, (4, 1): short, (8, 1): REFUSED}
+    level, told = coverage(planned, planned, 1_125_000)
+    assert level == logging.WARNING
+    assert told == (
+        "4 of 4 decode graphs have an entry; 2 of these were measured to shorter KV lengths than "
+        "this engine serves: tune them for the engine's max_model_len with graph: "
+        "{capture_sizes: vllm, kv_cache_tokens: 1125000}; 1 of these are left as vLLM has them "
+        "(not proven here)"
+    )
+    assert "kv_cache_tokens" not in coverage(planned, planned)[1]

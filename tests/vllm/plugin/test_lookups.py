@@ -5,7 +5,7 @@ from mla_tune.plan.plan import UNTUNED, Plan
 from mla_tune.shapes import BatchShape, RequestGroup
 from mla_tune.shapes.buckets import bucket_start
 from mla_tune.table import Entry, Table
-from mla_tune.vllm.plugin.lookups import Lookups
+from mla_tune.vllm.plugin.lookups import ENDS_EARLY, Lookups
 from modelled_table import modelled
 from tabled_engine import entry, header
 
@@ -74,6 +74,25 @@ def test_a_plan_that_is_not_proven_here_is_a_miss() -> None:
     assert lookups.captured(32, 1).outcome == "miss"
     # The default needs no proof.
     assert lookups.captured(64, 1).outcome == "hit"
+
+
+def test_an_entry_that_ends_before_the_engine_is_a_miss() -> None:
+    table = Table(
+        header(),
+        (
+            entry("32q1s1k", splits(8), holds_to=16384),
+            entry("64q1s1k", splits(4), holds_to=16384),
+            entry("96q1s1k", splits(2)),
+            entry("16q1s1k", UNTUNED, holds_to=16384),
+        ),
+    )
+    lookups = Lookups(table, None, reach=lambda requests: 16384 * 64 // requests)
+    assert lookups.captured(32, 1).reason == ENDS_EARLY
+    found = lookups.captured(64, 1)
+    assert (found.outcome, found.longest_kv) == ("hit", 16384)
+    # An older entry does not say how far it holds, and the default needs to hold nowhere.
+    assert lookups.captured(96, 1).outcome == lookups.captured(16, 1).outcome == "hit"
+    assert Lookups(table, None).captured(32, 1).outcome == "hit"
 
 
 def test_an_eager_step_is_answered_by_its_lengths() -> None:

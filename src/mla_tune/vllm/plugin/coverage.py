@@ -6,6 +6,7 @@ import logging
 from collections.abc import Collection, Mapping, Sequence
 
 from mla_tune.vllm.plugin.choice import Choice
+from mla_tune.vllm.plugin.lookups import ENDS_EARLY
 
 # An engine captures 51 sizes by default; more than these are named by the first and the last.
 MOST_NAMED = 8
@@ -15,13 +16,16 @@ REMEDY = (
 
 
 def coverage(
-    planned: Mapping[tuple[int, int], Choice], tabled: Collection[tuple[int, int]]
+    planned: Mapping[tuple[int, int], Choice],
+    tabled: Collection[tuple[int, int]],
+    most_kv_tokens: int | None = None,
 ) -> tuple[int, str]:
     """What to log of the decode graphs that are going to be captured, and the level.
 
     Args:
         planned: the choice for each graph, by requests and query length.
         tabled: requests and query lengths that the graph table has an entry for; none without one.
+        most_kv_tokens: that the engine's KV cache can hold; None where that is not known.
 
     Returns:
         A warning where a graph table leaves out a graph, and otherwise a piece of information.
@@ -36,11 +40,20 @@ def coverage(
         for key, choice in planned.items()
         if key in tabled and choice.outcome == "miss"
     ]
+    if short := refused.count(ENDS_EARLY):
+        parts.append(f"{short} of these were {ENDS_EARLY}: {_longer(most_kv_tokens)}")
+        refused = [reason for reason in refused if reason != ENDS_EARLY]
     if refused:
         parts.append(f"{len(refused)} of these are left as vLLM has them ({refused[0]})")
     if missing:
         parts.append(f"{_named(missing)} have none and are left as vLLM has them: {REMEDY}")
     return logging.WARNING if parts[1:] else logging.INFO, "; ".join(parts)
+
+
+def _longer(most_kv_tokens: int | None) -> str:
+    """How to have a table measured as far as the engine serves."""
+    tokens = "" if most_kv_tokens is None else f", kv_cache_tokens: {most_kv_tokens}"
+    return f"tune them for the engine's max_model_len with graph: {{capture_sizes: vllm{tokens}}}"
 
 
 def _named(keys: Sequence[tuple[int, int]]) -> str:

@@ -22,6 +22,7 @@ from mla_tune.vllm.plugin.coverage import coverage
 from mla_tune.vllm.plugin.engine import engine_facts, refusal
 from mla_tune.vllm.plugin.layers import ServedLayers
 from mla_tune.vllm.plugin.lookups import Lookups
+from mla_tune.vllm.plugin.reach import most_kv_tokens
 from mla_tune.vllm.plugin.state import once, process_state
 from mla_tune.vllm.plugin.statement import failed, set_up
 
@@ -38,6 +39,7 @@ class Deployment:
 
     Args:
         knobs: those that the backend's builder sets.
+        most_kv_tokens: that the KV cache can hold; None where that is not known.
     """
 
     def __init__(
@@ -46,8 +48,10 @@ class Deployment:
         knobs: Collection[str],
         tables: dict[str, LoadedTable],
         captures: tuple[tuple[int, int], ...],
+        most_kv_tokens: int | None = None,
     ) -> None:
         self.facts = facts
+        self.most_kv_tokens = most_kv_tokens
         self._knobs = knobs
         self.counts = Counts(facts.backend)
         graph, eager = tables.get("graph"), tables.get("eager")
@@ -59,10 +63,18 @@ class Deployment:
                 eager.table if eager else None,
                 graph_usable=lambda plan: _graph_usable(plan, graph, facts),
                 applicable=self._applicable,
+                reach=self.reach,
             )
             self.planned = {key: self.lookups.captured(*key) for key in captures}
         record = os.environ.get("MLA_TUNE_RECORD")
         self.traffic_writer = TrafficWriter(Path(record), facts) if record else None
+
+    def reach(self, requests: int) -> int:
+        """The longest KV length, in tokens, that so many requests can all have."""
+        longest = self.facts.max_model_len
+        if self.most_kv_tokens is None:
+            return longest
+        return min(longest, self.most_kv_tokens // requests)
 
     def _applicable(self, plan: Plan) -> bool:
         """Whether all knobs of ``plan`` can be set; says so where one cannot."""
@@ -145,7 +157,8 @@ def _made(
     captures: tuple[tuple[int, int], ...],
 ) -> Deployment:
     tables, reason = tables_for(facts, vllm_config)
-    deployment = Deployment(facts, knobs, tables, captures)
+    most = most_kv_tokens(vllm_config, facts) if "graph" in tables else None
+    deployment = Deployment(facts, knobs, tables, captures, most)
     say = functools.partial(set_up, facts, process_state().tables, tables, deployment.planned)
     unlike = disagreement(vllm_config, say)
     if reason is not None:
@@ -165,5 +178,6 @@ def _announce(deployment: Deployment, tables: dict[str, LoadedTable]) -> None:
         note = told_apart(loaded.table, facts)
         logger.info("mla-tune: %s uses %s%s", facts.backend, loaded, note)
     if deployment.lookups is not None and deployment.planned:
-        level, told = coverage(deployment.planned, deployment.lookups.tabled)
+        tabled, most = deployment.lookups.tabled, deployment.most_kv_tokens
+        level, told = coverage(deployment.planned, tabled, most)
         once(level, f"mla-tune: {facts.backend}: {told}")

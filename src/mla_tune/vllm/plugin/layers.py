@@ -5,7 +5,7 @@ a checkpoint may leave ``kv_b_proj`` unquantized, and a hybrid model's blocks ar
 kind of layer.
 """
 
-__all__ = ["ServedLayers"]
+__all__ = ["ServedLayers", "plain_dtype"]
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -46,7 +46,7 @@ class ServedLayers:
         layers = [context[name] for name in builder.layer_names]
         return cls(
             model=_model(builder.num_heads, builder.mla_dims),
-            kv_cache_dtype=_common(_plain(layer.kv_cache_dtype) for layer in layers),
+            kv_cache_dtype=_common(plain_dtype(layer.kv_cache_dtype) for layer in layers),
             quantization=_common(quantization_of(layer.kv_b_proj) for layer in layers),
             block_size=int(builder.kv_cache_spec.block_size),
         )
@@ -56,7 +56,7 @@ class ServedLayers:
         """The layer of an impl, before there is any builder. Raises as `of_builder` does."""
         return cls(
             model=_model(impl.num_heads, impl),
-            kv_cache_dtype=_plain(impl.kv_cache_dtype),
+            kv_cache_dtype=plain_dtype(impl.kv_cache_dtype),
             quantization=quantization_of(impl.kv_b_proj),
             block_size=block_size,
         )
@@ -66,7 +66,8 @@ def _model(num_heads: int, dims: Any) -> tuple[tuple[str, int], ...]:
     return (("num_q_heads", int(num_heads)), *((n, int(getattr(dims, n))) for n in _DIMENSIONS))
 
 
-def _plain(kv_cache_dtype: Any) -> str:
+def plain_dtype(kv_cache_dtype: Any) -> str:
+    """VLLM's name of a KV cache dtype, as tables have it."""
     return "auto" if str(kv_cache_dtype) in _SAME_AS_ACTIVATIONS else str(kv_cache_dtype)
 
 

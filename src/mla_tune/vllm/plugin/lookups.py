@@ -1,6 +1,6 @@
 """Lookups fast enough for every step: one dict access once a kind of step has been seen."""
 
-__all__ = ["Lookups"]
+__all__ = ["ENDS_EARLY", "Lookups"]
 
 from collections.abc import Callable, Collection, Iterable, Iterator
 
@@ -12,6 +12,8 @@ from mla_tune.vllm.plugin.choice import Choice
 
 # Batch size x query length x eighth of an octave of KV length: far more than an engine serves.
 MAX_CACHED = 65536
+
+ENDS_EARLY = "measured to shorter KV lengths than this engine serves"
 
 Usable = Callable[[Plan], bool]
 
@@ -25,6 +27,8 @@ class Lookups:
         graph_usable: whether a plan of the graph table may be used in this engine; None: every
             one may.
         applicable: whether all knobs of a plan can be set in this engine; None: always.
+        reach: the longest KV length that so many requests can all have in this engine; None: not
+            known, and every entry is long enough.
     """
 
     def __init__(
@@ -34,12 +38,14 @@ class Lookups:
         *,
         graph_usable: Usable | None = None,
         applicable: Usable | None = None,
+        reach: Callable[[int], int] | None = None,
         within: float = DEFAULT_WITHIN,
     ) -> None:
         self.eager_table = eager
         self._within = within
         self._graph_usable = graph_usable
         self._applicable = applicable
+        self._reach = reach
         self._captured = _by_batch(graph.entries if graph else ())
         self._cache: dict[tuple[int, int, int], Choice] = {}
         self._measured: dict[tuple[int, int], Entry] = {}
@@ -69,7 +75,18 @@ class Lookups:
         if entry.plan and self._graph_usable is not None and not self._graph_usable(entry.plan):
             reason = f"{entry.shape}: {entry.plan} is not proven for this engine's max_model_len"
             return Choice(shape, "miss", reason=reason)
+        if entry.plan and self._ends_early(entry, batch):
+            return Choice(shape, "miss", reason=ENDS_EARLY)
         return self._hit(shape, entry.plan, _longest_kv(entry))
+
+    def _ends_early(self, entry: Entry, batch: int) -> bool:
+        """Whether nobody has compared the plan with the default at lengths that are served here.
+
+        An entry that does not say how far it was compared is used all the same.
+        """
+        if self._reach is None or entry.holds_to is None:
+            return False
+        return entry.holds_to < self._reach(batch)
 
     def eager(self, batch: int, query_len: int, kv_len: int) -> Choice:
         """What to use for a uniform batch whose longest request has ``kv_len`` tokens."""
@@ -185,4 +202,6 @@ def _group(entry: Entry) -> RequestGroup | None:
 
 
 def _longest_kv(entry: Entry) -> int:
-    return max(case.shape.max_kv_len for case in Workload.parse(entry.shape).cases)
+    return entry.holds_to or max(
+        case.shape.max_kv_len for case in Workload.parse(entry.shape).cases
+    )
