@@ -168,7 +168,7 @@ def test_weights_that_a_backend_cannot_have_are_named(planned):
         planned("batch_specs: [q1]\nquantization: fp8_per_tensor\n", "TORCH_MLA")
 
 
-GRAPH_ONLY = "engine: {modes: graph, max_model_len: 65536}\n"
+GRAPH_ONLY = "engine: {modes: graph, max_model_len: 65536, ragged: {share: 0}}\n"
 
 
 @pytest.fixture
@@ -206,6 +206,15 @@ def test_guards_beyond_the_memory_are_left_out_and_that_is_said(guards_of):
     assert found == ["q1s1k+{256,2k,4k,8k,16k,32k,64k}", "512q1s1k+{256,2k,4k,8k,16k,20k}"]
     assert "1 batch sizes can be measured to less" in skipped[0]
     assert "(512 requests to 20480 tokens)" in skipped[0]
+
+
+def test_a_graphs_workload_has_ragged_batches_within_what_the_engine_serves(guards_of):
+    engine = "engine: {modes: graph, max_model_len: 65536}\n"
+    section = "graph: {capture_sizes: [2, 64], kv_lens: 1k, kv_cache_tokens: 100000}\n"
+    (pair, many), _ = guards_of(engine + section)
+    assert pair.endswith("+q1s1632_q1s416+q1s64k_q1s1k")
+    # 100,000 tokens hold 64 times 1k and no more than 34,464 beyond.
+    assert many.split("+")[-1] == f"q1s{100_000 - 63 * 1024}_63q1s1k"
 
 
 def test_eager_shapes_have_no_guards(guards_of):

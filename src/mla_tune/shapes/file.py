@@ -12,6 +12,7 @@ from mla_tune.shapes.cases import listed_cases
 from mla_tune.shapes.dimensions import model_dimensions, sharded
 from mla_tune.shapes.graph import GraphShapes, graph_shapes
 from mla_tune.shapes.model import MlaDimensions
+from mla_tune.shapes.ragged import RaggedMix
 from mla_tune.shapes.schema_errors import shortened, validated
 from mla_tune.shapes.sections import KV_CACHE_DTYPES, OTHER_KV_CACHE_DTYPES, ShapesSection
 from mla_tune.shapes.vllm_benchmark import without_vllm_only_keys
@@ -25,7 +26,8 @@ class ShapesFile:
     ``models`` holds the dimensions of ``whole_model`` once per tensor-parallel size; ``notices``
     names what the file says that does not apply here, one line each. A ``block_size`` or
     ``max_cudagraph_capture_size`` of None is vLLM's own. ``graph`` is what is tuned in graph mode;
-    None for ``cases``, the listed shapes. ``max_tokens`` bounds the KV tokens of a case.
+    None for ``cases``, the listed shapes. ``ragged`` says how much of it is ragged. ``max_tokens``
+    bounds the KV tokens of a case.
     """
 
     path: Path
@@ -41,6 +43,7 @@ class ShapesFile:
     block_size: int | None = None
     max_cudagraph_capture_size: int | None = None
     graph: GraphShapes | None = None
+    ragged: RaggedMix = field(default_factory=RaggedMix)
     max_tokens: int | None = None
     notices: tuple[str, ...] = field(default=())
 
@@ -83,6 +86,7 @@ def checked_shapes(document: Document) -> ShapesFile:
         block_size=section.engine.block_size,
         max_cudagraph_capture_size=section.engine.max_cudagraph_capture_size,
         graph=graph,
+        ragged=RaggedMix(section.engine.ragged.share, section.engine.ragged.sigma),
         notices=(*notices, *model_notices),
     )
 

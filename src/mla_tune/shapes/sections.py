@@ -11,6 +11,7 @@ __all__ = [
     "GraphSection",
     "Grid",
     "ModelSection",
+    "RaggedSection",
     "Range",
     "ShapesSection",
     "SpecRange",
@@ -24,6 +25,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from mla_tune.errors import InputError, nearest_hint
 from mla_tune.quantization import PER_TENSOR, QUANTIZATIONS, UNQUANTIZED
 from mla_tune.shapes.batch import MOST_REQUESTS, parse_size
+from mla_tune.shapes.ragged import RaggedMix
 
 MODES = ("eager", "graph")
 KV_CACHE_DTYPES = ("auto", "bfloat16", "fp8", "fp8_e4m3", "fp8_ds_mla")
@@ -176,6 +178,13 @@ class Range(_Strict):
         return range(self.start, self.stop + int(self.end_inclusive), self.step)
 
 
+class RaggedSection(_Strict):
+    """How the KV lengths of the requests in a captured batch differ; see `RaggedMix`."""
+
+    share: Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)] = RaggedMix.share
+    sigma: Annotated[float, Field(gt=0, le=4, allow_inf_nan=False)] = RaggedMix.sigma
+
+
 class EngineSection(_Strict):
     """How production runs the backend: decode under CUDA graphs, the rest eagerly."""
 
@@ -183,6 +192,7 @@ class EngineSection(_Strict):
     max_model_len: Size = 131072
     block_size: Annotated[int, Field(strict=True, gt=0, le=2**20)] | None = None
     max_cudagraph_capture_size: Annotated[int, Field(strict=True, gt=0, le=2**20)] | None = None
+    ragged: RaggedSection = RaggedSection()
 
     @model_validator(mode="after")
     def _known_modes(self) -> "EngineSection":

@@ -103,6 +103,11 @@ class Workload:
             return None
         return max(case.shape.max_kv_len for case in uniform)
 
+    @property
+    def holds_ragged(self) -> bool:
+        """Whether there are ragged batches beside the uniform ones of a graph."""
+        return len(self.cases) > 1 and any(case.is_ragged for case in self.cases)
+
     def __str__(self) -> str:
         listed = self.listed
         if len(listed) == 1:

@@ -128,6 +128,8 @@ class Entry(_Part):
         ties: plans that could not be told from ``plan``.
         holds_to: of a graph's entry that was measured with guards: the longest KV length at which
             the plan was compared with the default.
+        holds_ragged: of a graph's entry: whether the plan was compared with the default on ragged
+            batches too.
         latency_us, default_us: median microseconds of the plan and of the default, weighted
             over the cases where there are several. ``default_us`` is absent where the default
             could not be measured; ``latency_us`` is then that of ``unproven``.
@@ -143,6 +145,7 @@ class Entry(_Part):
     default_plan: TablePlan = UNTUNED
     ties: tuple[TablePlan, ...] = ()
     holds_to: KvLength | None = None
+    holds_ragged: bool = False
     latency_us: Latency
     default_us: Latency | None = None
     speedup: Speedup | None = None

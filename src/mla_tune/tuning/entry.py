@@ -20,9 +20,11 @@ def outlasts_doubt(
 
     Too few or too noisy samples refute nothing. A plan that failed this time, or was clearly not
     above the gate or slower for some KV length, is refuted all the same. One that was measured to
-    shorter KV lengths was never proven for these.
+    shorter KV lengths, or on uniform batches alone, was never proven for the others.
     """
     if (previous.holds_to or 0) < (workload.holds_to or 0):
+        return False
+    if workload.holds_ragged and not previous.holds_ragged:
         return False
     if previous.unproven is not None or previous.default_us is None or previous.plan in failures:
         return False
@@ -55,6 +57,7 @@ def published_entry(
         default_plan=default,
         ties=tuple(plan for plan in verdict.ties if plan != chosen),
         holds_to=workload.holds_to,
+        holds_ragged=workload.holds_ragged,
         latency_us=expected_us(contest.samples[chosen], shares),
         default_us=expected_us(contest.samples[default], shares),
         speedup=standing.speedup if standing is not None else None,
@@ -75,6 +78,7 @@ def _unproven_entry(
         unproven=best,
         default_plan=default,
         holds_to=workload.holds_to,
+        holds_ragged=workload.holds_ragged,
         latency_us=expected_us(contest.samples[best], contest.shares),
         note=_note(failures, default, contest.samples),
     )

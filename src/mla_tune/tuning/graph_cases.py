@@ -1,9 +1,9 @@
 """The cases of ``graph:`` in a shapes file, for the release and GPU that run them."""
 
-__all__ = ["graph_cases", "largest_capture", "longest_served"]
+__all__ = ["graph_cases", "largest_capture", "longest_of_one", "longest_served"]
 
 from mla_tune.environment import Environment
-from mla_tune.shapes import Case
+from mla_tune.shapes import Case, Workload
 from mla_tune.shapes.file import ShapesFile
 from mla_tune.shapes.graph import GraphShapes
 from mla_tune.vllm.captures import captured_requests, default_capture_sizes
@@ -40,9 +40,23 @@ def longest_served(shapes: ShapesFile, requests: int) -> int:
 
     ``--max-tokens`` bounds it too.
     """
+    return min([shapes.max_model_len, *(tokens // requests for tokens in _bounds(shapes))])
+
+
+def longest_of_one(shapes: ShapesFile, workload: Workload) -> int:
+    """The longest KV length, in tokens, of one request whose batch is otherwise the shortest.
+
+    The batch is ``workload``'s, and the others have its shortest listed length.
+    """
+    short = workload.listed[0].shape
+    others = (short.num_requests - 1) * short.max_kv_len
+    return min([shapes.max_model_len, *(tokens - others for tokens in _bounds(shapes))])
+
+
+def _bounds(shapes: ShapesFile) -> list[int]:
+    """What bounds the KV tokens of a whole batch."""
     in_cache = shapes.graph.kv_cache_tokens if shapes.graph is not None else None
-    in_all = [tokens for tokens in (in_cache, shapes.max_tokens) if tokens is not None]
-    return min([shapes.max_model_len, *(tokens // requests for tokens in in_all)])
+    return [tokens for tokens in (in_cache, shapes.max_tokens) if tokens is not None]
 
 
 def _default_sizes(

@@ -12,9 +12,10 @@ from mla_tune.registry import BACKENDS, canonical_name, get_backend
 from mla_tune.session import Setup
 from mla_tune.shapes import BatchShape, Case, MlaDimensions, Workload
 from mla_tune.shapes.file import ShapesFile
-from mla_tune.tuning.graph_cases import graph_cases, largest_capture, longest_served
+from mla_tune.tuning.graph_cases import graph_cases, largest_capture, longest_of_one, longest_served
 from mla_tune.tuning.guards import guarded
 from mla_tune.tuning.job import TableJob
+from mla_tune.tuning.ragged import with_ragged
 
 MEMORY_SHARE = 0.92
 """Of the free memory a shape may fill; allocators and the CUDA context need the rest."""
@@ -117,7 +118,7 @@ class Planner:
         for workload in workloads:
             self._check_fits(setup, workload)
         if mode == "graph":
-            workloads = self._guarded(setup, workloads)
+            workloads = self._ragged(setup, self._guarded(setup, workloads))
         return TableJob.of(self.environment, setup, workloads, self.out)
 
     def _lack(self, name: str, dtype: str, mode: str) -> str | None:
@@ -194,6 +195,19 @@ class Planner:
                 "their entries hold so far"
             )
         return found
+
+    def _ragged(self, setup: Setup, workloads: Sequence[Workload]) -> list[Workload]:
+        """Graphs' workloads with the ragged batches that this GPU can hold."""
+        backend, most = get_backend(setup.backend), GUARDS_SHARE * self.free_bytes
+
+        def fits(some: Sequence[BatchShape]) -> bool:
+            return backend.estimate_bytes(setup, some) <= most
+
+        mix = self.shapes.ragged
+        return [
+            with_ragged(workload, mix, longest_of_one(self.shapes, workload), fits)
+            for workload in workloads
+        ]
 
     def _check_fits(self, setup: Setup, workload: Workload) -> None:
         backend = get_backend(setup.backend)

@@ -1,0 +1,53 @@
+"""The ragged cases of a graph's workload, beside the uniform ones that its shapes file lists.
+
+Nearly every batch that is served is ragged, and few splits, which win where all requests are alike,
+keep the GPU waiting for the longest one: on an H100 2 splits of 128 requests on TRITON_MLA are
+3.7x as fast as the default at 4k each, and 0.59x where lengths are log-normal about 4k.
+"""
+
+__all__ = ["with_ragged"]
+
+from mla_tune.shapes import Case, Workload
+from mla_tune.shapes.ragged import RaggedMix, log_normal, one_long
+from mla_tune.tuning.guards import Fits
+
+
+def with_ragged(workload: Workload, mix: RaggedMix, longest: int, fits: Fits) -> Workload:
+    """A graph's workload, a share of it ragged, with a guard of one long request among short ones.
+
+    Args:
+        workload: listed cases of one batch size and query length, and their guards.
+        mix: how much is ragged, and how.
+        longest: the longest KV length that one request of such a batch can have in the engine.
+        fits: whether shapes can be loaded together. Ragged cases that cannot are left out, and the
+            weight stays with the uniform ones.
+    """
+    group = workload.listed[0].shape.groups[0]
+    if group.count == 1 or mix.share == 0:
+        return workload
+    listed: list[Case] = []
+    ragged: list[Case] = []
+    for case in workload.listed:
+        kv_len = case.shape.max_kv_len
+        batch = log_normal(group.count, group.query_len, kv_len, mix.sigma, max(longest, kv_len))
+        if len(batch.groups) == 1 or not fits((*workload.shapes, batch)):
+            listed.append(case)
+            continue
+        listed.append(Case(case.shape, case.weight * (1 - mix.share)))
+        ragged.append(Case(batch, case.weight * mix.share))
+    shortest = workload.listed[0].shape.max_kv_len
+    if longest > shortest:
+        extreme = one_long(group.count, group.query_len, longest, shortest)
+        if fits((*workload.shapes, extreme)):
+            ragged.append(Case(extreme, 0.0))
+    guards = workload.cases[len(workload.listed) :]
+    return Workload.of([*listed, *guards, *_distinct(ragged)])
+
+
+def _distinct(cases: list[Case]) -> list[Case]:
+    """Batches that rounding has made the same are one, with the weight of both."""
+    weights: dict[object, Case] = {}
+    for case in cases:
+        known = weights.get(case.shape)
+        weights[case.shape] = Case(case.shape, case.weight + (known.weight if known else 0.0))
+    return list(weights.values())
