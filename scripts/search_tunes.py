@@ -13,6 +13,7 @@ from mla_tune.plan.plan import Plan
 from mla_tune.shapes import Workload
 from mla_tune.table import Entry
 from mla_tune.tuning.observers import SilentObserver
+from mla_tune.tuning.process_spread import MEASURED_SPREAD
 from mla_tune.tuning.quarantine import Quarantine, Ward
 from mla_tune.tuning.settings import Settings
 from mla_tune.tuning.study import Journal, Policy
@@ -113,6 +114,9 @@ def tune(
             watch,
         )
         entry = tuner.tune(track.workload, neighbour=neighbour)
+        if entry.plan:  # a recording has one process
+            nominee = tuner.nominee(track.workload, entry)
+            entry = nominee.decide(MEASURED_SPREAD, tuner.settings.min_speedup)
     assert watch.rounds is not None, "every tune ends in a confirmation"
     return entry, watch.rounds - before, bench.rounds_spent - before
 

@@ -145,6 +145,9 @@ class FakeBench:
         self.checked.append((self._key, plan))
         self._fail(self.check_faults, plan)
 
+    def renew(self) -> bool:
+        return False
+
     def close(self) -> None:
         pass
 
@@ -166,6 +169,36 @@ class FakeBench:
         if plan in faults:
             kind = FailureKind(faults[plan])
             raise PlanFailure(f"scripted for {plan}", plan=plan, kind=kind)
+
+
+@dataclass
+class BiasedBench(FakeBench):
+    """A device whose processes differ.
+
+    Attributes:
+        bias: standard deviation, over processes, of the log of a plan's factor; each process has
+            one for each plan of each workload.
+        process: how many there have been before this one.
+    """
+
+    bias: float = 0.0
+    process: int = field(default=0, init=False)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._factors: dict[tuple[int, str, Plan], float] = {}
+
+    def renew(self) -> bool:
+        self.before("renew")
+        self.process += 1
+        self.workload = None
+        return True
+
+    def _latency_us(self, plan: Plan, shape: BatchShape) -> float:
+        key = (self.process, self._key, plan)
+        if key not in self._factors:
+            self._factors[key] = random.Random(f"{self.seed} {key}").lognormvariate(0.0, self.bias)
+        return super()._latency_us(plan, shape) * self._factors[key]
 
 
 def tuner_for(

@@ -17,6 +17,7 @@ def options(folder: Path, confirm_seconds: float = 0.3) -> list[str]:
         *("--backend", "TORCH_MLA", "--device", "cpu"),
         *("--out", str(folder / "out"), "--study-dir", str(folder / "study")),
         *("--confirm-seconds", str(confirm_seconds)),
+        *("--processes", "1"),  # a start of each takes seconds
     ]
 
 

@@ -68,6 +68,7 @@ NUMBERS = ("--min-speedup", "--confirm-seconds", "--sample-timeout", "--plan-tim
         (["--tensor-parallel-size", "3"], "does not divide 2"),
         (["--tensor-parallel-size", "0"], "0"),
         (["--min-speedup", "0.5"], "0.5"),
+        (["--processes", "0"], "--processes"),
         (["--recording", "x.jsonl"], "both or neither"),
         (["--bogus"], "--bogus"),
         (["--device", "gpu"], "did you mean 'cuda'?"),

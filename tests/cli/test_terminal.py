@@ -189,6 +189,26 @@ def test_a_run_says_that_an_earlier_entry_stays_and_why():
     assert told in shown(run)
 
 
+def test_a_plan_that_waits_for_other_processes_is_shown_and_counted_once():
+    decided = ENTRY.model_copy(update={"processes": 3})
+
+    def run(console):
+        with TerminalReporter(console) as reporter:
+            reporter.begun([JOB])
+            reporter.started(JOB, WORKLOAD)
+            reporter.nominated(JOB, WORKLOAD, ENTRY)
+            assert (reporter.num_decided, reporter._left) == (0, 0)
+            reporter.renewed(JOB, 1)
+            reporter.started(JOB, WORKLOAD)
+            reporter.decided(JOB, WORKLOAD, decided)
+            assert (reporter.num_decided, reporter._left) == (1, 0)
+
+    said = shown(run)
+    assert "num_kv_splits=2, 50.0 µs, 2.00× the default's speed in this process" in said
+    assert "another process confirms 1 batch shapes" in said
+    assert "num_kv_splits=2, 50.0 µs, 2.00× the default's speed over 3 processes" in said
+
+
 def test_a_default_that_does_not_work_is_said_once_a_table():
     wrong = ENTRY.model_copy(
         update={

@@ -109,6 +109,14 @@ def test_a_worker_killed_while_idle_costs_nothing(worker):
     }
 
 
+def test_a_renewed_bench_measures_in_another_process_with_the_same_session(worker):
+    first = worker._worker.pid
+    assert worker.renew()
+    worker.load(WORKLOAD)
+    assert worker._worker.pid != first
+    assert worker.race([GOOD], 1, seed=0)[GOOD].rounds
+
+
 def test_a_worker_that_ended_before_a_plans_turn_is_not_that_plans_fault(worker):
     end_idle(worker, signal.SIGABRT)
     assert worker.race([GOOD], 1, seed=0)[GOOD].rounds

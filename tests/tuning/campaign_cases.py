@@ -24,6 +24,8 @@ class SilentReporter(SilentObserver):
 
     def __init__(self):
         self.decisions = []
+        self.nominations = []
+        self.renewals = []
         self.notices = []
         self.errors = []
         self.abandoned = []
@@ -46,6 +48,14 @@ class SilentReporter(SilentObserver):
         del job
         self.decisions.append((str(workload), entry.plan))
 
+    def nominated(self, job, workload, entry):
+        del job
+        self.nominations.append((str(workload), entry.plan))
+
+    def renewed(self, job, num_nominees):
+        del job
+        self.renewals.append(num_nominees)
+
     def failed(self, job, workload, error):
         del job
         self.errors.append((str(workload), error))
@@ -65,8 +75,8 @@ def table_job(folder: Path, heads: int = 2, workloads=WORKLOADS) -> TableJob:
     return TableJob(Setup("TORCH_MLA", model), tuple(workloads), header, path)
 
 
-def run(folder: Path, bench: FakeBench, jobs=None, **more) -> Campaign:
-    settings = Settings(confirmation_rounds=16)
+def run(folder: Path, bench: FakeBench, jobs=None, processes=1, **more) -> Campaign:
+    settings = Settings(confirmation_rounds=16, processes=processes)
     campaign = Campaign(bench, folder / "study", settings, SilentReporter(), **more)
     campaign.run(jobs or [table_job(folder)])
     return campaign

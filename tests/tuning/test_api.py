@@ -249,7 +249,7 @@ def test_an_interrupted_run_keeps_what_it_has_and_goes_on(tune, monkeypatch, tmp
     with monkeypatch.context() as patched:
         patched.setattr(FakeWorker, "interrupted_at", "8q1s2k")
         with pytest.raises(KeyboardInterrupt):
-            tune("8q1s1k", "8q1s2k")
+            tune("8q1s1k", "8q1s2k", processes=1)
     (path,) = (tmp_path / "out").glob("*.yaml")
     assert [entry.shape for entry in mla_tune.Table.load(path).entries] == ["8q1s1k"]
     (tuned,) = tune("8q1s1k", "8q1s2k").tables

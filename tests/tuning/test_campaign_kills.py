@@ -11,7 +11,12 @@ from campaign_cases import (
     run,
 )
 
+from fake_device import DEFAULT, BiasedBench, splits
+from mla_tune.table import TableFile
 from mla_tune.tuning.journal.file import JournalFile
+from mla_tune.tuning.study import RACE
+
+GAIN = {DEFAULT: 100.0, splits(2): 90.0}
 
 # Kill -9. The run goes on in a forked process that is killed at one of its steps: whenever it
 # asks the device for something, syncs a file, or renames one.
@@ -112,3 +117,43 @@ def run_until_torn(folder: Path, append: int) -> int:
 def test_a_line_torn_by_a_kill_costs_at_most_its_own_trial(tmp_path, append):
     assert os.WTERMSIG(run_until_torn(tmp_path, append)) == signal.SIGKILL
     assert_goes_on_where_it_was(tmp_path)
+
+
+def confirm_until(folder: Path, kill_at: int) -> int:
+    """As `run_until`, with winners that race in two other processes."""
+    child = os.fork()
+    if child == 0:
+        try:
+            steps = Steps(kill_at)
+            os.fsync = steps.around(os.fsync)
+            run(folder, BiasedBench(GAIN, before=steps.step), processes=3)
+            (folder / "steps").write_text(str(steps.taken))
+        finally:
+            os._exit(0)
+    return os.waitpid(child, 0)[1]
+
+
+def test_after_a_kill_no_unconfirmed_plan_is_published_and_no_kept_race_is_repeated(tmp_path):
+    whole = tmp_path / "whole"
+    whole.mkdir()
+    assert confirm_until(whole, kill_at=0) == 0
+    num_steps = int((whole / "steps").read_text())
+    for kill_at in range(2, num_steps + 1, 3):
+        folder = tmp_path / str(kill_at)
+        folder.mkdir()
+        assert os.WTERMSIG(confirm_until(folder, kill_at)) == signal.SIGKILL
+        table = folder / "heads=2.yaml"
+        early = TableFile.load(table).entries if table.exists() else ()
+        assert all(entry.processes == 3 for entry in early)
+        kept = kept_races(folder)
+        run(folder, BiasedBench(GAIN), processes=3)
+        assert kept_races(folder)[: len(kept)] == kept
+        assert len(kept_races(folder)) == 4
+        entries = TableFile.load(table).entries
+        assert [(entry.plan, entry.processes) for entry in entries] == [(splits(2), 3)] * 2
+
+
+def kept_races(folder: Path) -> list[bytes]:
+    """The lines of the journal that hold races of later processes."""
+    (journal,) = (folder / "study").glob("*.journal")
+    return [line for line in journal.read_bytes().split(b"\n") if RACE.encode() in line]

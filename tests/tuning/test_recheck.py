@@ -129,7 +129,7 @@ class Disturbed(FakeBench):
 def test_what_befell_the_device_meanwhile_is_said(rechecked):
     (found,) = rechecked(Disturbed(LATENCIES), entry("8q1s1k", splits(1)))
     assert str(found) == (
-        "8q1s1k: num_kv_splits=1: 2.000× (2.000–2.000) another process (pid 123) used up to 40% "
+        "8q1s1k: num_kv_splits=1: 2.000× (1.982–2.019) another process (pid 123) used up to 40% "
         "of the GPU meanwhile; no clean samples: hot"
     )
     assert not found.is_open

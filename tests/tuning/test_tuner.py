@@ -6,6 +6,7 @@ from fake_device import DEFAULT, FakeBench, splits, tuner_for, workload
 from mla_tune.plan.plan import UNTUNED
 from mla_tune.shapes import BatchShape, Case, Workload
 from mla_tune.table import Entry
+from mla_tune.tuning.process_spread import MEASURED_SPREAD
 from mla_tune.tuning.study import Journal, Policy
 
 SLOWER = {DEFAULT: 100.0, splits(1): 150.0, splits(2): 120.0, splits(8): 110.0}
@@ -146,7 +147,12 @@ def verdicts(tmp_path, latencies):
     for seed in SEEDS:
         journal = Journal.in_memory()
         bench = FakeBench(latencies, noise=0.02, seed=random.Random(seed).getrandbits(32))
-        published.append(tuner_for(bench, tmp_path, journal).tune(workload()).plan)
+        tuner = tuner_for(bench, tmp_path, journal)
+        entry = tuner.tune(workload())
+        if entry.plan:
+            nominee = tuner.nominee(workload(), entry)
+            entry = nominee.decide(MEASURED_SPREAD, tuner.settings.min_speedup)
+        published.append(entry.plan)
     return published
 
 

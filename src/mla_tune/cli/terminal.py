@@ -44,6 +44,7 @@ class TerminalReporter:
         self._spent_s: deque[float] = deque(maxlen=200)
         self._began = 0.0
         self._decided: list[tuple[TableJob, Entry]] = []
+        self._nominated: set[tuple[Path, str]] = set()
         self._without_default: set[Path] = set()
 
     def __enter__(self) -> "TerminalReporter":
@@ -66,8 +67,7 @@ class TerminalReporter:
         say(self._console, f"{self._left} batch shapes for {len(jobs)} table(s)")
 
     def started(self, job: TableJob, workload: Workload) -> None:
-        setup = job.setup
-        self._current = f"{setup.backend} {setup.model.num_q_heads} heads {setup.mode} {workload}"
+        self._current = _named(job, workload)
         self._began = time.monotonic()
         self._tried = 0
 
@@ -92,30 +92,37 @@ class TerminalReporter:
         say(self._console, f"{self._current}: {told}")
 
     def decided(self, job: TableJob, workload: Workload, entry: Entry) -> None:
-        del workload
-        self._spent_s.append(time.monotonic() - self._began)
-        self._left -= 1
+        is_second = (job.path, str(workload)) in self._nominated
+        over = f" over {entry.processes} processes" if is_second and entry.processes else ""
+        if not is_second:
+            self._spent_s.append(time.monotonic() - self._began)
+        self._passed(job, workload)
         self._decided.append((job, entry))
-        self._progress.advance(self._task)
-        plan = told_plan(entry)
-        gain = f", {_ratio(entry.speedup)} the default's speed" if entry.plan else ""
-        told = f"{self._current}: {plan}, {entry.latency_us:.1f} µs{gain}{self._time_left()}"
-        say(self._console, told)
+        say(self._console, f"{_named(job, workload)}: {_told(entry)}{over}{self._time_left()}")
         if entry.default_us is None and job.path not in self._without_default:
             # Users run that default today. Once a table: the cause is mostly the same for all.
             self._without_default.add(job.path)
             told = f"what vLLM does untuned does not work here: {entry.note}"
             say(self._console, f"{job.setup.backend}: {told}", style="bold red")
 
+    def nominated(self, job: TableJob, workload: Workload, entry: Entry) -> None:
+        self._spent_s.append(time.monotonic() - self._began)
+        self._passed(job, workload)
+        self._nominated.add((job.path, str(workload)))
+        told = f"{_told(entry)} in this process{self._time_left()}"
+        say(self._console, f"{_named(job, workload)}: {told}")
+
+    def renewed(self, job: TableJob, num_nominees: int) -> None:
+        told = f"another process confirms {num_nominees} batch shapes"
+        say(self._console, f"{job.path.stem}: {told}", style="dim")
+
     def failed(self, job: TableJob, workload: Workload, error: MlaTuneError) -> None:
-        del job, workload
-        self._left -= 1
-        self._progress.advance(self._task)
+        self._passed(job, workload)
         say_error(self._console, self._current, error)
 
     def given_up(self, job: TableJob, workloads: Sequence[Workload], error: MlaTuneError) -> None:
-        self._left -= len(workloads)
-        self._progress.advance(self._task, len(workloads))
+        for workload in workloads:
+            self._passed(job, workload)
         what = f"{job.path.stem}: {len(workloads)} batch shapes are given up"
         say_error(self._console, what, error)
 
@@ -128,6 +135,13 @@ class TerminalReporter:
         ]
         what = f"{len(entries)} decided batch shapes are not in their table"
         say_error(self._console, what, error)
+
+    def _passed(self, job: TableJob, workload: Workload) -> None:
+        """Count a batch shape, once: one that was nominated comes by again."""
+        if (job.path, str(workload)) in self._nominated:
+            return
+        self._left -= 1
+        self._progress.advance(self._task)
 
     def _show(self, state: str) -> None:
         self._progress.update(
@@ -156,6 +170,16 @@ class TerminalReporter:
         for path, entries in by_path.items():
             show_table(self._console, headers[path], entries)
             say(self._console, f"written to {path}")
+
+
+def _named(job: TableJob, workload: Workload) -> str:
+    setup = job.setup
+    return f"{setup.backend} {setup.model.num_q_heads} heads {setup.mode} {workload}"
+
+
+def _told(entry: Entry) -> str:
+    gain = f", {_ratio(entry.speedup)} the default's speed" if entry.plan else ""
+    return f"{told_plan(entry)}, {entry.latency_us:.1f} µs{gain}"
 
 
 def _ratio(speedup: Speedup | None) -> str:

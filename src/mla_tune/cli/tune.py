@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from mla_tune.cli.options import DEVICE, FACTOR, PATH, POSITIVE, SECONDS, WAIT, size
-from mla_tune.tuning.run_options import MOST_ROUNDS, RunOptions
+from mla_tune.tuning.run_options import MOST_PROCESSES, MOST_ROUNDS, RunOptions
 
 INTERRUPTED = 130
 """The exit code of a run that Ctrl-C ended."""
@@ -71,6 +71,14 @@ VERDICT = (
         default=RunOptions.confirm_seconds,
         show_default=True,
         help="Most seconds to confirm a shape's best plans against the default.",
+    ),
+    click.option(
+        "--processes",
+        type=click.IntRange(min=1, max=MOST_PROCESSES),
+        default=RunOptions.processes,
+        show_default=True,
+        metavar="N",
+        help="Race a table's winners in N processes in turn before they are published.",
     ),
     click.option(
         "--sample-timeout",

@@ -74,6 +74,13 @@ class Bench(Protocol):
         """
         ...
 
+    def renew(self) -> bool:
+        """Have another process measure from here on: what is open stays so, nothing is loaded.
+
+        False, and nothing changes, where there is one process only.
+        """
+        ...
+
     def close(self) -> None:
         """Give back what is held."""
         ...
@@ -168,6 +175,10 @@ class SessionBench:
         with _blamed(plan):
             self._announce(plan, "check")
             self._check.verify(plan)
+
+    def renew(self) -> bool:
+        """As `Bench.renew`: there is no other process."""
+        return False
 
     def close(self) -> None:
         """Give back the session's memory."""

@@ -102,6 +102,12 @@ class WorkerBench:
         """As `Bench.verify`, with the failures that `race` adds."""
         ask_about_plans(partial(self._ask, "verify", plan), self.log)
 
+    def renew(self) -> bool:
+        """As `Bench.renew`; the next question starts the process."""
+        self._workload = None
+        self._worker.kill()
+        return True
+
     def close(self) -> None:
         """End the worker."""
         self._worker.kill()

@@ -134,6 +134,9 @@ class Entry(_Part):
             over the cases where there are several. ``default_us`` is absent where the default
             could not be measured; ``latency_us`` is then that of ``unproven``.
         speedup: paired comparison; absent where there was nothing to compare.
+        processes: how many processes its latencies, speed-up and cases are from, with intervals
+            over them. Absent where earlier versions measured: one process, and intervals of its
+            rounds alone.
         cases: the same per KV length, where there are several; guards have a weight of 0.
         note: what a reader should know (no clean samples, failed plans, no knob that matters).
     """
@@ -149,6 +152,7 @@ class Entry(_Part):
     latency_us: Latency
     default_us: Latency | None = None
     speedup: Speedup | None = None
+    processes: Annotated[int, Field(ge=1)] | None = None
     cases: tuple[CaseResult, ...] = ()
     note: str = ""
 

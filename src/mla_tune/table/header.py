@@ -7,6 +7,7 @@ Schema versions:
        the block size that vLLM chooses for the backend, and the capture size that it takes with
        256 sequences or more. A table is read so wherever it leaves one of these out.
        Device may name a locked SM clock (left out: none is known) and what was unwatched.
+       An entry may say over how many processes its interval is (left out: rounds of one).
     3  an eager table may have a section ``between``: a model that answers between its entries,
        see `mla_tune.table.between`.
 """

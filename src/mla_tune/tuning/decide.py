@@ -52,8 +52,8 @@ class Standing:
 
     @property
     def slows_a_case(self) -> bool:
-        """Whether some case, guards too, is slower than with the default, beyond noise."""
-        return len(self.cases) > 1 and any(map(slows, self.cases))
+        """Whether some KV length is so much slower that another process would hardly differ."""
+        return len(self.cases) > 1 and any(case.median < SLOWEST_CASE for case in self.cases)
 
     @property
     def is_too_wide(self) -> bool:
@@ -75,7 +75,7 @@ class Standing:
 
 @dataclass(frozen=True)
 class Verdict:
-    """The plan to publish and what it could not be told from.
+    """The plan that won and what it could not be told from.
 
     Attributes:
         plan: empty where it is the default.
@@ -99,7 +99,8 @@ class Contest:
         default: the default plan.
         samples: interleaved rounds of the default and of every finalist, equally many.
         shares: the cases' shares of traffic.
-        min_speedup: the publish gate: the interval's lower end must be above it.
+        min_speedup: the publish gate: the median must be above it here, and the lower end of the
+            interval over processes in the end.
         favourite: last night's plan, preferred among ties.
     """
 
@@ -150,7 +151,10 @@ class Contest:
         )
 
     def verdict(self) -> Verdict:
-        """Choose among the leader and what cannot be told from it, then ask the gate.
+        """Choose among the leader and what cannot be told from it.
+
+        A plan is chosen by the median of its speed-up: whether it is published, other processes
+        say (`mla_tune.tuning.confirmed`), whose spread is mostly wider than the interval here.
 
         Among ties last night's plan stands, then the default, then the one that comes first by
         the knobs' `Knob.tie_rank`, as with the fewest splits: which of them was ahead tonight is
@@ -162,7 +166,7 @@ class Contest:
             doubt = f"{rounds} rounds are too few, {MIN_ROUNDS} the least"
             return self._undecided(able or self.standings, doubt)
         clear = [standing for standing in able if not standing.is_too_wide]
-        if not clear or clear[0].speedup.low <= self.min_speedup:
+        if not clear or clear[0].speedup.median <= self.min_speedup:
             wide = [s for s in able if s.is_too_wide and s.speedup.high > self.min_speedup]
             if wide:
                 return self._undecided(wide, "the samples are too noisy to tell")
@@ -170,7 +174,7 @@ class Contest:
             return Verdict(UNTUNED, near)
         leader = clear[0]
         tied = [standing for standing in able if ties_with(standing.speedup, leader.speedup)]
-        passing = [s for s in tied if s in clear and s.speedup.low > self.min_speedup]
+        passing = [s for s in tied if s in clear and s.speedup.median > self.min_speedup]
         chosen = min(passing, key=self._preference).plan
         return Verdict(chosen, tuple(s.plan for s in tied if s.plan != chosen))
 

@@ -7,13 +7,15 @@ from dataclasses import dataclass
 
 from mla_tune.errors import InputError, WorkloadFailure
 from mla_tune.measuring.bench import Bench
-from mla_tune.measuring.orders import order_seed
 from mla_tune.measuring.stopwatch import Samples
 from mla_tune.plan.failure import PlanFailure
 from mla_tune.session import Setup
 from mla_tune.shapes import BatchShape, Case, MlaDimensions, RequestGroup, Workload
 from mla_tune.table import Entry, Speedup, TableFile
-from mla_tune.tuning.decide import Contest, Standing, slows
+from mla_tune.tuning.decide import slows
+from mla_tune.tuning.look import look_at
+from mla_tune.tuning.process_spread import MEASURED_SPREAD, over_processes
+from mla_tune.tuning.second_look import remarks, second_look
 from mla_tune.tuning.speedups import is_too_wide
 
 
@@ -66,34 +68,23 @@ def _second_look(bench: Bench, entry: Entry, workload: Workload, rounds: int) ->
     plan = entry.plan
     space = bench.plan_space(workload.shapes)
     try:
-        bench.load(workload)
-        bench.verify(plan)
-        taken = bench.race([space.default, plan], rounds, order_seed(entry.shape))
+        samples = second_look(bench, workload, space.default, plan, rounds)
     except (PlanFailure, WorkloadFailure) as failure:
         return Recheck(entry, None, failure.what)
-    contest = Contest(space.default, taken, tuple(workload.shares()), min_speedup=1.0)
-    (seen,) = contest.standings
-    problem = "slower than the default" if seen.speedup.high < 1.0 else ""
-    if not problem and seen.slows_a_case:
-        problem = f"slower than the default at {', '.join(_slower(workload, seen))}"
-    return Recheck(entry, seen.speedup, problem, tuple(_doubts(seen.speedup, *taken.values())))
-
-
-def _slower(workload: Workload, standing: Standing) -> Iterator[str]:
-    for shape, speedup in zip(workload.shapes, standing.cases, strict=True):
-        if slows(speedup):
-            yield str(shape)
+    look = look_at(*samples, workload.shares())
+    seen, *cases = (over_processes([each.speedup], MEASURED_SPREAD) for each in look)
+    problem = "slower than the default" if seen.high < 1.0 else ""
+    slower = [str(s) for s, case in zip(workload.shapes, cases, strict=False) if slows(case)]
+    if slower and not problem:
+        problem = f"slower than the default at {', '.join(slower)}"
+    return Recheck(entry, seen, problem, tuple(_doubts(seen, *samples)))
 
 
 def _doubts(speedup: Speedup, default: Samples, plan: Samples) -> Iterator[str]:
-    """Why samples may say little: those of one race share what befell the device meanwhile."""
+    """Why samples may say little."""
     if is_too_wide(speedup):
         yield "too noisy to tell"
-    both = default + plan
-    if both.others is not None:
-        yield str(both.others)
-    if both.tainted:
-        yield f"no clean samples: {both.tainted}"
+    yield from remarks(default, plan)
 
 
 def _workload(entry: Entry) -> Workload:

@@ -19,6 +19,8 @@ class Reporter(Observer, Protocol):
     def begun(self, jobs: Sequence[TableJob]) -> None: ...
     def started(self, job: TableJob, workload: Workload) -> None: ...
     def decided(self, job: TableJob, workload: Workload, entry: Entry) -> None: ...
+    def nominated(self, job: TableJob, workload: Workload, entry: Entry) -> None: ...
+    def renewed(self, job: TableJob, num_nominees: int) -> None: ...
     def failed(self, job: TableJob, workload: Workload, error: MlaTuneError) -> None: ...
     def given_up(
         self, job: TableJob, workloads: Sequence[Workload], error: MlaTuneError
@@ -43,6 +45,12 @@ class SilentReporter(SilentObserver):
 
     def decided(self, job: TableJob, workload: Workload, entry: Entry) -> None:
         """A batch shape is decided: ``entry`` is what its table says of it."""
+
+    def nominated(self, job: TableJob, workload: Workload, entry: Entry) -> None:
+        """The plan of ``entry`` won in this process; it is decided once others have raced it."""
+
+    def renewed(self, job: TableJob, num_nominees: int) -> None:
+        """Another process starts, for so many batch shapes whose plans won in the first."""
 
     def failed(self, job: TableJob, workload: Workload, error: MlaTuneError) -> None:
         """A batch shape could not be tuned."""

@@ -129,7 +129,9 @@ def _tuned(
         reporter.skipped(notice)
     gate = MIN_SPEEDUP if bench.environment.is_cuda else MIN_SPEEDUP_ON_CPU
     settings = Settings(
-        min_speedup=options.min_speedup or gate, confirmation_s=options.confirm_seconds
+        min_speedup=options.min_speedup or gate,
+        confirmation_s=options.confirm_seconds,
+        processes=options.processes,
     )
     campaign = Campaign(bench, options.study_folder, settings, reporter, options.replace, clock)
     return campaign.run(jobs)

@@ -1,6 +1,6 @@
 """What a run is asked to do, by the command's flags or from Python: defaults and bounds."""
 
-__all__ = ["FACTOR", "MOST_ROUNDS", "SECONDS", "Bounds", "RunOptions"]
+__all__ = ["FACTOR", "MOST_PROCESSES", "MOST_ROUNDS", "SECONDS", "Bounds", "RunOptions"]
 
 import math
 from collections.abc import Mapping
@@ -41,6 +41,7 @@ class Bounds:
 
 
 MOST_ROUNDS = 100_000  # a night for a kernel of 300 us
+MOST_PROCESSES = 100
 SECONDS = Bounds(0.1, 7 * 86400)  # poll(2) takes no wait beyond 24 days
 FACTOR = Bounds(1.0)
 
@@ -62,6 +63,7 @@ class RunOptions:
     tensor_parallel_size: tuple[int, ...] = ()
     min_speedup: float | None = None
     confirm_seconds: float = 30.0
+    processes: int = 3
     sample_timeout: float = 30.0
     plan_timeout: float = 180.0
     record: Path | None = None
@@ -81,6 +83,7 @@ class RunOptions:
         for option in ("confirm_seconds", "sample_timeout", "plan_timeout"):
             SECONDS.check(option, getattr(self, option))
         Bounds(0, MOST_ROUNDS, whole=True).check("record_rounds", self.record_rounds)
+        Bounds(1, MOST_PROCESSES, whole=True).check("processes", self.processes)
 
     @cached_property
     def study_folder(self) -> Path:

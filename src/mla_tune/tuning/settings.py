@@ -19,6 +19,8 @@ class Settings:
         most_finalists: ... how many at most, when they are within `NEAR_BEST` of the best.
         confirmation_rounds: interleaved rounds at most, and ...
         confirmation_s: ... seconds at most (the rounds under way are finished).
+        processes: in how many processes, one after another, a plan is raced before it is published.
+        process_rounds: interleaved rounds in each of them after the first.
         policy: how plans are proposed; None: by the size of the space.
     """
 
@@ -29,4 +31,6 @@ class Settings:
     most_finalists: int = 6
     confirmation_rounds: int = 96
     confirmation_s: float = 30.0
+    processes: int = 3
+    process_rounds: int = 48
     policy: Policy | None = None

@@ -10,7 +10,7 @@ __all__ = ["Journal", "Ledger", "Outcome", "Policy"]
 
 import hashlib
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
 from mla_tune.plan.plan import Plan
 from mla_tune.tuning.journal.file import JournalFile
+from mla_tune.tuning.race import Race
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
@@ -31,6 +32,7 @@ SAMPLERS: dict[str, Callable[[int], optuna.samplers.BaseSampler]] = {
     "random": lambda seed: optuna.samplers.RandomSampler(seed=seed),
 }
 LARGEST_ENUMERATED = 100
+RACE = "race in another process"
 
 
 @dataclass(frozen=True)
@@ -173,6 +175,30 @@ class Ledger:
     def decide(self, verdict: dict[str, Any]) -> None:
         """Store the verdict; from here on a resumed run measures nothing."""
         self._study.set_user_attr("verdict", verdict)
+
+    @property
+    def confirmed(self) -> dict[str, Any] | None:
+        """What was decided over several processes, as it was stored."""
+        stored: dict[str, Any] | None = self._study.user_attrs.get("confirmed")
+        return stored
+
+    def confirm(self, confirmed: dict[str, Any]) -> None:
+        """Store what was decided over several processes."""
+        self._study.set_user_attr("confirmed", confirmed)
+
+    def races(self) -> list[Race]:
+        """The rounds of later processes, in the order they were kept, whatever the plan."""
+        stored = self._study.user_attrs
+        return [Race.from_dict(stored[key]) for key in self._race_keys(stored)]
+
+    def keep_race(self, race: Race) -> None:
+        """Put the rounds of a later process on disk."""
+        number = len(self._race_keys(self._study.user_attrs))
+        self._study.set_user_attr(f"{RACE} {number}", race.as_dict())
+
+    @staticmethod
+    def _race_keys(stored: Mapping[str, Any]) -> list[str]:
+        return [key for key in stored if key.startswith(RACE)]
 
     def outcomes(self) -> list[Outcome]:
         """Everything told so far, in the order it was tried, each plan once."""

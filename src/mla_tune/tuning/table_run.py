@@ -13,6 +13,8 @@ from mla_tune.table import Entry
 from mla_tune.table.between import Between
 from mla_tune.tuning.between import between
 from mla_tune.tuning.job import TableJob
+from mla_tune.tuning.nominee import Nominee
+from mla_tune.tuning.other_processes import OtherProcesses
 from mla_tune.tuning.publishing import Publishing
 from mla_tune.tuning.quarantine import Ward
 from mla_tune.tuning.reporters import Reporter
@@ -41,13 +43,16 @@ class TableRun:
 
     def __post_init__(self) -> None:
         self._publishing = Publishing(self.job, self.tally)
+        self._nominees: list[Nominee] = []
 
     def run(self) -> None:
         """Tune the table; a session that cannot be built costs this table only."""
         try:
             self.tuner.bench.open(self.job.setup)
             self._tune_each()
-            self._publishing.model = self._model()
+            model = self._model()
+            self._others().confirm(self._nominees)
+            self._publishing.model = model
         except (WorkloadFailure, UnavailableError) as error:
             self.tally.given_up(self.job, self.job.workloads, error)
         finally:
@@ -60,6 +65,7 @@ class TableRun:
             self.reporter.started(self.job, workload)
             try:
                 entry = self.tuner.tune(workload, self.previous.get(str(workload)), entry)
+                self._found(workload, entry)
             except (WorkloadFailure, UnavailableError) as error:
                 self.tally.failed(self.job, workload, error)
                 left = self.job.workloads[index:]
@@ -68,7 +74,6 @@ class TableRun:
                     return
             else:
                 streak.end()
-                self._decided(workload, entry)
 
     def _model(self) -> Between | None:
         """What answers between the entries of a table that is done, if that can be proven."""
@@ -89,16 +94,34 @@ class TableRun:
         for index, workload in enumerate(left):
             try:
                 entry = self.tuner.decided(workload)
+                if entry is None:
+                    open_still.append(workload)
+                    continue
+                self.reporter.started(self.job, workload)
+                self._found(workload, entry)
             except (WorkloadFailure, UnavailableError):
                 open_still += left[index:]
                 break
-            if entry is None:
-                open_still.append(workload)
-                continue
-            self.reporter.started(self.job, workload)
-            self._decided(workload, entry)
         if open_still:
             self.tally.given_up(self.job, open_still, error)
+
+    def _found(self, workload: Workload, entry: Entry) -> None:
+        """Publish an entry, or keep it until other processes have seen its plan."""
+        if not entry.plan or entry is self.previous.get(str(workload)):
+            self._decided(workload, entry)
+            return
+        nominee = self.tuner.nominee(workload, entry)
+        decided = nominee.decided
+        if decided is not None:
+            self._decided(workload, decided)
+        elif self.tuner.settings.processes == 1:
+            self._others().confirm([nominee])
+        else:
+            self._nominees.append(nominee)
+            self.reporter.nominated(self.job, workload, entry)
+
+    def _others(self) -> OtherProcesses:
+        return OtherProcesses(self.job, self.tuner, self.reporter, self.tally, self._decided)
 
     def _decided(self, workload: Workload, entry: Entry) -> None:
         self.reporter.decided(self.job, workload, entry)

@@ -30,6 +30,8 @@ class TuneOptions(TypedDict, total=False):
         min_speedup: publish a plan only when the lower end of its 95 % interval is above this
             factor of the default's speed; None is 1.01, and 1.05 on a CPU.
         confirm_seconds: most seconds that comparing a shape's best plans to the default takes.
+        processes: in how many processes, one after another, a plan is raced against the default
+            before it is published; 1 leaves it at the one that found it.
         sample_timeout: seconds after which a sample counts as hung.
         plan_timeout: seconds that compiling and checking a plan may take.
         record: a file that also keeps every sample taken (gzip where its name ends in ``.gz``).
@@ -48,6 +50,7 @@ class TuneOptions(TypedDict, total=False):
     tensor_parallel_size: int | Sequence[int]
     min_speedup: float | None
     confirm_seconds: float
+    processes: int
     sample_timeout: float
     plan_timeout: float
     record: AnyPath | None

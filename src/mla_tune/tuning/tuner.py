@@ -18,7 +18,9 @@ from mla_tune.tuning.confirmation import Confirmation
 from mla_tune.tuning.decide import MIN_ROUNDS
 from mla_tune.tuning.entry import outlasts_doubt, published_entry
 from mla_tune.tuning.loaded import LoadedWorkload
+from mla_tune.tuning.nominee import Nominee
 from mla_tune.tuning.observers import Observer, SilentObserver
+from mla_tune.tuning.process_spread import MEASURED_SPREAD, WEIGHT
 from mla_tune.tuning.quarantine import Quarantine, Ward
 from mla_tune.tuning.screening import Screening
 from mla_tune.tuning.settings import Settings
@@ -59,9 +61,10 @@ class Tuner:
             neighbour: the entry of a similar workload, for the ranking.
 
         Returns:
-            The entry to publish. Nothing is measured when the study already has a verdict for the
-            same gate and weights. Where the samples were too few or too noisy for a verdict, the
-            study gets none, and the next run confirms again.
+            The entry as this process has it: a plan in it is to be a `nominee`. Nothing is measured
+            when the study already has a verdict for the same gate and weights. Where the samples
+            were too few or too noisy for a verdict, the study gets none, and the next run confirms
+            again.
 
         Raises:
             WorkloadFailure: not one plan runs.
@@ -134,6 +137,22 @@ class Tuner:
             return self.bench.plan_space([BatchShape.of([RequestGroup(1, kv_len, 1)])]).default
         except KeyError:
             return None
+
+    def nominee(self, workload: Workload, entry: Entry) -> Nominee:
+        """A workload's ``entry``, whose plan won in one process, with what others have seen of it.
+
+        Raises:
+            WorkloadFailure: as `decided`.
+        """
+        plans = self.bench.plan_space(workload.shapes).plans
+        policy = self.settings.policy or Policy.for_space(len(plans))
+        ledger = self.journal.ledger(workload.measured_key, plans, policy)
+        over_processes = {
+            "processes": self.settings.processes,
+            "spread": MEASURED_SPREAD,
+            "weight": WEIGHT,
+        }
+        return Nominee(workload, entry, plans[0], ledger, self._terms(workload) | over_processes)
 
     def _terms(self, workload: Workload) -> dict[str, object]:
         """What a verdict depends on beside the samples."""

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from fake_device import DEFAULT, FakeBench, splits, workload
+from fake_device import DEFAULT, BiasedBench, FakeBench, splits, workload
 from mla_tune.measuring.recording import RecordedBench, Recorder, Recording, RecordingFile
 from mla_tune.plan.failure import PlanFailure
 from mla_tune.session import Setup
@@ -89,6 +89,30 @@ def test_a_tune_is_recorded_as_it_goes(tmp_path: Path) -> None:
         recorder.race([DEFAULT, splits(8)], 2, seed=0)
     rounds = Recording.load(tmp_path / "recording").tracks[0].rounds
     assert (len(rounds[DEFAULT]), len(rounds[splits(8)])) == (5, 2)
+
+
+@pytest.mark.parametrize("every_plan_rounds", [0, 6])
+def test_other_processes_are_not_recorded_until_the_next_section(
+    tmp_path: Path, every_plan_rounds: int
+) -> None:
+    def measure(recorder: Recorder) -> None:
+        recorder.load(workload())
+        recorder.race([DEFAULT, splits(8)], 6, seed=0)
+
+    with closing(RecordingFile(tmp_path / "recording")) as file:
+        recorder = Recorder(BiasedBench({DEFAULT: 10.0, splits(8): 8.0}), file, every_plan_rounds)
+        for setup in (SETUP, Setup("TORCH_MLA", MlaDimensions(4))):
+            recorder.open(setup)
+            measure(recorder)
+            assert recorder.renew()
+            measure(recorder)
+    tracks = Recording.load(tmp_path / "recording").tracks
+    assert [len(track.rounds[DEFAULT]) for track in tracks] == [6, 6]
+
+
+def test_a_recording_has_one_process(tmp_path: Path) -> None:
+    recording = recorded(tmp_path / "recording", FakeBench({DEFAULT: 10.0, splits(8): 8.0}))
+    assert not RecordedBench(recording).renew()
 
 
 def test_guards_are_played_back_as_such(tmp_path: Path) -> None:

@@ -63,6 +63,10 @@ class RecordedBench:
     def verify(self, plan: Plan) -> None:
         """Pass: what a recording says of a plan is its latency, or its failure in `race`."""
 
+    def renew(self) -> bool:
+        """One process was recorded."""
+        return False
+
     def close(self) -> None:
         """Nothing is held."""
 

@@ -22,7 +22,10 @@ MOST_TEXT = 10_000
 
 
 class Recorder:
-    """A bench that writes down everything another one measures.
+    """A bench that writes down everything another one measures in its first process of a section.
+
+    What other processes measure after `renew`, until another section is opened, is left out: a
+    recording is played back as one process.
 
     Args:
         bench: what measures.
@@ -43,12 +46,14 @@ class Recorder:
         self._file = file
         self._every_plan_rounds = every_plan_rounds
         self._setup: Setup | None = None
+        self._is_renewed = False
         file.begin(bench.environment)
 
     def open(self, setup: Setup) -> None:
         """As the bench's own."""
         self._bench.open(setup)
         self._setup = setup
+        self._is_renewed = False
         self._file.append([{"section": asdict(setup)}])
 
     def plan_space(self, shapes: Sequence[BatchShape]) -> PlanSpace:
@@ -58,6 +63,8 @@ class Recorder:
     def load(self, workload: Workload) -> None:
         """As the bench's own."""
         self._bench.load(workload)
+        if self._is_renewed:
+            return
         plans = self._bench.plan_space(workload.shapes).plans
         line = {
             "workload": workload.measured_key,
@@ -95,7 +102,7 @@ class Recorder:
 
     def race(self, plans: Sequence[Plan], rounds: int, seed: int) -> dict[Plan, Samples]:
         """As the bench's own."""
-        if self._every_plan_rounds:
+        if self._every_plan_rounds or self._is_renewed:
             return self._bench.race(plans, rounds, seed)
         return self._written(plans, rounds, seed)
 
@@ -112,6 +119,11 @@ class Recorder:
     def verify(self, plan: Plan) -> None:
         """As the bench's own."""
         self._bench.verify(plan)
+
+    def renew(self) -> bool:
+        """As the bench's own."""
+        self._is_renewed = self._bench.renew()
+        return self._is_renewed
 
     def close(self) -> None:
         """As the bench's own; the file is closed by who has opened it."""

@@ -1,0 +1,88 @@
+"""The entry that a nominee ends in, once other processes have looked at its plan."""
+
+__all__ = ["confirmed_entry", "failed_entry", "is_open"]
+
+import statistics
+from collections.abc import Sequence
+
+from mla_tune.plan.plan import UNTUNED, Plan
+from mla_tune.table import Entry
+from mla_tune.tuning.decide import slows
+from mla_tune.tuning.look import Comparison, Look
+from mla_tune.tuning.process_spread import over_processes
+from mla_tune.tuning.speedups import TIE_BAND, is_too_wide
+
+
+def confirmed_entry(
+    nominee: Entry, looks: Sequence[Look], spread: float, min_speedup: float
+) -> Entry:
+    """Ask the gate: the plan over all processes, or the default.
+
+    Args:
+        nominee: the entry as the first process has it, with a plan.
+        looks: what each process saw, the first one's included.
+        spread: of log ratios between processes, see `spread_of`.
+        min_speedup: the lower end of the interval over processes has to be above it.
+    """
+    together, *cases = _over_all(looks, spread)
+    known = {"processes": len(looks), "default_us": together.default_us}
+    doubt = _doubt(together, cases, min_speedup)
+    if not doubt:
+        results = [
+            case.model_copy(update=seen._asdict())
+            for case, seen in zip(nominee.cases, cases, strict=True)
+        ]
+        found = {"latency_us": together.latency_us, "speedup": together.speedup}
+        return nominee.model_copy(update=known | found | {"cases": tuple(results)})
+    note = f"{nominee.plan} {_counted(looks)}: {together.speedup}, {doubt}"
+    is_near = together.speedup.high * (1 + TIE_BAND) >= 1.0
+    ties = (nominee.plan,) if is_near else ()
+    return _untuned(nominee, note).model_copy(
+        update=known | {"latency_us": together.default_us, "ties": ties}
+    )
+
+
+def failed_entry(nominee: Entry, blamed: Plan, reason: str) -> Entry:
+    """The default, since ``blamed``, the plan or the default, failed in another process."""
+    note = f"{blamed} failed in another process ({reason})"
+    if blamed == nominee.plan:
+        return _untuned(nominee, note).model_copy(update={"latency_us": nominee.default_us})
+    unproven = {"unproven": nominee.plan, "default_us": None}
+    return _untuned(nominee, note).model_copy(update=unproven)
+
+
+def is_open(looks: Sequence[Look], spread: float, min_speedup: float) -> bool:
+    """Whether the gate lies within the interval, so that one process more may tell."""
+    speedup = _over_all(looks, spread)[0].speedup
+    return speedup.low <= min_speedup < speedup.high
+
+
+def _over_all(looks: Sequence[Look], spread: float) -> list[Comparison]:
+    return [
+        Comparison(
+            statistics.fmean(seen.latency_us for seen in same),
+            statistics.fmean(seen.default_us for seen in same),
+            over_processes([seen.speedup for seen in same], spread),
+        )
+        for same in zip(*looks, strict=True)
+    ]
+
+
+def _doubt(together: Comparison, cases: Sequence[Comparison], min_speedup: float) -> str:
+    """Why the plan is not published, or nothing."""
+    by_case = [case.speedup for case in cases]
+    if any(map(is_too_wide, (together.speedup, *by_case))):
+        return "too noisy to tell"
+    if together.speedup.low <= min_speedup:
+        return f"not above {min_speedup:g}"
+    return "slower at one KV length" if any(map(slows, by_case)) else ""
+
+
+def _untuned(nominee: Entry, note: str) -> Entry:
+    notes = ". ".join(filter(None, (note, nominee.note)))
+    nothing = {"plan": UNTUNED, "ties": (), "speedup": None, "cases": ()}
+    return nominee.model_copy(update=nothing | {"note": notes})
+
+
+def _counted(looks: Sequence[Look]) -> str:
+    return "in one process" if len(looks) == 1 else f"over {len(looks)} processes"

@@ -1,0 +1,93 @@
+"""A plan that won in one process, and what other processes saw of it."""
+
+__all__ = ["Nominee"]
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from pydantic import ValidationError
+
+from mla_tune.plan.plan import Plan
+from mla_tune.shapes import Workload
+from mla_tune.table import Entry
+from mla_tune.tuning.confirmed import confirmed_entry, failed_entry, is_open
+from mla_tune.tuning.look import Look, look_at, look_in
+from mla_tune.tuning.race import Race
+from mla_tune.tuning.study import Ledger
+
+
+@dataclass(eq=False)
+class Nominee:
+    """An entry whose plan waits for other processes.
+
+    Args:
+        workload: what it is for.
+        entry: as the first process has it.
+        default: the default plan.
+        ledger: the workload's study, where races are kept.
+        terms: what the decision depends on beside the samples.
+
+    Attributes:
+        looks: what each process has seen, the first one's included.
+        failure: the plan that failed in another process, and how.
+    """
+
+    workload: Workload
+    entry: Entry
+    default: Plan
+    ledger: Ledger
+    terms: Mapping[str, object]
+    looks: list[Look] = field(init=False)
+    failure: tuple[Plan, str] | None = None
+
+    def __post_init__(self) -> None:
+        self._races = [race for race in self.ledger.races() if race.plan == self.entry.plan]
+        self.looks = [look_in(self.entry), *map(self._look, self._races)]
+
+    def _look(self, race: Race) -> Look:
+        return look_at(*race.samples, self.workload.shares())
+
+    @property
+    def decided(self) -> Entry | None:
+        """What an earlier run decided from the same first process on the same terms."""
+        stored = self.ledger.confirmed
+        if stored is None or stored["terms"] != self.terms or stored["nominee"] != self._dumped:
+            return None
+        try:
+            return Entry.model_validate(stored["entry"])
+        except ValidationError:
+            return None  # by a version that wrote other entries
+
+    def add(self, race: Race) -> None:
+        """Put the rounds of one more process on disk."""
+        self.ledger.keep_race(race)
+        self._races.append(race)
+        self.looks.append(self._look(race))
+
+    def wants_another(self, processes: int, most: int, spread: float, min_speedup: float) -> bool:
+        """Whether one more process has to look; ``most`` where the gate is in the interval."""
+        if self.failure is not None or len(self.looks) >= most:
+            return False
+        return len(self.looks) < processes or is_open(self.looks, spread, min_speedup)
+
+    def decide(self, spread: float, min_speedup: float) -> Entry:
+        """The entry over all processes; it is stored too."""
+        if self.failure is not None:
+            entry = failed_entry(self.entry, *self.failure)
+        else:
+            entry = confirmed_entry(self.entry, self.looks, spread, min_speedup)
+        said = dict.fromkeys(remark for race in self._races for remark in race.remarks)
+        note = ". ".join([*filter(None, [entry.note]), *said])
+        entry = entry.model_copy(update={"note": note})
+        stored = {"terms": self.terms, "nominee": self._dumped, "entry": _dump(entry)}
+        self.ledger.confirm(stored)
+        return entry
+
+    @property
+    def _dumped(self) -> dict[str, Any]:
+        return _dump(self.entry)
+
+
+def _dump(entry: Entry) -> dict[str, Any]:
+    return entry.model_dump(mode="json")

@@ -1,0 +1,52 @@
+"""The rounds of one later process, as the journal keeps them."""
+
+__all__ = ["Race"]
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from mla_tune.measuring.stopwatch import Samples
+from mla_tune.plan.plan import Plan
+
+Rounds = tuple[tuple[float, ...], ...]
+
+
+@dataclass(frozen=True)
+class Race:
+    """A plan beside the default in one process.
+
+    Attributes:
+        plan: which.
+        default_rounds, plan_rounds: as `Samples.rounds`, in microseconds.
+        remarks: what befell the device meanwhile.
+    """
+
+    plan: Plan
+    default_rounds: Rounds
+    plan_rounds: Rounds
+    remarks: tuple[str, ...] = ()
+
+    @property
+    def samples(self) -> tuple[Samples, Samples]:
+        """Of the default, and of the plan."""
+        return Samples(self.default_rounds), Samples(self.plan_rounds)
+
+    def as_dict(self) -> dict[str, Any]:
+        """What is stored."""
+        return {
+            "knobs": dict(self.plan),
+            "default": self.default_rounds,
+            "plan": self.plan_rounds,
+            "remarks": self.remarks,
+        }
+
+    @classmethod
+    def from_dict(cls, stored: Mapping[str, Any]) -> "Race":
+        """What was stored."""
+        return cls(
+            Plan.from_dict(stored["knobs"]),
+            tuple(map(tuple, stored["default"])),
+            tuple(map(tuple, stored["plan"])),
+            tuple(stored["remarks"]),
+        )
