@@ -5,6 +5,7 @@ import pytest
 from mla_tune.errors import InputError
 from mla_tune.files.document import Document
 from mla_tune.plan.plan import UNTUNED, Plan
+from mla_tune.shapes import BatchShape
 from mla_tune.table import Publication, Table, TableFile, merge
 from mla_tune.table.between import Between
 from mla_tune.table.store import TABLE
@@ -149,3 +150,13 @@ def test_between_two_defaults_a_plan_has_to_beat_each_of_them():
     assert MODEL.length(2000).defaults == (2, 4, 8)
     assert MODEL.length(9000).defaults == (8,)
     assert MODEL.length(10**6).defaults == (8,)
+
+
+def test_a_ragged_batch_is_answered_by_its_mean_and_its_longest():
+    table = modelled()
+    skewed = table.lookup_shape(BatchShape.parse("q1s8k_7q1s2k"))
+    assert skewed.is_hit
+    assert skewed.predicted_gain is not None
+    alike = table.lookup_shape(BatchShape.parse("2q1s4k_31q1s4000"))
+    assert alike.plan == table.lookup(batch=33, kv_len=4096).plan
+    assert not table.lookup_shape(BatchShape.parse("q2k_31q1s2k")).is_hit

@@ -10,10 +10,12 @@ from pydantic import ValidationError
 from mla_tune.errors import InputError
 from mla_tune.plan.plan import Plan
 from mla_tune.shapes.file import load_shapes
+from mla_tune.table import Publication
 from mla_tune.traffic.histogram_file import HistogramFile, histogram_files
 from mla_tune.traffic.shapes import MOST_SHAPES, shapes_from_traffic
 from mla_tune.traffic.step_parts import StepPart
 from mla_tune.traffic.writer import TrafficWriter
+from modelled_table import ENTRIES, HEADER, MODEL
 from tabled_engine import DIMENSIONS, H200, WriteTable, cpu_header, entry
 
 ENGINE: dict[str, Any] = {
@@ -133,6 +135,19 @@ def test_what_no_entry_could_answer_comes_last_and_says_so(tmp_path: Path) -> No
     places = [text.index(spec) for spec in ("spec: 4q1s1k", "spec: 2q1s1k", "spec: 8q1s16k")]
     assert places == sorted(places)
     assert "over 1.5 times the mean" in text[places[1] : places[2]]
+
+
+def test_the_model_of_a_table_may_answer_a_skewed_step(tmp_path: Path) -> None:
+    path = written(
+        tmp_path / "served.json",
+        ("eager", "skewed", 8, 1, 2048, 8192, 5),
+        ("eager", "skewed", 128, 1, 2048, 16384, 7),
+    )
+    table = tmp_path / "table.yaml"
+    Publication(table, HEADER).write(ENTRIES, MODEL)
+    text = shapes_from_traffic(path, [table])
+    assert text.index("# with an entry") < text.index("8q1s8k") < text.index("# eager steps with")
+    assert text.index("# eager steps with") < text.index("128q1s16k")
 
 
 def test_a_length_is_never_rounded_up_past_the_longest_of_the_engine(tmp_path: Path) -> None:

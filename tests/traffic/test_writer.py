@@ -75,7 +75,7 @@ def test_an_eager_batch_counts_its_requests_alone(path: Path) -> None:
 
 def test_an_eager_part_with_one_request_far_above_the_mean_is_skewed(path: Path) -> None:
     recorder = TrafficWriter(path, H200)
-    recorder.add_step("eager", "hit", *step([1024, 1024, 1024, 8192]))
+    recorder.add_step("eager", "miss", *step([1024, 1024, 1024, 8192]))
     # The decodes of this step are skewed, its prefill is not.
     recorder.add_step("eager", "skewed", *step([1024, 9000, 2048], decodes=2, prefill_tokens=256))
     recorder.close()
@@ -84,6 +84,13 @@ def test_an_eager_part_with_one_request_far_above_the_mean_is_skewed(path: Path)
         ("eager", "skewed", 2, 1, 4096, 8192),
         ("eager", "mixed", 1, 256, 2048, 2048),
     }
+
+
+def test_a_skewed_step_that_the_model_of_a_table_answers_is_a_hit(path: Path) -> None:
+    recorder = TrafficWriter(path, H200)
+    recorder.add_step("eager", "hit", *step([1024, 1024, 1024, 8192]))
+    recorder.close()
+    assert rows(path) == [("eager", "hit", 4, 1, 2048, 8192, 4)]
 
 
 @pytest.mark.parametrize(

@@ -12,10 +12,12 @@ from mla_tune.errors import InputError
 from mla_tune.plan.plan import UNTUNED, Plan
 from mla_tune.shapes import BatchShape, RequestGroup, Workload
 from mla_tune.shapes.batch import MOST_REQUESTS
+from mla_tune.shapes.lengths import Lengths
 from mla_tune.table.between import Between
 from mla_tune.table.entry import Entry
 from mla_tune.table.header import Header
 from mla_tune.table.index import Index
+from mla_tune.table.ragged import answer_ragged
 from mla_tune.table.store import TableFile
 from mla_tune.table.waves import Answer, ProvenModel
 
@@ -145,8 +147,12 @@ class Table:
         return self.lookup_shape(shape, within=within)
 
     def lookup_shape(self, shape: BatchShape, *, within: float = DEFAULT_WITHIN) -> Lookup:
-        """Find the plan for any batch shape; a mixed one is answered only by its exact entry."""
-        if self._model is not None and len(shape.groups) == 1 and shape.max_query_len == 1:
+        """Find the plan for any batch shape.
+
+        One of several query lengths is answered only by its exact entry, and so is one of several
+        KV lengths, unless the table has a model.
+        """
+        if self._model is not None and shape.max_query_len == 1:
             factor, index = self._nearest(shape, 1.0)
             if index < 0:
                 return self._modelled(shape)
@@ -167,8 +173,25 @@ class Table:
             return None
         return self._model.answer(batch, [self.between.length(kv_len) for kv_len in kv_lens])
 
+    def answer_ragged(
+        self, batch: int, means: tuple[int, ...], longest: tuple[int, ...]
+    ) -> Answer | None:
+        """What the model says of all batches with such a mean and longest KV length.
+
+        The arguments are as of `mla_tune.table.ragged.answer_ragged`. None without a model.
+        """
+        if self._model is None or self.between is None:
+            return None
+        lengths = [self.between.length(kv_len) for kv_len in longest]
+        return answer_ragged(self._model, batch, means, lengths)
+
     def _modelled(self, shape: BatchShape) -> Lookup:
-        answer = self.answer(shape.num_requests, (shape.max_kv_len,))
+        batch, longest = shape.num_requests, (shape.max_kv_len,)
+        lengths = Lengths(batch, shape.num_kv_tokens, *longest)
+        if lengths.is_skewed:
+            answer = self.answer_ragged(batch, (lengths.mean, lengths.mean + 1), longest)
+        else:
+            answer = self.answer(batch, longest)
         assert answer is not None
         if answer.outcome == "miss":
             return Lookup(shape, None, UNTUNED, missed=partial(self.unproven, answer))

@@ -189,7 +189,7 @@ class ProvenModel:
     def answer(self, batch: int, lengths: Sequence[Length]) -> Answer:
         """What to use for ``batch`` requests of any KV length from the first to the last."""
         values = [value for value, since in self.values.items() if since <= lengths[0].kv_len]
-        if not values or not all(self._is_within(batch, length.kv_len) for length in lengths):
+        if not values or not all(self.is_within(batch, length.kv_len) for length in lengths):
             return Answer("miss", None)
         value, gain = fastest(self.model, batch, lengths, values)
         if gain <= self.gate:
@@ -200,7 +200,7 @@ class ProvenModel:
             return Answer("miss", None, gain, error)
         return Answer("plan", value, gain, error)
 
-    def _is_within(self, batch: int, kv_len: int) -> bool:
+    def is_within(self, batch: int, kv_len: int) -> bool:
         """Whether there are measured points on all sides.
 
         Above in both at once: large batches are often not measured at full length.

@@ -43,7 +43,7 @@ def shapes_from_traffic(path: Path, tables: Iterable[Path] = ()) -> str:
 
     Returns:
         The text of the shapes file. Shapes that no table answers come first. Last come those that
-        no table could answer: eager steps in which one request was far above the mean. Within each
+        no entry could answer: eager steps in which one request was far above the mean. Within each
         part the most served come first; weights are steps.
 
     Raises:
@@ -54,15 +54,20 @@ def shapes_from_traffic(path: Path, tables: Iterable[Path] = ()) -> str:
     if not loaded:
         return _text(path, traffic, lambda kind, _shape: kind.outcome == "hit")
 
+    loaded = [each for each in loaded if each.table.header.backend == traffic.engine["backend"]]
+
     @functools.cache
     def answered(mode: str, shape: BatchShape) -> bool:
-        return any(
-            table.table.lookup_shape(shape).is_hit
-            for table in loaded
-            if table.mode == mode and table.table.header.backend == traffic.engine["backend"]
-        )
+        return any(each.table.lookup_shape(shape).is_hit for each in loaded if each.mode == mode)
 
-    return _text(path, traffic, lambda kind, shape: answered(kind.mode, shape))
+    def answers(kind: StepKind, shape: BatchShape) -> bool:
+        if kind.outcome != "skewed":
+            return answered(kind.mode, shape)
+        lengths = kind.batch, (kind.kv_len,), (kind.longest_kv_len,)
+        found = [each.table.answer_ragged(*lengths) for each in loaded if each.mode == "eager"]
+        return any(answer is not None and answer.outcome != "miss" for answer in found)
+
+    return _text(path, traffic, answers)
 
 
 def _shapes(kind: StepKind, engine: dict[str, Any]) -> Iterator[tuple[BatchShape, float]]:
@@ -94,8 +99,8 @@ def _rounded_query(query_len: int) -> int:
 _PARTS = {
     "missed": "without an entry, most served first; weights are steps",
     "hit": "with an entry, most served first; weights are steps",
-    "skewed": "eager steps with one request over 1.5 times the mean: vLLM decides these whatever "
-    "a table says",
+    "skewed": "eager steps with one request over 1.5 times the mean, without an answer: no entry "
+    "speaks for these, a table's model may",
 }
 
 
@@ -122,9 +127,11 @@ def _weighed(traffic: MergedTraffic, is_answered: Answers) -> dict[BatchShape, _
             weights = weighed.setdefault(shape, _Weights())
             weights.total += count * share
             weights.requests += traffic.requests[kind] * share
+            if is_answered(kind, shape):
+                continue
             if kind.outcome == "skewed":
                 weights.skewed += count * share
-            elif not is_answered(kind, shape):
+            else:
                 weights.missed += count * share
     return weighed
 

@@ -74,7 +74,7 @@ def kind_of(mode: str, outcome: str, part: StepPart) -> StepKind:
     batch, query_len, lengths = part.batch, part.query_len, part.lengths
     mean = max(query_len, lengths.mean)
     if mode == "eager":
-        if lengths.is_skewed:
+        if lengths.is_skewed and outcome != "hit":
             outcome = "skewed"
         elif outcome == "skewed":
             outcome = "mixed"  # the other part of the step is the skewed one

@@ -161,3 +161,29 @@ def test_the_model_asks_for_no_more_than_what_is_wanted_of_the_workspace() -> No
             foreseen.append(not choice.reason.endswith("not foreseen for this batch"))
             assert batch * (choice.plan.number("num_kv_splits") or 1) <= room
     assert sum(foreseen) > 0.99 * len(foreseen)
+
+
+def test_a_skewed_batch_is_answered_by_the_tables_model() -> None:
+    lookups = Lookups(None, modelled())
+    choice = lookups.ragged(8, 1, 2048, 8192)
+    assert choice.outcome == "hit"
+    assert choice.plan.number("num_kv_splits") is not None
+    assert lookups.ragged(8, 1, 2049, 8193) is choice
+    miss = lookups.ragged(8, 1, 2048, 65536)
+    assert (miss.outcome, "outside of what was measured" in miss.reason) == ("skewed", True)
+
+
+def test_without_a_model_or_for_longer_queries_a_skewed_batch_is_vllms() -> None:
+    assert eager(entry("32q1s4k", splits(8))).ragged(32, 1, 2048, 8192).outcome == "skewed"
+    assert Lookups(None, modelled()).ragged(32, 4, 2048, 8192).outcome == "skewed"
+    assert graph(entry("32q1s4k", splits(8))).ragged(32, 1, 2048, 8192).outcome == "skewed"
+
+
+@given(st.integers(1, 64), st.integers(1024, 14000), st.floats(1.5, 12))
+def test_no_ragged_answer_needs_more_workspace_than_is_reserved(
+    batch: int, mean: int, factor: float
+) -> None:
+    lookups = Lookups(None, modelled())
+    asked = lookups.ragged(batch, 1, mean, int(mean * factor)).plan.number("num_kv_splits")
+    most = max(rows * count for rows, count in lookups.splits_wanted())
+    assert asked is None or batch * asked <= most

@@ -5,7 +5,9 @@ import torch
 from test_lookups import eager, splits
 
 from mla_tune.vllm.plugin.choice import VLLM_OWN
+from mla_tune.vllm.plugin.lookups import Lookups
 from mla_tune.vllm.plugin.step_choices import STEPS_BETWEEN_READINGS, StepChoices
+from modelled_table import modelled
 from tabled_engine import entry
 
 TABLE = (entry("24q1s1k", splits(8)), entry("24q1s4k", splits(16)))
@@ -81,3 +83,14 @@ def test_lengths_that_vllm_does_not_tell_are_taken_as_alike() -> None:
     untold = batch(*[1024] * 24)
     untold.seq_lens_cpu_upper_bound = None
     assert choices().eager(untold).plan.get("num_kv_splits") == 8
+
+
+def test_a_skewed_batch_is_asked_for_by_its_mean_and_its_longest() -> None:
+    deployment: Any = SimpleNamespace(lookups=Lookups(None, modelled()), planned={})
+    asked = StepChoices(deployment)
+    skewed = batch(8192, *[1200] * 7)
+    found = asked.eager(skewed)
+    assert found.outcome == "hit"
+    assert found is deployment.lookups.ragged(8, 1, 2048, 8192)
+    mixed = SimpleNamespace(num_decodes=8, num_decode_tokens=8, num_prefills=1)
+    assert asked.decodes(skewed, mixed) is found

@@ -13,8 +13,8 @@ class Choice:
 
     Attributes:
         shape: the batch the choice was looked up for, as a batch spec.
-        outcome: ``hit``, ``miss``, ``skewed`` (one request much longer than the others, which no
-            uniform entry speaks for) or ``mixed`` (several kinds of requests).
+        outcome: ``hit``, ``miss``, ``skewed`` (a miss, because one request is much longer than the
+            others, which no uniform entry speaks for) or ``mixed`` (several kinds of requests).
         plan: empty on anything but a hit; what it leaves open stays as vLLM has it.
         reason: for the log, on anything but a hit.
         longest_kv: the longest KV length measured for the entry; graph mode only, where the

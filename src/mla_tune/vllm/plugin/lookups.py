@@ -8,6 +8,7 @@ from mla_tune.plan.plan import Plan
 from mla_tune.shapes import BatchShape, RequestGroup, Workload
 from mla_tune.shapes.buckets import bucket_end, bucket_start
 from mla_tune.table import DEFAULT_WITHIN, Entry, Table
+from mla_tune.table.waves import Answer
 from mla_tune.vllm.plugin.choice import Choice
 
 # Batch size x query length x eighth of an octave of KV length: far more than an engine serves.
@@ -48,6 +49,7 @@ class Lookups:
         self._reach = reach
         self._captured = _by_batch(graph.entries if graph else ())
         self._cache: dict[tuple[int, int, int], Choice] = {}
+        self._ragged: dict[tuple[int, int, int, int], Choice] = {}
         self._measured: dict[tuple[int, int], Entry] = {}
         self._modelled_rows: dict[int, int] = {}
         if eager is not None and eager.between is not None:
@@ -98,6 +100,38 @@ class Lookups:
             choice = self._cache[key] = self._look_up(batch, query_len, key[2])
         return choice
 
+    def ragged(self, batch: int, query_len: int, mean: int, longest: int) -> Choice:
+        """What to use for a batch with one request far above the mean of the KV lengths.
+
+        No entry speaks for it, but the table's model may: see `mla_tune.table.ragged`.
+        """
+        key = (batch, query_len, bucket_start(mean), bucket_start(longest))
+        choice = self._ragged.get(key)
+        if choice is None:
+            if len(self._ragged) >= MAX_CACHED:
+                self._ragged.clear()
+            choice = self._ragged[key] = self._look_up_ragged(*key)
+        return choice
+
+    def _look_up_ragged(self, batch: int, query_len: int, mean: int, longest: int) -> Choice:
+        shape = f"{batch}q{query_len}"
+        table, answer = self.eager_table, None
+        if table is not None and query_len == 1:
+            ends = [(start, bucket_end(start)) for start in (mean, longest)]
+            answer = table.answer_ragged(batch, *ends)
+        if table is None or answer is None:
+            return Choice(shape, "skewed", reason="lengths differ within the batch")
+        if answer.outcome == "miss":
+            reason = f"lengths differ within the batch: {table.unproven(answer)}"
+            return Choice(shape, "skewed", reason=reason)
+        if self._is_unforeseen(batch, answer):
+            return Choice(shape, "skewed", reason=f"{answer.plan} is not foreseen for this batch")
+        return self._hit(shape, answer.plan, None)
+
+    def _is_unforeseen(self, batch: int, answer: Answer) -> bool:
+        """Whether no workspace is reserved for an answer: rare, see `splits_wanted`."""
+        return answer.value is not None and batch * answer.value > self._most_row_splits
+
     def _look_up(self, batch: int, query_len: int, start: int) -> Choice:
         shape = str(BatchShape.of([RequestGroup(query_len, max(start, query_len), batch)]))
         if self.eager_table is None:
@@ -131,8 +165,7 @@ class Lookups:
         assert answer is not None
         if answer.outcome == "miss":
             return Choice(shape, "miss", reason=table.unproven(answer))
-        if answer.value is not None and batch * answer.value > self._most_row_splits:
-            # Rare, and no workspace is reserved for it: see `splits_wanted`.
+        if self._is_unforeseen(batch, answer):
             return Choice(shape, "miss", reason=f"{answer.plan} is not foreseen for this batch")
         return self._hit(shape, answer.plan, None)
 

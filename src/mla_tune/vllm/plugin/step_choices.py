@@ -27,7 +27,8 @@ class StepChoices:
         self._tick = 0
         # Requests, query length and bucket of the batch whose lengths were read last.
         self._last_read = (0, 0, 0)
-        self._is_skewed = False
+        # The mean of its lengths where they were skewed.
+        self._skewed_mean: int | None = None
 
     def captured(self, batch: Any) -> Choice:
         """The choice to freeze into the graph that is being captured."""
@@ -54,9 +55,9 @@ class StepChoices:
         key = (num_reqs, query_len, bucket_start(longest))
         if self._is_to_be_read(key):
             self._last_read = key
-            self._is_skewed = _is_skewed(_kv_lens(batch, num_reqs))
-        if self._is_skewed:
-            return _skewed(num_reqs, query_len)
+            self._skewed_mean = _skewed_mean(_kv_lens(batch, num_reqs))
+        if self._skewed_mean is not None:
+            return deployment.lookups.ragged(num_reqs, query_len, self._skewed_mean, longest)
         return deployment.lookups.eager(num_reqs, query_len, longest)
 
     def _is_to_be_read(self, key: tuple[int, int, int]) -> bool:
@@ -79,7 +80,7 @@ class StepChoices:
             return VLLM_OWN
         lengths = Lengths.of(lens)
         if lengths.is_skewed:
-            return _skewed(count, query_len)
+            return lookups.ragged(count, query_len, lengths.mean, lengths.longest)
         return lookups.eager(count, query_len, max(lengths.longest, query_len))
 
 
@@ -89,10 +90,9 @@ def _kv_lens(batch: Any, count: int) -> Any:
     return None if lens is None else lens.numpy()[:count]
 
 
-def _is_skewed(lens: Any) -> bool:
-    """Whether one request is far above the mean; lengths that vLLM does not tell are alike."""
-    return lens is not None and Lengths.of(lens).is_skewed
-
-
-def _skewed(count: int, query_len: int) -> Choice:
-    return Choice(f"{count}q{query_len}", "skewed", reason="lengths differ within the batch")
+def _skewed_mean(lens: Any) -> int | None:
+    """The mean, where one request is far above it; lengths that vLLM does not tell are alike."""
+    if lens is None:
+        return None
+    lengths = Lengths.of(lens)
+    return lengths.mean if lengths.is_skewed else None
