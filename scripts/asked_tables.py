@@ -18,15 +18,17 @@ def write_tables(
 ) -> Path:
     """Write a table for each backend and engine mode; ``asked`` gives their plans by batch spec.
 
+    Graphs' entries hold wherever the engine stands, so that they act.
+
     Returns the folder, to set ``MLA_TUNE_TABLES`` to.
     """
     folder = Path(tempfile.mkdtemp(prefix="mla-tune-asked-"))
     for (backend, mode), plans in asked.items():
         header = Header.of(environment, backend, model, "auto", mode, max_model_len)
+        guarded = {"holds_to": max_model_len, "holds_ragged": True} if mode == "graph" else {}
+        figures = {"latency_us": 1.0, "default_us": 2.0, **guarded}
         entries = [
-            Entry.model_validate(
-                {"shape": spec, "plan": plan, "latency_us": 1.0, "default_us": 2.0}
-            )
+            Entry.model_validate({"shape": spec, "plan": plan, **figures})
             for spec, plan in plans.items()
         ]
         merge(folder / f"{backend}-{mode}.yaml", header, entries)

@@ -15,9 +15,14 @@ MODEL = MlaDimensions(num_q_heads=16)
 WriteTable = Callable[..., Path]
 
 
+GUARDED = {"holds_to": 131072, "holds_ragged": True}
+UNGUARDED = {"holds_to": None, "holds_ragged": False}
+
+
 def entry(shape: str, plan: Plan, **fields: Any) -> Entry:
+    """An entry that holds wherever an engine stands."""
     return Entry.model_validate(
-        {"shape": shape, "plan": plan, "latency_us": 10.0, "default_us": 20.0, **fields}
+        {"shape": shape, "plan": plan, "latency_us": 10.0, "default_us": 20.0, **GUARDED, **fields}
     )
 
 

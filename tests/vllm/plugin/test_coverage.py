@@ -5,7 +5,7 @@ import pytest
 from mla_tune.plan.plan import Plan
 from mla_tune.vllm.plugin.choice import Choice
 from mla_tune.vllm.plugin.coverage import MOST_NAMED, REMEDY, coverage
-from mla_tune.vllm.plugin.lookups import ENDS_EARLY
+from mla_tune.vllm.plugin.lookups import ENDS_EARLY, UNIFORM_ALONE
 
 HIT = Choice("any", "hit", Plan(num_kv_splits=4))
 NO_ENTRY = Choice("any", "miss", reason="no entry")
@@ -60,3 +60,13 @@ def test_entries_that_end_before_the_engine_are_told_with_what_to_tune_for() -> 
         "(not proven here)"
     )
     assert "kv_cache_tokens" not in coverage(planned, planned)[1]
+
+
+def test_entries_of_uniform_batches_alone_are_told_with_the_way_to_use_them() -> None:
+    alone = Choice("any", "miss", reason=UNIFORM_ALONE)
+    level, told = coverage({(1, 1): HIT, (2, 1): alone}, {(1, 1), (2, 1)})
+    assert level == logging.WARNING
+    assert told.startswith(
+        "2 of 2 decode graphs have an entry; 1 of these were measured on uniform batches alone"
+    )
+    assert "MLA_TUNE_UNGUARDED=1" in told

@@ -5,9 +5,9 @@ from mla_tune.plan.plan import UNTUNED, Plan
 from mla_tune.shapes import BatchShape, RequestGroup
 from mla_tune.shapes.buckets import bucket_start
 from mla_tune.table import Entry, Table
-from mla_tune.vllm.plugin.lookups import ENDS_EARLY, Lookups
+from mla_tune.vllm.plugin.lookups import ENDS_EARLY, UNIFORM_ALONE, Lookups
 from modelled_table import modelled
-from tabled_engine import entry, header
+from tabled_engine import UNGUARDED, entry, header
 
 
 def graph(*entries: Entry) -> Lookups:
@@ -15,7 +15,8 @@ def graph(*entries: Entry) -> Lookups:
 
 
 def eager(*entries: Entry) -> Lookups:
-    table = Table(header(engine={"mode": "eager", "max_model_len": 131072}), entries)
+    bare = tuple(entry.model_copy(update=UNGUARDED) for entry in entries)
+    table = Table(header(engine={"mode": "eager", "max_model_len": 131072}), bare)
     return Lookups(None, table)
 
 
@@ -31,9 +32,11 @@ def test_a_bucket_is_an_eighth_of_an_octave(kv_len: int) -> None:
 
 
 def test_a_graph_is_answered_by_batch_and_query_length_alone() -> None:
-    lookups = graph(entry("32q1s{512,1k,4k}", splits(8)), entry("64q1s1k", splits(4)))
+    lookups = graph(
+        entry("32q1s{512,1k,4k}", splits(8), holds_to=8192), entry("64q1s1k", splits(4))
+    )
     choice = lookups.captured(32, 1)
-    assert (choice.outcome, choice.plan.get("num_kv_splits"), choice.longest_kv) == ("hit", 8, 4096)
+    assert (choice.outcome, choice.plan.get("num_kv_splits"), choice.longest_kv) == ("hit", 8, 8192)
     assert lookups.captured(64, 1).plan == splits(4)
     assert set(lookups.tabled) == {(32, 1), (64, 1)}
 
@@ -82,7 +85,8 @@ def test_an_entry_that_ends_before_the_engine_is_a_miss() -> None:
         (
             entry("32q1s1k", splits(8), holds_to=16384),
             entry("64q1s1k", splits(4), holds_to=16384),
-            entry("96q1s1k", splits(2)),
+            entry("96q1s{1k,16k}", splits(2), holds_to=None),
+            entry("128q1s1k", splits(2), holds_to=None),
             entry("16q1s1k", UNTUNED, holds_to=16384),
         ),
     )
@@ -90,9 +94,25 @@ def test_an_entry_that_ends_before_the_engine_is_a_miss() -> None:
     assert lookups.captured(32, 1).reason == ENDS_EARLY
     found = lookups.captured(64, 1)
     assert (found.outcome, found.longest_kv) == ("hit", 16384)
-    # An older entry does not say how far it holds, and the default needs to hold nowhere.
+    # An older entry holds as far as its listed lengths, and the default needs to hold nowhere.
     assert lookups.captured(96, 1).outcome == lookups.captured(16, 1).outcome == "hit"
+    assert lookups.captured(128, 1).reason == ENDS_EARLY
     assert Lookups(table, None).captured(32, 1).outcome == "hit"
+    asked = Lookups(table, None, reach=lambda _: 131072, unguarded=True)
+    assert asked.captured(32, 1).outcome == "hit"
+
+
+def test_an_entry_of_uniform_batches_alone_is_used_for_one_request_or_where_asked_for() -> None:
+    entries = (
+        entry("q1s1k", splits(64), holds_ragged=False),
+        entry("32q1s1k", splits(8), holds_ragged=False),
+        entry("64q1s1k", UNTUNED, holds_ragged=False),
+    )
+    lookups = graph(*entries)
+    assert lookups.captured(1, 1).outcome == lookups.captured(64, 1).outcome == "hit"
+    assert lookups.captured(32, 1).reason == UNIFORM_ALONE
+    asked = Lookups(Table(header(), entries), None, unguarded=True)
+    assert asked.captured(32, 1).plan == splits(8)
 
 
 def test_an_eager_step_is_answered_by_its_lengths() -> None:

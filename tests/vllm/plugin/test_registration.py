@@ -27,7 +27,7 @@ def test_a_plan_that_is_not_proven_acts_only_when_asked_for(
     assert problems == []
     assert plans["64q1s4k"] == (found if asked == "1" else UNTUNED)
     assert plans["8q1s1k"] == proven.plan
-    lookups = Lookups(loaded.table, None)
+    lookups = Lookups(loaded.table, None, unguarded=True)
     assert lookups.captured(64, 1).plan.get("num_kv_splits") == (2 if asked == "1" else None)
     assert len(messages) == 1
     assert "1 unproven plan" in messages[0]

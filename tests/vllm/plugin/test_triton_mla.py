@@ -120,14 +120,25 @@ def _everything_in(deployment: Any) -> int:
 
 
 def test_lengths_past_those_measured_are_reported(
-    plugin: Any, graph_table: Path, messages: list[str]
+    plugin: Any, write_table: WriteTable, messages: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plugin(graph_table)
+    monkeypatch.setenv("MLA_TUNE_UNGUARDED", "1")
+    plugin(write_table(cpu_header(), entry("2q1s{128,256}", Plan(num_kv_splits=4), holds_to=None)))
     engine = start(captures=(2,))
     engine.builder.build_for_cudagraph_capture(engine.batch("2q1s128", longest=4096))
     engine.builder.build(0, engine.batch("2q1s1k"))
     assert engine.deployment.counts.beyond == 1
     assert any("KV lengths beyond the 256" in message for message in messages)
+
+
+def test_an_entry_of_uniform_batches_alone_leaves_the_graph_to_vllm(
+    plugin: Any, write_table: WriteTable, messages: list[str]
+) -> None:
+    plugin(write_table(cpu_header(), entry("2q1s128", Plan(num_kv_splits=2), holds_ragged=False)))
+    engine = start(captures=(2,))
+    metadata = engine.builder.build_for_cudagraph_capture(engine.batch("2q1s128", longest=4096))
+    assert metadata.max_seq_len == 4096
+    assert any("1 of these were measured on uniform batches alone" in line for line in messages)
 
 
 def test_a_graph_plan_proven_against_fewer_splits_is_not_used(

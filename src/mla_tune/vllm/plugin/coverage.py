@@ -6,7 +6,7 @@ import logging
 from collections.abc import Collection, Mapping, Sequence
 
 from mla_tune.vllm.plugin.choice import Choice
-from mla_tune.vllm.plugin.lookups import ENDS_EARLY
+from mla_tune.vllm.plugin.lookups import ENDS_EARLY, UNIFORM_ALONE
 
 # An engine captures 51 sizes by default; more than these are named by the first and the last.
 MOST_NAMED = 8
@@ -42,7 +42,12 @@ def coverage(
     ]
     if short := refused.count(ENDS_EARLY):
         parts.append(f"{short} of these were {ENDS_EARLY}: {_longer(most_kv_tokens)}")
-        refused = [reason for reason in refused if reason != ENDS_EARLY]
+    if uniform := refused.count(UNIFORM_ALONE):
+        parts.append(
+            f"{uniform} of these were {UNIFORM_ALONE} and may be far slower than vLLM on others: "
+            "tune them again (or MLA_TUNE_UNGUARDED=1 where all requests are of one length)"
+        )
+    refused = [reason for reason in refused if reason not in {ENDS_EARLY, UNIFORM_ALONE}]
     if refused:
         parts.append(f"{len(refused)} of these are left as vLLM has them ({refused[0]})")
     if missing:

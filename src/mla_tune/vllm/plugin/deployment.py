@@ -64,6 +64,7 @@ class Deployment:
                 graph_usable=lambda plan: _graph_usable(plan, graph, facts),
                 applicable=self._applicable,
                 reach=self.reach,
+                unguarded=os.environ.get("MLA_TUNE_UNGUARDED") == "1",
             )
             self.planned = {key: self.lookups.captured(*key) for key in captures}
         record = os.environ.get("MLA_TUNE_RECORD")

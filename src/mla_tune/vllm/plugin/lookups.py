@@ -1,6 +1,6 @@
 """Lookups fast enough for every step: one dict access once a kind of step has been seen."""
 
-__all__ = ["ENDS_EARLY", "Lookups"]
+__all__ = ["ENDS_EARLY", "UNIFORM_ALONE", "Lookups"]
 
 from collections.abc import Callable, Collection, Iterable, Iterator
 
@@ -15,6 +15,7 @@ from mla_tune.vllm.plugin.choice import Choice
 MAX_CACHED = 65536
 
 ENDS_EARLY = "measured to shorter KV lengths than this engine serves"
+UNIFORM_ALONE = "measured on uniform batches alone"
 
 Usable = Callable[[Plan], bool]
 
@@ -30,6 +31,8 @@ class Lookups:
         applicable: whether all knobs of a plan can be set in this engine; None: always.
         reach: the longest KV length that so many requests can all have in this engine; None: not
             known, and every entry is long enough.
+        unguarded: use entries of the graph table beyond what they were measured for, which the
+            operator has asked for.
     """
 
     def __init__(
@@ -40,6 +43,7 @@ class Lookups:
         graph_usable: Usable | None = None,
         applicable: Usable | None = None,
         reach: Callable[[int], int] | None = None,
+        unguarded: bool = False,
         within: float = DEFAULT_WITHIN,
     ) -> None:
         self.eager_table = eager
@@ -47,6 +51,7 @@ class Lookups:
         self._graph_usable = graph_usable
         self._applicable = applicable
         self._reach = reach
+        self._unguarded = unguarded
         self._captured = _by_batch(graph.entries if graph else ())
         self._cache: dict[tuple[int, int, int], Choice] = {}
         self._ragged: dict[tuple[int, int, int, int], Choice] = {}
@@ -77,18 +82,21 @@ class Lookups:
         if entry.plan and self._graph_usable is not None and not self._graph_usable(entry.plan):
             reason = f"{entry.shape}: {entry.plan} is not proven for this engine's max_model_len"
             return Choice(shape, "miss", reason=reason)
-        if entry.plan and self._ends_early(entry, batch):
-            return Choice(shape, "miss", reason=ENDS_EARLY)
+        if entry.plan and not self._unguarded and (lack := self._lack(entry, batch)):
+            return Choice(shape, "miss", reason=lack)
         return self._hit(shape, entry.plan, _longest_kv(entry))
 
-    def _ends_early(self, entry: Entry, batch: int) -> bool:
-        """Whether nobody has compared the plan with the default at lengths that are served here.
+    def _lack(self, entry: Entry, batch: int) -> str | None:
+        """Which batches of this engine nobody has compared the plan with the default on.
 
-        An entry that does not say how far it was compared is used all the same.
+        Entries of earlier versions say nothing of ragged batches, and were never measured on any.
         """
-        if self._reach is None or entry.holds_to is None:
-            return False
-        return entry.holds_to < self._reach(batch)
+        if batch > 1 and not entry.holds_ragged:
+            return UNIFORM_ALONE
+        holds_to = entry.holds_to or _longest_kv(entry)
+        if self._reach is not None and holds_to < self._reach(batch):
+            return ENDS_EARLY
+        return None
 
     def eager(self, batch: int, query_len: int, kv_len: int) -> Choice:
         """What to use for a uniform batch whose longest request has ``kv_len`` tokens."""
