@@ -1,6 +1,7 @@
 """The text of docs/search.md: what was compared, how, what it shows and what it cannot."""
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from textwrap import fill
 
@@ -9,7 +10,7 @@ import numpy as np
 from mla_tune.tuning.decide import MIN_ROUNDS
 from mla_tune.tuning.settings import Settings
 from mla_tune.tuning.study import LARGEST_ENUMERATED
-from search_policies import AS_A_RUN, HALF, SAMPLERS
+from search_policies import AS_A_RUN, HALF, SAMPLERS, sampled
 from search_tables import table
 from search_tunes import Result
 
@@ -45,7 +46,7 @@ def document(found: Findings) -> str:
     )
     blocks = [
         *_method(found, as_run),
-        table(found.results, "chosen", lambda result: result.policy),
+        table(everywhere(found.results), "chosen", lambda result: result.policy),
         "![Share of tunes by regret](search.png)",
         "As a run does, by recording:",
         table(as_run, "recording", lambda result: result.recording),
@@ -55,6 +56,11 @@ def document(found: Findings) -> str:
         *_unseen(found, as_run),
     ]
     return "\n\n".join(blocks) + "\n"
+
+
+def everywhere(results: Iterable[Result]) -> list[Result]:
+    """The results of the policies that are compared in spaces of every size."""
+    return [result for result in results if result.policy not in map(sampled, SAMPLERS)]
 
 
 def _filled(text: str) -> str:
@@ -74,11 +80,12 @@ def _filled(text: str) -> str:
 
 def _method(found: Findings, as_run: Sequence[Result]) -> list[str]:
     workloads = len(as_run) // found.seeds
+    times = "once" if found.seeds == 1 else f"{found.seeds} times"
     return [
         "# Search policies compared on recordings",
         _filled(f"""
 Written by `scripts/bench_search.py` from the recordings in `tests/data/`: {workloads} workloads
-with two plans or more, each tuned {found.seeds} times. A tune draws from the earlier half of a
+with two plans or more, each tuned {times}. A tune draws from the earlier half of a
 workload's rounds; the later half, which no tune sees, judges it. Not every other round: a table is
 measured first and served afterwards, and alternating rounds would share every drift."""),
         _filled(f"""
@@ -99,30 +106,52 @@ names."""),
 
 def _samplers(found: Findings) -> list[str]:
     sizes = sorted({size for _, size in found.own})
-    largest = max(result.num_plans for result in found.results)
-    acting = [name for name, size in found.acts_from.items() if size <= largest]
-    first = ", ".join(f"{name.upper()} from {size} on" for name, size in found.acts_from.items())
-    said = (
-        f"Of them, {', '.join(acting)} can act in the larger recorded spaces and is compared above."
-        if acting
-        else f"The largest recorded space has {largest} plans: none can act, and none is compared."
-    )
     heads = ["plans", *map(str, sizes)]
     rows = [
         [name.upper(), *(f"{found.own[name, size]:.0%}" for size in sizes)] for name in SAMPLERS
     ]
+    first = ", ".join(
+        f"{name.upper()} from {found.acts_from[name]} plans on"
+        if name in found.acts_from
+        else f"{name.upper()} at no such size"
+        for name in SAMPLERS
+    )
     return [
         "## Samplers",
         _filled("""
-Optuna's TPE and GP begin with ten trials at random. With a budget of half of the plans (at all of
-them a sampler is an enumeration with repeats), that start-up is all there is of a small space.
-Share of seeds in which they propose anything else than the random draw with the same seed:"""),
+Optuna's TPE and GP begin with ten trials at random; of those that are screened out, TPE counts all
+and GP none. With a budget of half of the plans (at all of them a sampler is an enumeration with
+repeats), that start-up is all there is of a small space. Share of seeds in which they propose
+anything else than the random draw with the same seed, for a made-up valley of latencies:"""),
         "\n".join(f"| {' | '.join(row)} |" for row in (heads, ["---"] * len(heads), *rows)),
         _filled(f"""
-In most seeds they are of their own: {first}. {said} That spaces of up to {LARGEST_ENUMERATED}
-plans are enumerated, and larger ones left to GP with patience, is a choice which no recording has
-tested."""),
+In most seeds they are of their own: {first}. Where they cannot act they are not compared.
+{_where_they_act(found)}"""),
+        *_compared(found),
+        _filled(f"""
+That spaces of up to {LARGEST_ENUMERATED} plans are enumerated, and larger ones left to GP with
+patience, is a choice that no recording has tested."""),
     ]
+
+
+def _large(found: Findings) -> list[Result]:
+    """The results of the spaces in which some sampler acts."""
+    least = min(found.acts_from.values(), default=math.inf)
+    return [result for result in found.results if result.num_plans >= least]
+
+
+def _where_they_act(found: Findings) -> str:
+    large = _large(found)
+    if not large:
+        largest = max(result.num_plans for result in found.results)
+        return f"The largest recorded space has {largest} plans: none of them can act."
+    names = ", ".join(sorted({result.recording for result in large}))
+    return f"The recorded spaces that are large enough are those of {names}:"
+
+
+def _compared(found: Findings) -> list[str]:
+    large = _large(found)
+    return [table(large, "chosen", lambda result: result.policy)] if large else []
 
 
 def _unseen(found: Findings, as_run: Sequence[Result]) -> list[str]:
@@ -136,7 +165,9 @@ def _unseen(found: Findings, as_run: Sequence[Result]) -> list[str]:
         _filled(f"""
 - **Other processes, cards and days.** Both halves are from one process on one card, one right after
 the other: a plan's latency differs by {usual:.2%} between them (median), by {seldom:.1%} in one
-workload of twenty. What moves from one process to the next is not in here.
+workload of twenty. What moves from one process to the next is not in here; a run lets
+[other processes](how-it-decides.md#other-processes) race its winners, a recording has one, and its
+intervals are only widened by what is known of others.
 - **How good an interval is.** A half has {rounds[0]} to {rounds[-1]} rounds, and a confirmation
 draws about {Settings().confirmation_rounds} from them, with repeats: it takes for certain what
 so few rounds happen to say. A run measures at least {MIN_ROUNDS} of its own. Where every plan

@@ -1,7 +1,7 @@
 import pytest
 
 from search_document import Findings, document
-from search_policies import AS_A_RUN, HALF
+from search_policies import AS_A_RUN, HALF, sampled
 from search_tunes import Result
 
 
@@ -20,9 +20,13 @@ def written():
         result(regret=0.0, loss=0.0, is_plan=False),
         result(policy=HALF, regret=0.3, loss=0.3),
     ]
-    own = {(name, size): float(size > 20) for name in ("tpe", "gp") for size in (10, 22)}
+    return written_of(results)
+
+
+def written_of(results):
+    own = {("tpe", 10): 0.0, ("tpe", 22): 1.0, ("gp", 10): 0.0, ("gp", 22): 0.3}
     alike = [("a", True), ("a", False), ("b", False)]
-    return document(Findings(results, alike, own, {"tpe": 22, "gp": 22}, seeds=2))
+    return document(Findings(results, alike, own, {"tpe": 22}, seeds=2))
 
 
 def test_a_row_counts_what_is_slower(written):
@@ -41,8 +45,17 @@ def test_sizes_of_space_are_listed_in_order(written):
 
 def test_it_says_that_no_sampler_can_act(written):
     text = " ".join(written.split())
-    assert "TPE from 22 on, GP from 22 on. The largest recorded space has 9 plans: none can" in text
-    assert "| TPE | 0% | 100% |" in written
+    assert "TPE from 22 plans on, GP at no such size." in text
+    assert "The largest recorded space has 9 plans: none of them can act." in text
+    assert "| GP | 0% | 30% |" in written
+
+
+def test_a_sampler_is_compared_in_large_spaces_alone():
+    results = [result(), result(num_plans=33), result(policy=sampled("tpe"), num_plans=33)]
+    before, samplers = written_of(results).split("## Samplers")
+    assert sampled("tpe") not in before
+    assert f"| {sampled('tpe')} | 1 | 2.00% |" in samplers
+    assert f"| {AS_A_RUN} | 1 | 2.00% |" in samplers
 
 
 def test_it_says_what_it_cannot_see(written):
