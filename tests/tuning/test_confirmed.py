@@ -59,6 +59,19 @@ def test_the_gate_is_about_the_lower_end_not_the_median():
     assert decided(1.1, 1.1, 1.1, gate=1.09).plan == splits(1)
 
 
+def test_what_is_published_stays_until_it_is_clearly_below_the_gate_or_not_proven_faster():
+    def stays(*medians: float) -> bool:
+        looks = [(seen(m),) for m in medians]
+        entry = confirmed_entry(nominee(), looks, MEASURED_SPREAD, 1.01, is_published=True)
+        return bool(entry.plan)
+
+    assert stays(1.012, 1.01, 1.009)
+    assert not decided(1.012, 1.01, 1.009).plan
+    assert not stays(1.004, 1.003, 1.004)
+    assert not stays(1.008)  # one process: the interval begins below 1
+    assert not stays(0.97, 1.0, 1.03)
+
+
 def test_a_kv_length_that_is_slower_over_all_processes_keeps_the_default():
     def over(*second_case: float) -> Entry:
         looks = [(seen(1.1), seen(1.2), seen(median)) for median in second_case]

@@ -1,4 +1,5 @@
 import random
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -184,3 +185,25 @@ def test_a_plan_that_slows_a_guard_is_not_published_whatever_it_gains():
     assert [standing.slows_a_case for standing in found.standings] == [True, False]
     assert found.verdict().plan == splits(8)
     assert found.standings[1].speedup.median == pytest.approx(100 / 90, rel=0.01)
+
+
+def kept(latencies, published, noise=0.0):
+    """The verdict where the table publishes ``published``; the first is the default."""
+    found = contest(latencies, noise, favourite=splits(published))
+    return replace(found, published=splits(published)).verdict()
+
+
+def test_what_is_published_goes_on_to_other_processes_while_it_is_faster_at_all():
+    assert kept({4: 100.0, 1: 100 / 1.005}, published=1).plan == splits(1)
+    assert contest({4: 100.0, 1: 100 / 1.005}).verdict().plan == UNTUNED
+    assert kept({4: 100.0, 1: 100 / 0.999}, published=1).plan == UNTUNED
+
+
+def test_what_is_published_does_not_stay_where_it_slows_a_case():
+    found = contest({4: (100.0, 100.0), 1: (60.0, 105.0)}, noise=0.001, shares=(0.5, 0.5))
+    assert replace(found, published=splits(1)).verdict().plan == UNTUNED
+
+
+def test_what_is_published_at_the_gate_makes_room_for_a_clearly_better_plan():
+    verdict = kept({4: 100.0, 1: 100 / 1.01, 2: 90.0}, published=1, noise=0.001)
+    assert verdict.plan == splits(2)

@@ -28,6 +28,7 @@ class Confirmation:
         loaded: the workload on its bench.
         outcomes: what became of its plans in screening.
         favourite: last night's plan, which is raced whatever its rank.
+        published: what the table publishes now (`Contest.published`).
         settings: how much to measure.
         observer: who is told how it goes.
         clock: seconds, for the length of the confirmation.
@@ -39,6 +40,7 @@ class Confirmation:
     loaded: LoadedWorkload
     outcomes: Sequence[Outcome]
     favourite: Plan | None
+    published: Plan | None
     settings: Settings
     observer: Observer
     clock: Callable[[], float]
@@ -133,7 +135,14 @@ class Confirmation:
             for plan, samples in loaded.race(contenders, step, first_round=rounds).items():
                 taken[plan] += samples
             rounds += step
-            contest = Contest(baseline, taken, loaded.shares, settings.min_speedup, self.favourite)
+            contest = Contest(
+                baseline,
+                taken,
+                loaded.shares,
+                settings.min_speedup,
+                self.favourite,
+                self.published,
+            )
             spent = rounds >= settings.confirmation_rounds or self.clock() > deadline
             if contest.is_settled or spent:
                 return contest

@@ -6,15 +6,20 @@ import statistics
 from collections.abc import Sequence
 
 from mla_tune.plan.plan import UNTUNED, Plan
-from mla_tune.table import Entry
-from mla_tune.tuning.decide import slows
+from mla_tune.table import Entry, Speedup
+from mla_tune.tuning.decide import is_kept, slows
 from mla_tune.tuning.look import Comparison, Look
 from mla_tune.tuning.process_spread import over_processes
 from mla_tune.tuning.speedups import TIE_BAND, is_too_wide
 
 
 def confirmed_entry(
-    nominee: Entry, looks: Sequence[Look], spread: float, min_speedup: float
+    nominee: Entry,
+    looks: Sequence[Look],
+    spread: float,
+    min_speedup: float,
+    *,
+    is_published: bool = False,
 ) -> Entry:
     """Ask the gate: the plan over all processes, or the default.
 
@@ -23,10 +28,12 @@ def confirmed_entry(
         looks: what each process saw, the first one's included.
         spread: of log ratios between processes, see `spread_of`.
         min_speedup: the lower end of the interval over processes has to be above it.
+        is_published: whether the table has this plan already, which then `is_kept`.
     """
     together, *cases = _over_all(looks, spread)
     known = {"processes": len(looks), "default_us": together.default_us}
-    doubt = _doubt(together, cases, min_speedup)
+    by_case = [case.speedup for case in cases]
+    doubt = _doubt(together.speedup, by_case, min_speedup, is_published=is_published)
     if not doubt:
         results = [
             case.model_copy(update=seen._asdict())
@@ -68,12 +75,14 @@ def _over_all(looks: Sequence[Look], spread: float) -> list[Comparison]:
     ]
 
 
-def _doubt(together: Comparison, cases: Sequence[Comparison], min_speedup: float) -> str:
+def _doubt(
+    speedup: Speedup, by_case: Sequence[Speedup], min_speedup: float, *, is_published: bool
+) -> str:
     """Why the plan is not published, or nothing."""
-    by_case = [case.speedup for case in cases]
-    if any(map(is_too_wide, (together.speedup, *by_case))):
+    if any(map(is_too_wide, (speedup, *by_case))):
         return "too noisy to tell"
-    if together.speedup.low <= min_speedup:
+    is_above = speedup.low > min_speedup
+    if not is_above and not (is_published and is_kept(speedup, min_speedup)):
         return f"not above {min_speedup:g}"
     return "slower at one KV length" if any(map(slows, by_case)) else ""
 

@@ -40,6 +40,16 @@ def slows(case: Speedup) -> bool:
     return case.high < 1.0 or case.median < SLOWEST_CASE
 
 
+def is_kept(speedup: Speedup, min_speedup: float) -> bool:
+    """Whether a plan that is published stays so, by its interval over processes.
+
+    What is at the gate is on either side of it from one night to the next, by noise. So a plan
+    comes in where its whole interval is above the gate, and goes where the whole of it is below,
+    or where it is no longer proven to be faster than the default.
+    """
+    return speedup.high >= min_speedup and speedup.low > 1.0
+
+
 @dataclass(frozen=True)
 class Standing:
     """One finalist after a number of interleaved rounds beside the default."""
@@ -102,6 +112,8 @@ class Contest:
         min_speedup: the publish gate: the median must be above it here, and the lower end of the
             interval over processes in the end.
         favourite: last night's plan, preferred among ties.
+        published: what the table publishes now, proven for the same software: it stays until it is
+            clearly below the gate (`is_kept`), so here it need only be faster than the default.
     """
 
     default: Plan
@@ -109,6 +121,7 @@ class Contest:
     shares: tuple[float, ...]
     min_speedup: float
     favourite: Plan | None = None
+    published: Plan | None = None
 
     @cached_property
     def standings(self) -> tuple[Standing, ...]:
@@ -166,17 +179,26 @@ class Contest:
             doubt = f"{rounds} rounds are too few, {MIN_ROUNDS} the least"
             return self._undecided(able or self.standings, doubt)
         clear = [standing for standing in able if not standing.is_too_wide]
-        if not clear or clear[0].speedup.median <= self.min_speedup:
+        leader = self._leader(clear)
+        if leader is None:
             wide = [s for s in able if s.is_too_wide and s.speedup.high > self.min_speedup]
             if wide:
                 return self._undecided(wide, "the samples are too noisy to tell")
             near = tuple(s.plan for s in able if s.speedup.high * (1 + TIE_BAND) >= 1.0)
             return Verdict(UNTUNED, near)
-        leader = clear[0]
         tied = [standing for standing in able if ties_with(standing.speedup, leader.speedup)]
-        passing = [s for s in tied if s in clear and s.speedup.median > self.min_speedup]
+        passing = [s for s in tied if s in clear and self._passes(s)]
         chosen = min(passing, key=self._preference).plan
         return Verdict(chosen, tuple(s.plan for s in tied if s.plan != chosen))
+
+    def _leader(self, clear: Sequence[Standing]) -> Standing | None:
+        """The fastest, if it passes the gate; else what is published, if that stays."""
+        ahead = [s for s in clear if s is clear[0] or s.plan == self.published]
+        return next(filter(self._passes, ahead), None)
+
+    def _passes(self, standing: Standing) -> bool:
+        gate = 1.0 if standing.plan == self.published else self.min_speedup
+        return standing.speedup.median > gate
 
     def _undecided(self, doubted: Sequence[Standing], doubt: str) -> Verdict:
         """Keep the default, and name the best of ``doubted`` where it looks like a gain."""

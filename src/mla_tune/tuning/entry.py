@@ -1,6 +1,6 @@
 """The table entry that a contest ends in."""
 
-__all__ = ["outlasts_doubt", "published_entry"]
+__all__ = ["outlasts_doubt", "proven_plan", "published_entry"]
 
 import statistics
 from collections.abc import Mapping
@@ -11,6 +11,13 @@ from mla_tune.shapes import Workload
 from mla_tune.table import CaseResult, Entry
 from mla_tune.tuning.decide import Contest, Standing
 from mla_tune.tuning.speedups import expected_us
+
+
+def proven_plan(previous: Entry | None) -> Plan | None:
+    """What an entry of the table publishes, if it was compared with the default."""
+    if previous is None or previous.default_us is None:
+        return None
+    return previous.plan or None
 
 
 def outlasts_doubt(

@@ -27,6 +27,7 @@ class Nominee:
         default: the default plan.
         ledger: the workload's study, where races are kept.
         terms: what the decision depends on beside the samples.
+        is_published: whether the table has the plan already.
 
     Attributes:
         looks: what each process has seen, the first one's included.
@@ -38,6 +39,7 @@ class Nominee:
     default: Plan
     ledger: Ledger
     terms: Mapping[str, object]
+    is_published: bool = False
     looks: list[Look] = field(init=False)
     failure: tuple[Plan, str] | None = None
 
@@ -76,7 +78,9 @@ class Nominee:
         if self.failure is not None:
             entry = failed_entry(self.entry, *self.failure)
         else:
-            entry = confirmed_entry(self.entry, self.looks, spread, min_speedup)
+            entry = confirmed_entry(
+                self.entry, self.looks, spread, min_speedup, is_published=self.is_published
+            )
         said = dict.fromkeys(remark for race in self._races for remark in race.remarks)
         note = ". ".join([*filter(None, [entry.note]), *said])
         entry = entry.model_copy(update={"note": note})

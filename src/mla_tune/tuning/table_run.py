@@ -107,10 +107,11 @@ class TableRun:
 
     def _found(self, workload: Workload, entry: Entry) -> None:
         """Publish an entry, or keep it until other processes have seen its plan."""
-        if not entry.plan or entry is self.previous.get(str(workload)):
+        previous = self.previous.get(str(workload))
+        if not entry.plan or entry is previous:
             self._decided(workload, entry)
             return
-        nominee = self.tuner.nominee(workload, entry)
+        nominee = self.tuner.nominee(workload, entry, previous)
         decided = nominee.decided
         if decided is not None:
             self._decided(workload, decided)

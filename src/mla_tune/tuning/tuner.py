@@ -16,7 +16,7 @@ from mla_tune.table import Entry
 from mla_tune.tuning.between import Trials
 from mla_tune.tuning.confirmation import Confirmation
 from mla_tune.tuning.decide import MIN_ROUNDS
-from mla_tune.tuning.entry import outlasts_doubt, published_entry
+from mla_tune.tuning.entry import outlasts_doubt, proven_plan, published_entry
 from mla_tune.tuning.loaded import LoadedWorkload
 from mla_tune.tuning.nominee import Nominee
 from mla_tune.tuning.observers import Observer, SilentObserver
@@ -57,7 +57,8 @@ class Tuner:
         Args:
             workload: what to tune for.
             previous: last night's entry, for the ranking and for ties. Where it is proven, for the
-                same software, it outlasts a confirmation that ends in doubt.
+                same software, it stays until it is clearly below the gate, and outlasts a
+                confirmation that ends in doubt.
             neighbour: the entry of a similar workload, for the ranking.
 
         Returns:
@@ -92,7 +93,13 @@ class Tuner:
         """The entry that a confirmation ends in, and whether there is a verdict behind it."""
         favourite = previous.plan or previous.unproven if previous is not None else None
         confirmation = Confirmation(
-            loaded, outcomes, favourite, self.settings, self.observer, self.clock
+            loaded,
+            outcomes,
+            favourite,
+            proven_plan(previous),
+            self.settings,
+            self.observer,
+            self.clock,
         )
         contest = confirmation.run()
         failures, default = confirmation.failures, loaded.default
@@ -138,8 +145,10 @@ class Tuner:
         except KeyError:
             return None
 
-    def nominee(self, workload: Workload, entry: Entry) -> Nominee:
+    def nominee(self, workload: Workload, entry: Entry, previous: Entry | None = None) -> Nominee:
         """A workload's ``entry``, whose plan won in one process, with what others have seen of it.
+
+        ``previous`` is last night's, as in `tune`.
 
         Raises:
             WorkloadFailure: as `decided`.
@@ -152,7 +161,9 @@ class Tuner:
             "spread": MEASURED_SPREAD,
             "weight": WEIGHT,
         }
-        return Nominee(workload, entry, plans[0], ledger, self._terms(workload) | over_processes)
+        terms = self._terms(workload) | over_processes
+        is_published = entry.plan == proven_plan(previous)
+        return Nominee(workload, entry, plans[0], ledger, terms, is_published)
 
     def _terms(self, workload: Workload) -> dict[str, object]:
         """What a verdict depends on beside the samples."""
