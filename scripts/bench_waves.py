@@ -22,19 +22,17 @@ from scipy import stats
 from mla_tune.environment import Environment
 from mla_tune.measuring.recording import Recording, Track
 from mla_tune.plan.cut import CUTTERS, Cutter
-from mla_tune.plan.plan import UNTUNED, Plan
+from mla_tune.plan.plan import Plan
 from mla_tune.registry import get_backend
-from mla_tune.shapes import BatchShape, MlaDimensions, RequestGroup
-from mla_tune.table import Entry, Header, Table
+from mla_tune.shapes import MlaDimensions, RequestGroup
 from mla_tune.table.waves import Answer, Length, ProvenModel
 from mla_tune.tuning.wave_fit import Point, fit, prove, proven
-from threshold_model import Extend, Paths
 
 GATE = 1.01
 """The gain that a plan must have to be published."""
 
-OWN_THRESHOLD = {"FLASH_ATTN_MLA": 512, "FLASHMLA": 128, "TRITON_MLA": 1}
-"""vLLM's own, which a plan that names none has."""
+WITHIN = 1.5
+"""By which factor an entry could be off in batch size and KV length, when it spoke for others."""
 
 Rule = Callable[[Point], Answer]
 
@@ -82,37 +80,6 @@ def points(tracks: Iterable[Track]) -> list[Point]:
     return sorted(found, key=lambda point: (point.batch, point.kv_len))
 
 
-def paths(recording: Recording, backend: str) -> Paths:
-    """What extends of ``backend`` take on either path in eager mode, with its own splits.
-
-    The prefill path is the same for all backends, so that its latency is taken from TRITON_MLA
-    where ``backend`` was not measured on it.
-    """
-    decode_us: dict[Extend, float] = {}
-    prefill_us: dict[Extend, float] = {}
-    heads = 1
-    for track in recording.tracks:
-        name = track.setup.backend
-        if track.setup.mode != "eager" or name not in {backend, "TRITON_MLA"}:
-            continue
-        for case, group in uniform(track):
-            extend = Extend(group.count, group.query_len, group.kv_len)
-            if group.query_len == 1:
-                continue
-            heads = track.setup.model.num_q_heads
-            default = track.plans[0].number("num_kv_splits")
-            for plan, rounds in track.rounds.items():
-                threshold = plan.number("reorder_batch_threshold") or OWN_THRESHOLD[name]
-                if group.query_len > threshold:
-                    if name == backend:
-                        prefill_us[extend] = expected_us(rounds, case)
-                    else:
-                        prefill_us.setdefault(extend, expected_us(rounds, case))
-                elif name == backend and plan.get("num_kv_splits") in {None, default}:
-                    decode_us[extend] = expected_us(rounds, case)
-    return Paths(decode_us, prefill_us, heads, recording.environment.sm_count)
-
-
 def drawn(points: Sequence[Point], seed: int, with_corners: bool) -> list[Point]:
     """A third of the points, as a table might hold them; with the corners of their grid or not."""
     batches = {point.batch for point in points}
@@ -128,24 +95,25 @@ def drawn(points: Sequence[Point], seed: int, with_corners: bool) -> list[Point]
     return [point for point in points if point in corners or point in more]
 
 
-def nearest(known: Sequence[Point], header: Header) -> Rule:
-    """The nearest entry within the usual factor, of a table that holds the best of each point."""
-    entries = []
-    for point in known:
-        default_us, best_us = point.latency_us[point.default], point.latency_us[point.best]
-        plan = Plan(num_kv_splits=point.best) if default_us / best_us > GATE else UNTUNED
-        shape = str(BatchShape.of([RequestGroup(1, point.kv_len, point.batch)]))
-        entries.append(Entry(shape=shape, plan=plan, latency_us=best_us, default_us=default_us))
-    table = Table(header, tuple(entries))
+def nearest(known: Sequence[Point]) -> Rule:
+    """What tables said before they had a model: the nearest entry's plan, within `WITHIN`."""
 
     def rule(point: Point) -> Answer:
-        found = table.lookup(batch=point.batch, kv_len=point.kv_len)
-        splits = found.plan.number("num_kv_splits")
-        if splits is None:
-            return Answer("default" if found.is_hit else "miss", None)
-        return Answer("plan", splits)
+        off, entry = min(
+            ((max(_ratio(point.batch, e.batch), _ratio(point.kv_len, e.kv_len)), e) for e in known),
+            key=lambda found: found[0],
+        )
+        if off > WITHIN:
+            return Answer("miss")
+        gains = entry.latency_us[entry.default] / entry.latency_us[entry.best] > GATE
+        plan = Plan(num_kv_splits=entry.best)
+        return Answer("plan", plan) if gains else Answer("default")
 
     return rule
+
+
+def _ratio(one: float, other: float) -> float:
+    return max(one / other, other / one)
 
 
 def waves(model: ProvenModel) -> Rule:
@@ -165,19 +133,6 @@ def judged(rule: Rule, held_out: Iterable[Point]) -> list[Result]:
         best_us, default_us = point.latency_us[point.best], point.latency_us[point.default]
         results.append(Result(answer.outcome, us / best_us - 1, us / default_us - 1))
     return results
-
-
-def header(environment: Environment, track: Track) -> Header:
-    """The header of an eager table of what was recorded: each KV length is an entry of its own."""
-    setup = track.setup
-    return Header.of(
-        environment,
-        setup.backend,
-        setup.model,
-        setup.kv_cache_dtype,
-        "eager",
-        setup.max_model_len,
-    )
 
 
 def cutter(environment: Environment, backend: str, model: MlaDimensions) -> Cutter:
@@ -215,12 +170,11 @@ def compared(recording: Recording, tracks: Sequence[Track], seeds: int) -> Itera
     setup = tracks[0].setup
     found = points(tracks)
     cut = cutter(recording.environment, setup.backend, setup.model)
-    head = header(recording.environment, tracks[0])
     for with_corners in (False, True):
         results: dict[str, list[Result]] = {}
         for seed in range(seeds):
             known = drawn(found, seed, with_corners)
-            rules = {"nearest": nearest(known, head)}
+            rules = {"nearest": nearest(known)}
             if (model := proven(known, cut, GATE)) is not None:
                 rules["waves"] = waves(model[0])
             held_out = [point for point in found if point not in known]
@@ -249,24 +203,6 @@ def left_out(recording: Recording, tracks: Sequence[Track]) -> str:
     )
 
 
-def thresholds(recording: Recording, backend: str) -> str:
-    """The row of one backend among the choices of a path, each extend left out in turn."""
-    measured = paths(recording, backend)
-    right, regrets, errors = 0, [], []
-    for extend in measured.both:
-        real_us = measured.decode_us[extend], measured.prefill_us[extend]
-        predicted_us = measured.predicted_us(extend)
-        chosen = predicted_us.index(min(predicted_us))
-        right += real_us[chosen] == min(real_us)
-        regrets.append(real_us[chosen] / min(real_us) - 1)
-        ratios = predicted_us[0] / predicted_us[1], real_us[0] / real_us[1]
-        errors.append(math.exp(abs(math.log(ratios[0] / ratios[1]))) - 1)
-    return (
-        f"| {backend} | {len(measured.both)} | {right} | {max(regrets):.1%} | "
-        f"{np.median(errors):.0%} | {max(errors):.0%} |"
-    )
-
-
 def report(recording: Recording, seeds: int) -> str:
     """All tables."""
     groups = {
@@ -286,13 +222,6 @@ def report(recording: Recording, seeds: int) -> str:
         "|---|---|---|---|---|---|---|",
     ]
     lines += [left_out(recording, tracks) for tracks in groups.values()]
-    lines += [
-        "",
-        "| extends, one left out | measured on both paths | path right | worst regret | error, "
-        "median | worst |",
-        "|---|---|---|---|---|---|",
-    ]
-    lines += [thresholds(recording, backend) for backend in ("FLASH_ATTN_MLA", "FLASHMLA")]
     return "\n".join(lines)
 
 

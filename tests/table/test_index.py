@@ -4,7 +4,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mla_tune.shapes import BatchShape, RequestGroup, Workload
-from mla_tune.table.index import Index, _Line
+from mla_tune.shapes.buckets import bucket_start
+from mla_tune.table.index import Index
 
 
 def brute_force(workloads: list[Workload], shape: BatchShape) -> tuple[float, int]:
@@ -68,17 +69,6 @@ workloads = st.lists(
 
 
 @given(workloads, st.lists(batches, min_size=1, max_size=20), st.floats(1.0, 4.0))
-def test_the_index_finds_what_looking_at_every_entry_finds(measured, asked, within):
-    index = Index(measured)
-    for shape in [*asked, *(shape for workload in measured for shape in workload.shapes)]:
-        found = brute_force(measured, shape)
-        assert index.nearest(shape) == found
-        for bound in (within, found[0]):
-            answered = found if found[0] <= bound else (math.inf, -1)
-            assert index.nearest(shape, bound) == answered
-
-
-@given(workloads, st.lists(batches, min_size=1, max_size=20), st.floats(1.0, 4.0))
 def test_of_a_batch_only_its_own_entries_are_found(measured, asked, within):
     index = Index(measured)
     for shape in [*asked, *(shape for workload in measured for shape in workload.shapes)]:
@@ -89,10 +79,10 @@ def test_of_a_batch_only_its_own_entries_are_found(measured, asked, within):
         }
         factor, position = brute_force(list(own.values()), shape)
         found = (factor, list(own)[position]) if position >= 0 else (math.inf, -1)
-        assert index.nearest_of_batch(shape) == found
+        assert index.nearest(shape) == found
         for bound in (within, found[0]):
             answered = found if found[0] <= bound else (math.inf, -1)
-            assert index.nearest_of_batch(shape, bound) == answered
+            assert index.nearest(shape, bound) == answered
 
 
 def of_one_batch(one: BatchShape, other: BatchShape) -> bool:
@@ -100,16 +90,18 @@ def of_one_batch(one: BatchShape, other: BatchShape) -> bool:
     return batches[0] == batches[1]
 
 
-def test_a_lookup_does_not_look_at_every_entry(monkeypatch):
-    looked_at = []
-    off_by = _Line.off_by
-    monkeypatch.setattr(
-        _Line, "off_by", lambda line, kv_len: (looked_at.append(line), off_by(line, kv_len))[1]
-    )
-    entries = [f"{batch}q1s{kv}k" for batch in range(2, 102) for kv in range(1, 51)]
-    index = Index([Workload.parse(entry) for entry in entries])
-    found, position = index.nearest(BatchShape.parse("50q1s20000"))
-    # 49 and 50 requests are equally far: the KV lengths are farther than both.
-    assert entries[position] == "49q1s20k"
-    assert found == 20480 / 20000
-    assert len(looked_at) < 10
+@given(workloads, st.lists(batches, min_size=1, max_size=20))
+def test_in_a_bucket_are_the_entries_measured_in_it(measured, asked):
+    index = Index(measured)
+    for shape in [*asked, *(shape for workload in measured for shape in workload.shapes)]:
+        off, position = index.in_bucket(shape)
+        exact = [place for place, each in enumerate(measured) if shape in each.shapes]
+        beside = [
+            place
+            for place, each in enumerate(measured)
+            for other in each.shapes
+            if len(shape.groups) == 1 == len(other.groups) and of_one_batch(other, shape)
+            if bucket_start(other.max_kv_len) == bucket_start(shape.max_kv_len)
+        ]
+        assert position == (exact or beside or [-1])[0]
+        assert off == math.inf if position < 0 else 1 <= off < 1.125

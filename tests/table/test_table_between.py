@@ -140,9 +140,10 @@ def test_a_graph_table_has_no_use_for_a_model():
     assert table.answer(1, (4096,)) is None
 
 
-def test_longer_queries_are_answered_by_the_nearest_entry_as_ever():
-    found = modelled().lookup(batch=8, kv_len=5000, query_len=16)
-    assert found.entry.shape == "8q16s4k"
+def test_longer_queries_are_answered_by_their_own_entry_alone():
+    assert modelled().lookup(batch=8, kv_len=4200, query_len=16).entry.shape == "8q16s4k"
+    for batch, kv_len, query_len in ((8, 5000, 16), (9, 4096, 16), (8, 4096, 17)):
+        assert not modelled().lookup(batch=batch, kv_len=kv_len, query_len=query_len).is_hit
 
 
 def test_between_two_defaults_a_plan_has_to_beat_each_of_them():

@@ -33,7 +33,11 @@ def show(table: Path) -> None:
     "--query-len", callback=size, default="1", show_default=True, help="New tokens of each."
 )
 @click.option("--shape", help="A batch spec instead, such as 2q2k_32q1s1k.")
-@click.option("--within", type=FACTOR, help="Bound of the nearest entry: a factor.")
+@click.option(
+    "--within",
+    type=FACTOR,
+    help="Of a graph table: how far off KV lengths may be.",
+)
 def lookup(
     table: Path,
     batch: int | None,

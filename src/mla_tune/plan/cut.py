@@ -38,13 +38,13 @@ class Cut:
 
 
 class Cutter(Protocol):
-    """How a backend's decode kernel cuts single-token batches, by the value of its knob."""
+    """How a backend's decode kernel cuts uniform batches, by the value of its knob."""
 
     @property
     def sm_count(self) -> int: ...
 
-    def cut(self, batch: int, kv_len: int, value: int) -> Cut:
-        """Into what ``batch`` requests of ``kv_len`` tokens are cut."""
+    def cut(self, batch: int, kv_len: int, value: int, query_len: int = 1) -> Cut:
+        """Into what ``batch`` requests of ``kv_len`` tokens, ``query_len`` of them new, are cut."""
         ...
 
 
@@ -69,8 +69,9 @@ class TiledSplits:
     rows_per_block: int = BLOCK_H
     tile_tokens: int = BLOCK_N
 
-    def cut(self, batch: int, kv_len: int, value: int) -> Cut:
-        rows = batch * math.ceil(self.num_q_heads / self.rows_per_block)
+    def cut(self, batch: int, kv_len: int, value: int, query_len: int = 1) -> Cut:
+        # Each query token is a batch row of its own.
+        rows = batch * query_len * math.ceil(self.num_q_heads / self.rows_per_block)
         tiles = math.ceil(math.ceil(kv_len / value) / self.tile_tokens)
         return Cut(rows, value, tiles * self.tile_tokens, is_combined=False, is_scheduled=False)
 
@@ -85,8 +86,7 @@ class ScheduledSplits:
     (``VarlenDynamicPersistentTileScheduler`` in tile_scheduler.hpp).
 
     A bound of 1 leaves out the combining kernel, any other has it even for one split. Without a
-    cap the bound is ``num_splits_heuristic``'s (heuristics.h), which with a scheduler is asked for
-    one request alone: 0.85 of its tiles or of 128, and 1 up to four tiles.
+    cap the bound is ``num_splits_heuristic``'s (heuristics.h).
     """
 
     sm_count: int
@@ -94,10 +94,12 @@ class ScheduledSplits:
     rows_per_block: int = 64
     tile_tokens: int = 64
 
-    def cut(self, batch: int, kv_len: int, value: int) -> Cut:
-        rows = batch * math.ceil(self.num_q_heads / self.rows_per_block)
+    def cut(self, batch: int, kv_len: int, value: int, query_len: int = 1) -> Cut:
+        # Query tokens and heads are rows of one matrix ("PackGQA").
+        of_request = math.ceil(query_len * self.num_q_heads / self.rows_per_block)
+        rows = batch * of_request
         tiles = math.ceil(kv_len / self.tile_tokens)
-        bound = value or self._own_bound(tiles)
+        bound = value or self._own_bound(of_request, tiles)
         splits = 1
         if bound > 1 and batch <= MOST_SCHEDULED:
             tiles_per_sm = math.ceil(rows * tiles * 1.1 / self.sm_count)
@@ -105,8 +107,19 @@ class ScheduledSplits:
         part = math.ceil(tiles / splits) * self.tile_tokens
         return Cut(rows, splits, part, is_combined=bound > 1, is_scheduled=True)
 
-    def _own_bound(self, tiles: int) -> int:
-        return 1 if tiles <= 4 else math.ceil(0.85 * min(128, self.sm_count, tiles))
+    def _own_bound(self, rows: int, tiles: int) -> int:
+        """The fewest splits that fill waves to 0.85 of what any do, of one request alone.
+
+        With a scheduler it is never asked for more than one.
+        """
+        if tiles <= 4 or rows >= 0.8 * self.sm_count:
+            return 1
+        filled = []
+        for splits in range(1, min(128, self.sm_count, tiles) + 1):
+            waves = rows * splits / self.sm_count
+            filled.append(waves / math.ceil(waves))
+        enough = 0.85 * max(filled)
+        return 1 + next(place for place, share in enumerate(filled) if share >= enough)
 
 
 CUTTERS: Mapping[str, Callable[[int, int], Cutter]] = {

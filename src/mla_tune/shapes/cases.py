@@ -9,6 +9,7 @@ from pydantic import ValidationError
 from mla_tune.errors import InputError
 from mla_tune.files.document import Document
 from mla_tune.shapes.batch import MOST_REQUESTS, BatchShape, RequestGroup, format_size
+from mla_tune.shapes.eager import eager_cases
 from mla_tune.shapes.sections import Grid, Range, ShapesSection, SpecRange
 from mla_tune.shapes.workload import Case
 
@@ -17,7 +18,10 @@ MOST_SHAPES = 10_000
 
 
 def listed_cases(document: Document, section: ShapesSection) -> tuple[Case, ...]:
-    """Collect the shapes of all three forms, refusing a shape that stands twice."""
+    """Collect the shapes of all forms, refusing one that stands twice.
+
+    Those of a region may have been listed as well.
+    """
     cases: dict[BatchShape, Case] = {}
     origin: dict[BatchShape, str] = {}
     for where, case in _all_cases(document, section):
@@ -34,10 +38,12 @@ def listed_cases(document: Document, section: ShapesSection) -> tuple[Case, ...]
             )
         cases[case.shape] = case
         origin[case.shape] = where
+    for case in eager_cases(document, section.eager):
+        cases.setdefault(case.shape, case)
     if not cases:
         raise InputError(
             f"{document.path}: no batch shapes",
-            valid="batch_specs: [32q1s1k, …], batch_spec_ranges: or grids:",
+            valid="batch_specs: [32q1s1k, …], batch_spec_ranges:, grids: or eager:",
         )
     return tuple(cases.values())
 

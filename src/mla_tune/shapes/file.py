@@ -93,15 +93,20 @@ def checked_shapes(document: Document) -> ShapesFile:
 
 def _listed(document: Document, section: ShapesSection) -> tuple[Case, ...]:
     """The listed shapes, of which a file for graphs alone may have none."""
+    modes = section.engine.modes
+    if section.eager is not None and section.graph is None and "graph" in modes:
+        raise InputError(
+            f"{document.where(('eager',))}: eager: is given, and graph mode without graph:",
+            remedy="add graph:, or leave graph out of engine: {modes: …}",
+        )
     if section.graph is None:
         return listed_cases(document, section)
-    modes = section.engine.modes
     if "graph" not in modes:
         raise InputError(
             f"{document.where(('graph',))}: graph: is given, but only {', '.join(modes)} is tuned",
             remedy="add engine: {modes: graph}, or modes: [graph, eager]",
         )
-    listed = (section.batch_specs, section.batch_spec_ranges, section.grids)
+    listed = (section.batch_specs, section.batch_spec_ranges, section.grids, section.eager)
     return listed_cases(document, section) if "eager" in modes or any(listed) else ()
 
 

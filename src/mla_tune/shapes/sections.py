@@ -7,6 +7,7 @@ __all__ = [
     "VLLM_MODEL_KEYS",
     "VLLM_ONLY_KEYS",
     "VLLM_RUNNER_KEYS",
+    "EagerSection",
     "EngineSection",
     "GraphSection",
     "Grid",
@@ -159,6 +160,15 @@ class GraphSection(_Strict):
     kv_cache_tokens: Size | None = None
 
 
+class EagerSection(_Strict):
+    """A region of single-token decodes: the smallest and the largest of each."""
+
+    batch_sizes: tuple[Count, Count]
+    kv_lens: tuple[Size, Size]
+    # From nine on a table proves a model.
+    points: Annotated[int, Field(strict=True, ge=9, le=4096)] = 15
+
+
 class SpecRange(BaseModel):
     """vLLM's ``batch_spec_ranges``: a template and, per placeholder, a range of integers."""
 
@@ -215,6 +225,7 @@ class ShapesSection(_Strict):
     batch_spec_ranges: list[SpecRange] = []
     batch_sizes: list[Count] = []
     grids: list[Grid] = []
+    eager: EagerSection | None = None
     graph: GraphSection | None = None
     backend: str | None = None
     backends: list[str] = []

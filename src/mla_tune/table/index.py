@@ -1,4 +1,4 @@
-"""Where in a table the nearest entry stands, without looking at all of them."""
+"""Which entry of a table answers for a batch, without looking at all of them."""
 
 __all__ = ["Index", "ratio"]
 
@@ -7,10 +7,11 @@ from bisect import bisect_left
 from collections.abc import Sequence
 
 from mla_tune.shapes import BatchShape, RequestGroup, Workload
+from mla_tune.shapes.buckets import bucket_start
 
 MISS = (math.inf, -1)
 NONE = 2**63
-"""Beyond every position and every length."""
+"""Beyond every position."""
 
 
 def ratio(one: int, other: int) -> float:
@@ -19,13 +20,10 @@ def ratio(one: int, other: int) -> float:
 
 
 class Index:
-    """Entries by their shapes, and uniform ones by query length, batch size and KV length.
+    """Entries by their shapes, and uniform ones by batch size, query length and KV length.
 
-    How far an entry is from a batch is the largest of three ratios: of the batch sizes, of the
-    query lengths, and of the batch's KV length to the nearest that the entry spans. Single-token
-    decode and longer queries are infinitely far apart, and so are batches of several kinds of
-    requests from all but their exact entry. Among entries equally far the first in the table
-    counts, and an exact one comes before all.
+    Batches of several kinds of requests are answered by their exact entry alone, and an exact one
+    comes before all. Of entries that are as near the first in the table counts.
 
     Args:
         workloads: of the entries, in the order of the table.
@@ -36,133 +34,57 @@ class Index:
         self, workloads: Sequence[Workload], guards: Sequence[Sequence[int]] | None = None
     ) -> None:
         self._exact: dict[tuple[RequestGroup, ...], int] = {}
-        found: dict[int, dict[int, _Line]] = {}
+        self._lines: dict[tuple[int, int], _Line] = {}
+        self._buckets: dict[tuple[int, int, int], tuple[int, int]] = {}
         beside = guards if guards is not None else [()] * len(workloads)
         for position, (workload, more) in enumerate(zip(workloads, beside, strict=True)):
             for shape in workload.shapes:
                 self._exact.setdefault(shape.groups, position)
-            if len(workload.shapes[0].groups) == 1:
-                group = workload.shapes[0].groups[0]
-                line = found.setdefault(group.query_len, {}).setdefault(group.count, _Line())
-                measured = [shape.max_kv_len for shape in workload.shapes]
-                line.add(sorted([*measured, *more]), position)
-        for lines in found.values():
-            for line in lines.values():
-                line.close()
-        single = {query_len: lines for query_len, lines in found.items() if query_len == 1}
-        longer = {query_len: lines for query_len, lines in found.items() if query_len > 1}
-        self._single, self._longer = _Families(single), _Families(longer)
-        self._lines = found
+            if len(workload.shapes[0].groups) > 1:
+                continue
+            group = workload.shapes[0].groups[0]
+            batch = group.count, group.query_len
+            measured = [shape.max_kv_len for shape in workload.shapes]
+            self._lines.setdefault(batch, _Line()).add(sorted([*measured, *more]), position)
+            for kv_len in measured:
+                bucket = (*batch, bucket_start(kv_len))
+                self._buckets.setdefault(bucket, (kv_len, position))
+        for line in self._lines.values():
+            line.close()
 
     def nearest(self, shape: BatchShape, within: float = math.inf) -> tuple[float, int]:
-        """The factor by which the nearest entry is off, and its position.
+        """Of the entries of exactly this batch size and query length the nearest by KV length.
 
-        (inf, -1) where none is within the factor ``within``; the smaller it is, the fewer are
-        looked at.
+        Lengths that an entry spans are as near as those it was measured at. Returns the factor by
+        which it is off, and its position; (inf, -1) where none is within the factor ``within``.
         """
         position = self._exact.get(shape.groups)
         if position is not None:
             return 1.0, position
-        if len(shape.groups) > 1:
-            return MISS
         group = shape.groups[0]
-        families = self._single if group.query_len == 1 else self._longer
-        return families.nearest(group, within)
-
-    def nearest_of_batch(self, shape: BatchShape, within: float = math.inf) -> tuple[float, int]:
-        """As `nearest`, among the entries of exactly ``shape``'s batch size and query length."""
-        position = self._exact.get(shape.groups)
-        if position is not None:
-            return 1.0, position
-        group = shape.groups[0]
-        line = self._lines.get(group.query_len, {}).get(group.count)
+        line = self._lines.get((group.count, group.query_len))
         if len(shape.groups) > 1 or line is None:
             return MISS
         off = line.off_by(group.kv_len)
         return (off, line.first_within(group.kv_len, off)) if off <= within else MISS
 
-
-class _Families:
-    """Entries of one kind of query, by query length and batch size."""
-
-    def __init__(self, lines: dict[int, dict[int, "_Line"]]) -> None:
-        self._query_lens = sorted(lines)
-        self._rows = [_Row(lines[query_len]) for query_len in self._query_lens]
-
-    def nearest(self, asked: RequestGroup, within: float) -> tuple[float, int]:
-        limit = best = math.nextafter(within, math.inf)
-        query_lens = self._query_lens
-        above = bisect_left(query_lens, asked.query_len)
-        for place in range(above, len(query_lens)):
-            off = query_lens[place] / asked.query_len
-            if off >= best:
-                break
-            best = self._rows[place].least(asked, off, best)
-        for place in range(above - 1, -1, -1):
-            off = asked.query_len / query_lens[place]
-            if off >= best:
-                break
-            best = self._rows[place].least(asked, off, best)
-        if best == limit:
+    def in_bucket(self, shape: BatchShape) -> tuple[float, int]:
+        """As `nearest`, of those measured in the same eighth of an octave of KV lengths."""
+        position = self._exact.get(shape.groups)
+        if position is not None:
+            return 1.0, position
+        group = shape.groups[0]
+        found = self._buckets.get((group.count, group.query_len, bucket_start(group.kv_len)))
+        if len(shape.groups) > 1 or found is None:
             return MISS
-        # Entries of other lengths and sizes may be just as far.
-        first = NONE
-        for place in range(*_within(query_lens, asked.query_len, best)):
-            first = self._rows[place].first(asked, best, first)
-        return best, first
-
-
-class _Row:
-    """Entries of one query length, by batch size."""
-
-    def __init__(self, lines: dict[int, "_Line"]) -> None:
-        self._counts = sorted(lines)
-        self._lines = [lines[count] for count in self._counts]
-        self._low = min(line.low for line in self._lines)
-        self._high = max(line.high for line in self._lines)
-
-    def least(self, asked: RequestGroup, off_query: float, best: float) -> float:
-        """The factor to the nearest entry, or ``best`` where none is nearer."""
-        counts, count, kv_len = self._counts, asked.count, asked.kv_len
-        floor = max(off_query, self._off_by(kv_len))
-        above = bisect_left(counts, count)
-        for place in range(above, len(counts)):
-            off = counts[place] / count
-            if off >= best or floor >= best:
-                break
-            off = max(floor, off, self._lines[place].off_by(kv_len))
-            best = off if off < best else best
-        for place in range(above - 1, -1, -1):
-            off = count / counts[place]
-            if off >= best or floor >= best:
-                break
-            off = max(floor, off, self._lines[place].off_by(kv_len))
-            best = off if off < best else best
-        return best
-
-    def first(self, asked: RequestGroup, factor: float, first: int) -> int:
-        """The first position within ``factor``, if it is before ``first``."""
-        if self._off_by(asked.kv_len) > factor:
-            return first
-        for place in range(*_within(self._counts, asked.count, factor)):
-            line = self._lines[place]
-            if line.first < first:
-                first = min(first, line.first_within(asked.kv_len, factor))
-        return first
-
-    def _off_by(self, kv_len: int) -> float:
-        """The least that any entry of the row is off."""
-        if kv_len < self._low:
-            return self._low / kv_len
-        return kv_len / self._high if kv_len > self._high else 1.0
+        kv_len, position = found
+        return ratio(kv_len, group.kv_len), position
 
 
 class _Line:
     """The entries of one batch size and query length, by the KV lengths they span."""
 
     def __init__(self) -> None:
-        self.first = -1
-        self.low, self.high = NONE, 0
         self._points: dict[int, int] = {}
         self._spans: list[tuple[int, int, int]] = []
         self._kv_lens: list[int] = []
@@ -170,9 +92,6 @@ class _Line:
 
     def add(self, kv_lens: list[int], position: int) -> None:
         """Note an entry; positions ascend."""
-        if self.first < 0:
-            self.first = position
-        self.low, self.high = min(self.low, kv_lens[0]), max(self.high, kv_lens[-1])
         if kv_lens[0] == kv_lens[-1]:
             self._points.setdefault(kv_lens[0], position)
         else:

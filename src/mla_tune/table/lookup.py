@@ -1,6 +1,6 @@
 """Finding the entry for a batch: its own, in an eager table the nearest one, or none."""
 
-__all__ = ["DEFAULT_WITHIN", "Lookup", "Table"]
+__all__ = ["DEFAULT_WITHIN", "Lookup", "Table", "unproven"]
 
 import math
 from collections.abc import Callable
@@ -17,13 +17,13 @@ from mla_tune.table.between import Between
 from mla_tune.table.entry import Entry
 from mla_tune.table.header import Header
 from mla_tune.table.index import Index
+from mla_tune.table.longer import LongerModel
 from mla_tune.table.ragged import answer_ragged
 from mla_tune.table.store import TableFile
 from mla_tune.table.waves import Answer, ProvenModel
 
-# KV lengths are commonly a factor of two apart; 1.5 covers the gap between two such neighbours
-# (each reaches past their geometric middle) and no more. In an eager table batch sizes and query
-# lengths too.
+# Of a graph table: KV lengths are commonly a factor of two apart; 1.5 covers the gap between two
+# such neighbours (each reaches past their geometric middle) and no more.
 DEFAULT_WITHIN = 1.5
 # The longest that a batch spec can write: 999999999k.
 LONGEST = MOST_REQUESTS * 1024
@@ -99,15 +99,19 @@ class Table:
         self.header = header
         self.entries = entries
         self.between = between
-        # Frozen splits of another batch size, even one beside it, may be slower than the default:
-        # by how many waves of thread blocks a batch takes, latency over batch size is a saw-tooth.
+        # The plan of another batch size, even one beside it, may be slower than the default: by how
+        # many waves of thread blocks a batch takes, latency over batch size is a saw-tooth.
         self._is_graph = header.engine.mode == "graph"
         self._model: ProvenModel | None = None
+        self._longer: LongerModel | None = None
         if between is not None and not self._is_graph:
-            self._model = between.model(header.device.sm_count, header.model["num_q_heads"])
-        self._workloads = [Workload.parse(entry.shape) for entry in entries]
-        index = Index(self._workloads, [entry.guards for entry in entries])
-        self._nearest = index.nearest_of_batch if self._is_graph else index.nearest
+            gpu = header.device.sm_count, header.model["num_q_heads"]
+            self._model = between.model(*gpu)
+            # Where vLLM's release sets no bound, the knob acts on every batch.
+            most = header.full_engine.max_cudagraph_capture_size
+            self._longer = between.longer_model(*gpu, MOST_REQUESTS if most is None else most)
+        workloads = [Workload.parse(entry.shape) for entry in entries]
+        self._index = Index(workloads, [entry.guards for entry in entries])
 
     @classmethod
     def load(cls, path: Path | str) -> "Table":
@@ -124,12 +128,10 @@ class Table:
     ) -> Lookup:
         """Find the plan for ``batch`` requests of ``query_len`` new and ``kv_len`` tokens in all.
 
-        Returns the exact entry. Else, from a graph table, the entry of exactly this batch and query
-        length whose KV lengths, guards and all between them, are nearest and within a factor
-        ``within``, or a miss. Else, for a single-token decode in an eager table with a model, what
-        the model has proven, or a miss. Else the nearest entry whose batch, query length and KV
-        length are each within a factor ``within`` of what was asked, or a miss. A single-token
-        decode is only ever answered by a single-token entry.
+        Returns the exact entry. Else of the entries of exactly this batch and query length: from a
+        graph table the one whose KV lengths, guards and all between them, are nearest and within a
+        factor ``within``; from an eager table one that was measured in the same eighth of an octave
+        of KV lengths. Else what an eager table's model of such queries has proven. Else a miss.
 
         Raises:
             InputError: a length below one or beyond those of a batch spec, or a KV length below the
@@ -152,23 +154,34 @@ class Table:
         One of several query lengths is answered only by its exact entry, and so is one of several
         KV lengths, unless the table has a model.
         """
-        if self._model is not None and shape.max_query_len == 1:
-            factor, index = self._nearest(shape, 1.0)
-            if index < 0:
-                return self._modelled(shape)
-            return Lookup(shape, self.entries[index], self.entries[index].plan, factor)
-        factor, index = self._nearest(shape, within)
-        if index < 0:
+        found = self.measured(shape, within)
+        if found is not None:
+            return found
+        answer = self._modelled(shape)
+        if answer is None:
             return Lookup(shape, None, UNTUNED, missed=partial(self._miss_reason, shape, within))
-        entry = self.entries[index]
-        plan = _same_paths(entry.plan, self._workloads[index].cases[0].shape, shape)
-        return Lookup(shape, entry, plan, factor)
+        if answer.outcome == "miss":
+            return Lookup(shape, None, UNTUNED, missed=partial(unproven, answer))
+        return Lookup(shape, None, answer.plan, predicted_gain=answer.gain)
 
-    def answer(self, batch: int, kv_lens: tuple[int, ...]) -> Answer | None:
-        """What the model says of single-token decodes, all of one length of ``kv_lens`` or between.
+    def measured(self, shape: BatchShape, within: float = DEFAULT_WITHIN) -> Lookup | None:
+        """What the entry says that was measured for ``shape``; None where there is none."""
+        index = self._index
+        factor, position = (
+            index.nearest(shape, within) if self._is_graph else index.in_bucket(shape)
+        )
+        if position < 0:
+            return None
+        return Lookup(shape, self.entries[position], self.entries[position].plan, factor)
 
-        None without a model.
+    def answer(self, batch: int, kv_lens: tuple[int, ...], query_len: int = 1) -> Answer | None:
+        """What the model says of uniform batches, all of one length of ``kv_lens`` or between.
+
+        None without a model of such queries.
         """
+        if query_len > 1:
+            longer = self._longer
+            return None if longer is None else longer.answer(batch, query_len, kv_lens)
         if self._model is None or self.between is None:
             return None
         return self._model.answer(batch, [self.between.length(kv_len) for kv_len in kv_lens])
@@ -185,47 +198,34 @@ class Table:
         lengths = [self.between.length(kv_len) for kv_len in longest]
         return answer_ragged(self._model, batch, means, lengths)
 
-    def _modelled(self, shape: BatchShape) -> Lookup:
+    def _modelled(self, shape: BatchShape) -> Answer | None:
+        """What the model says; None without one of such batches."""
         batch, longest = shape.num_requests, (shape.max_kv_len,)
+        if shape.max_query_len > 1:
+            query_lens, kv_lens = set(shape.query_lens), {group.kv_len for group in shape.groups}
+            is_uniform = len(query_lens) == len(kv_lens) == 1
+            return self.answer(batch, longest, shape.max_query_len) if is_uniform else None
         lengths = Lengths(batch, shape.num_kv_tokens, *longest)
         if lengths.is_skewed:
-            answer = self.answer_ragged(batch, (lengths.mean, lengths.mean + 1), longest)
-        else:
-            answer = self.answer(batch, longest)
-        assert answer is not None
-        if answer.outcome == "miss":
-            return Lookup(shape, None, UNTUNED, missed=partial(self.unproven, answer))
-        return Lookup(shape, None, answer.plan, predicted_gain=answer.gain)
-
-    def unproven(self, answer: Answer) -> str:
-        """Why a miss of the model is one."""
-        if answer.gain is None:
-            return "outside of what was measured; the backend's default applies"
-        return (
-            f"a predicted gain of {answer.gain:.3f}x is not proven, since one may be "
-            f"{answer.error:.1%} too large; the backend's default applies"
-        )
+            return self.answer_ragged(batch, (lengths.mean, lengths.mean + 1), longest)
+        return self.answer(batch, longest)
 
     def _miss_reason(self, shape: BatchShape, within: float) -> str:
-        factor, index = self._nearest(shape)
+        factor, index = self._index.nearest(shape)
         if index < 0:
-            kind = "batch and query length" if self._is_graph else "kind"
-            return f"no entry of this {kind}; the backend's default applies"
+            return "no entry of this batch and query length; the backend's default applies"
+        beyond = f"beyond the bound of {within:g}" if self._is_graph else "more than a few percent"
         return (
             f"the nearest entry, {self.entries[index].shape}, is off by a factor {factor:.2f}, "
-            f"beyond the bound of {within:g}; the backend's default applies"
+            f"{beyond}; the backend's default applies"
         )
 
 
-def _same_paths(plan: Plan, measured: BatchShape, asked: BatchShape) -> Plan:
-    """Move a threshold with the query length, so that the batch takes the path that was measured.
-
-    A threshold of 256 that won for queries of 256 says "decode"; for a neighbour of 300 tokens,
-    256 would say "prefill".
-    """
-    threshold = plan.number("reorder_batch_threshold")
-    if threshold is None or not asked.is_uniform:
-        return plan
-    if measured.max_query_len <= threshold:
-        return plan.having(reorder_batch_threshold=max(threshold, asked.max_query_len))
-    return plan.having(reorder_batch_threshold=max(1, min(threshold, asked.max_query_len - 1)))
+def unproven(answer: Answer) -> str:
+    """Why a miss of a model is one."""
+    if answer.gain is None:
+        return "outside of what was measured; the backend's default applies"
+    return (
+        f"a predicted gain of {answer.gain:.3f}x is not proven, since one may be "
+        f"{answer.error:.1%} too large; the backend's default applies"
+    )

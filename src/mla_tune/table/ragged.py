@@ -22,6 +22,7 @@ from functools import cached_property
 from typing import NamedTuple
 
 from mla_tune.plan.cut import BLOCK_N, TiledSplits
+from mla_tune.plan.plan import UNTUNED, Plan
 from mla_tune.table.waves import TERMS, Answer, Length, ProvenModel, WaveModel, terms
 
 OUTSIDE = 0.06
@@ -149,7 +150,7 @@ def answer_ragged(
     kv_lens = (*means, *(length.kv_len for length in longest))
     is_known = isinstance(proven.model.cutter, TiledSplits)
     if not (is_known and values and all(proven.is_within(batch, kv_len) for kv_len in kv_lens)):
-        return Answer("miss", None)
+        return Answer("miss")
     corners = [(mean, length) for mean in means for length in longest]
     known = {value: _Blocks(proven.model, batch, value) for value in values}
     defaults = {value for length in longest for value in length.defaults}
@@ -167,8 +168,8 @@ def answer_ragged(
         possible = max(possible, _most_gain(default_us, plan_us))
     error = proven.error.at(least_us) + OUTSIDE
     if gain / (1 + error) > proven.gate:
-        return Answer("plan", best, gain, error)
-    return Answer("default" if possible <= proven.gate else "miss", None, gain, error)
+        return Answer("plan", Plan(num_kv_splits=best), gain, error)
+    return Answer("default" if possible <= proven.gate else "miss", UNTUNED, gain, error)
 
 
 def _least_gain(defaults_us: list[dict[int, Bounds]], plan_us: list[Bounds]) -> float:

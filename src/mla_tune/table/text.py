@@ -24,7 +24,7 @@ def header_lines(header: Header) -> dict[str, str]:
 
 def between_line(between: Between) -> str:
     """The line of a table's model."""
-    return f"between: {one_line(between.model_dump())}"
+    return f"between: {one_line(between.model_dump(exclude_none=True))}"
 
 
 def entry_text(entry: Entry) -> str:

@@ -6,7 +6,17 @@ saw-tooth and over KV lengths a straight line. Tuning fits the coefficients; her
 evaluated, in plain Python, since an engine does that.
 """
 
-__all__ = ["TERMS", "Answer", "Error", "Length", "ProvenModel", "WaveModel", "fastest", "terms"]
+__all__ = [
+    "TERMS",
+    "Answer",
+    "Error",
+    "Length",
+    "ProvenModel",
+    "WaveModel",
+    "fastest",
+    "last_wave",
+    "terms",
+]
 
 import math
 from collections.abc import Mapping, Sequence
@@ -57,10 +67,7 @@ def terms(cut: Cut, batch: int, kv_len: int, sm_count: int, occupancy: int) -> t
     waves = math.ceil(blocks / slots)
     sharing, half, full = 0, 0.0, 0.0
     if cut.is_scheduled:
-        # The blocks of the last wave have all of the memory's bandwidth.
-        last = (blocks - (waves - 1) * slots) / slots
-        half = part * (waves - 1 + max(HALF_WAVE, last))
-        full = part * (waves - 1 + max(FULL_WAVE, last))
+        half, full = (part * waves for waves in last_wave(blocks, slots))
     else:
         # Blocks that share a multiprocessor slow each other down, the few of a last wave too: a
         # multiprocessor ends all of its blocks at about a time, and takes the next together.
@@ -83,6 +90,17 @@ def terms(cut: Cut, batch: int, kv_len: int, sm_count: int, occupancy: int) -> t
         cut.is_combined,
         batch * cut.is_combined,
     )
+
+
+def last_wave(blocks: int, slots: int) -> tuple[float, float]:
+    """How many waves of a persistent kernel ``blocks`` are, by where memory begins to bind.
+
+    The blocks of the last wave have all of the memory's bandwidth, and it counts for as much as it
+    is full, but for no less than `HALF_WAVE` and `FULL_WAVE`.
+    """
+    before = math.ceil(blocks / slots) - 1
+    last = blocks / slots - before
+    return before + max(HALF_WAVE, last), before + max(FULL_WAVE, last)
 
 
 @dataclass(frozen=True)
@@ -121,23 +139,32 @@ class Answer:
     """What a model says of one point.
 
     Attributes:
-        outcome: ``plan`` (a value is proven to gain), ``default`` (no value is seen to) or
-            ``miss`` (one is seen to, but not proven; or the point is out of what was measured).
-        value: of the knob where the outcome is ``plan``, else None.
-        gain: predicted latency of the default over the fastest value's; None out of what was
+        outcome: ``plan`` (one is proven to gain), ``default`` (none is seen to) or ``miss`` (one
+            is seen to, but not proven; or the point is out of what was measured).
+        plan: the plan to use; empty, which is the default, where the outcome is another.
+        gain: predicted latency of the default over the fastest plan's; None out of what was
             measured.
         error: by which share that may be too large.
     """
 
     outcome: str
-    value: int | None
+    plan: Plan = UNTUNED
     gain: float | None = None
     error: float = 0.0
 
+    @classmethod
+    def of(cls, plan: Plan, gain: float, error: float, gate: float) -> "Answer":
+        """What is said of the fastest ``plan``, by a model with this ``error``."""
+        if gain <= gate:
+            return cls("default", UNTUNED, gain)
+        if gain / (1 + error) <= gate:
+            return cls("miss", UNTUNED, gain, error)
+        return cls("plan", plan, gain, error)
+
     @property
-    def plan(self) -> Plan:
-        """The plan to use; the empty one is the backend's default."""
-        return UNTUNED if self.value is None else Plan(num_kv_splits=self.value)
+    def value(self) -> int | None:
+        """The splits that the plan names, if any."""
+        return self.plan.number("num_kv_splits")
 
 
 class Length(NamedTuple):
@@ -190,15 +217,11 @@ class ProvenModel:
         """What to use for ``batch`` requests of any KV length from the first to the last."""
         values = [value for value, since in self.values.items() if since <= lengths[0].kv_len]
         if not values or not all(self.is_within(batch, length.kv_len) for length in lengths):
-            return Answer("miss", None)
+            return Answer("miss")
         value, gain = fastest(self.model, batch, lengths, values)
-        if gain <= self.gate:
-            return Answer("default", None, gain)
         # Of all lengths the first is the shortest.
         error = self.error.at(self.model.latency_us(batch, lengths[0].kv_len, value))
-        if gain / (1 + error) <= self.gate:
-            return Answer("miss", None, gain, error)
-        return Answer("plan", value, gain, error)
+        return Answer.of(Plan(num_kv_splits=value), gain, error, self.gate)
 
     def is_within(self, batch: int, kv_len: int) -> bool:
         """Whether there are measured points on all sides.

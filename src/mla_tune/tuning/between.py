@@ -5,16 +5,18 @@ __all__ = ["Trials", "between"]
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from mla_tune.plan.cut import CUTTERS
+from mla_tune.plan.cut import CUTTERS, Cutter
 from mla_tune.plan.plan import Plan
 from mla_tune.shapes import RequestGroup, Workload
 from mla_tune.shapes.buckets import bucket_end, bucket_start
 from mla_tune.table import Header
-from mla_tune.table.between import Between
+from mla_tune.table.between import Between, Longer
+from mla_tune.table.longer import PREFILL, Extend
+from mla_tune.tuning.longer_fit import LongerPoint, longer
 from mla_tune.tuning.study import Outcome
 from mla_tune.tuning.wave_fit import Point, proven
 
-KNOB = "num_kv_splits"
+KNOB, THRESHOLD = "num_kv_splits", "reorder_batch_threshold"
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,25 @@ class Trials:
             return None
         assert default is not None
         return Point(group.count, group.kv_len, default, latency_us)
+
+    @property
+    def longer(self) -> LongerPoint | None:
+        """Latencies of both paths; None where the workload is no uniform batch of longer queries.
+
+        Without a value of the split knob the kernel has its own, which is 0.
+        """
+        group, own = _one_group(self.workload), self.default.number(THRESHOLD)
+        if group is None or group.query_len == 1 or own is None:
+            return None
+        latency_us: dict[int, float] = {}
+        for outcome in self.outcomes:
+            value = _path(outcome.plan, group.query_len)
+            if value is not None and outcome.latency_us is not None:
+                latency_us[value] = outcome.latency_us
+        default = _path(self.default, group.query_len)
+        if default is None or default not in latency_us:
+            return None
+        return LongerPoint(Extend(group.count, group.query_len, group.kv_len), default, latency_us)
 
 
 def between(
@@ -86,7 +107,16 @@ def between(
         defaults=_ends_of_runs(_probed(defaults, default_at)),
         smallest=model.smallest,
         largest=tuple(model.largest),
+        longer=_longer(trials, cutter),
     )
+
+
+def _longer(trials: Sequence[Trials], cutter: Cutter) -> Longer | None:
+    """The same for longer queries, where the backend has a threshold, everywhere the same."""
+    points = [point for each in trials if (point := each.longer) is not None]
+    own = {each.default.number(THRESHOLD) for each in trials if each.longer is not None}
+    threshold = own.pop() if len(own) == 1 else None
+    return None if threshold is None else longer(points, cutter, threshold)
 
 
 def _probed(known: dict[int, int], default_at: Callable[[int], Plan | None]) -> dict[int, int]:
@@ -119,9 +149,22 @@ def _ends_of_runs(defaults: dict[int, int]) -> dict[int, int]:
     return kept
 
 
-def _single_token(workload: Workload) -> RequestGroup | None:
+def _one_group(workload: Workload) -> RequestGroup | None:
     groups = [group for case in workload.cases for group in case.shape.groups]
-    return groups[0] if len(groups) == 1 and groups[0].query_len == 1 else None
+    return groups[0] if len(groups) == 1 else None
+
+
+def _single_token(workload: Workload) -> RequestGroup | None:
+    group = _one_group(workload)
+    return group if group is not None and group.query_len == 1 else None
+
+
+def _path(plan: Plan, query_len: int) -> int | None:
+    """What a plan with a threshold, and no knob but the splits beside it, makes of a query."""
+    threshold = plan.number(THRESHOLD)
+    if threshold is None or not {THRESHOLD, KNOB}.issuperset(plan):
+        return None
+    return plan.number(KNOB) or 0 if query_len <= threshold else PREFILL
 
 
 def _value(plan: Plan) -> int | None:

@@ -1,6 +1,19 @@
 """Fitting a model of waves to measured latencies, and proving it on points that it has not seen."""
 
-__all__ = ["FEWEST_POINTS", "LeftOut", "Point", "Proof", "fit", "nonnegative", "prove", "proven"]
+__all__ = [
+    "FEWEST_POINTS",
+    "MOST_FITS",
+    "MOST_POINTS",
+    "NEAR",
+    "LeftOut",
+    "Point",
+    "Proof",
+    "fit",
+    "nonnegative",
+    "prove",
+    "proven",
+    "rounded",
+]
 
 import math
 import statistics
@@ -143,12 +156,16 @@ def fit(points: Sequence[Point], cutter: Cutter) -> WaveModel:
         coefficients, residual = nonnegative(np.array(counts) * per_us[:, None], weights)
         fits.append((residual, occupancy, coefficients))
     _, occupancy, coefficients = min(fits, key=lambda found: found[:2])
-    microseconds = {
+    return WaveModel(cutter, occupancy, rounded(TERMS, coefficients))
+
+
+def rounded(names: Sequence[str], coefficients: Sequence[float]) -> dict[str, float]:
+    """Microseconds of each term that has any, to `DIGITS`."""
+    return {
         name: float(f"{coefficient:.{DIGITS}g}")
-        for name, coefficient in zip(TERMS, coefficients, strict=True)
+        for name, coefficient in zip(names, coefficients, strict=True)
         if coefficient > 0
     }
-    return WaveModel(cutter, occupancy, microseconds)
 
 
 def nonnegative(

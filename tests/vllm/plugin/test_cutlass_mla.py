@@ -156,8 +156,8 @@ def test_the_workspace_stays_where_captured_graphs_saw_it(cutlass: Any, load: An
 def test_room_for_prefills_is_reserved_while_the_model_is_loaded(cutlass: Any, load: Any) -> None:
     engine, impl = load(entry("4q1s128", Plan(num_kv_splits=16)))
     reserved = buffer(cutlass).data_ptr()
-    # 7 decodes within the bound of the lookup, and 32 prefills.
-    assert buffer(cutlass).shape[0] == (7 + 32) * 16 * 128 * 513 * 4
+    # The entry's decodes, and 32 prefills.
+    assert buffer(cutlass).shape[0] == (4 + 32) * 16 * 128 * 513 * 4
     mixed = engine.builder.build(0, engine.batch("30q8s128_4q1s128"))
     assert forward(impl, mixed) == 16
     assert buffer(cutlass).data_ptr() == reserved

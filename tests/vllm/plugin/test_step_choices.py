@@ -10,7 +10,10 @@ from mla_tune.vllm.plugin.step_choices import STEPS_BETWEEN_READINGS, StepChoice
 from modelled_table import modelled
 from tabled_engine import entry
 
-TABLE = (entry("24q1s1k", splits(8)), entry("24q1s4k", splits(16)))
+TABLE = (
+    *(entry(f"{count}q1s1k", splits(8)) for count in (23, 24, 25)),
+    *(entry(f"{count}q1s4k", splits(16)) for count in (24, 25)),
+)
 
 
 class Readings:

@@ -9,7 +9,7 @@ from typing import Any
 import vllm.v1.attention.backends.mla.cutlass_mla as vllm_cutlass_mla
 
 from mla_tune.shapes import Workload
-from mla_tune.table import DEFAULT_WITHIN, Entry
+from mla_tune.table import Entry
 from mla_tune.table.loading import LoadedTable
 from mla_tune.vllm.backends.cutlass_mla import BACKEND, LAUNCH
 from mla_tune.vllm.cutlass_workspace import (
@@ -119,9 +119,8 @@ def _wanted(entry: Entry, mode: str) -> tuple[int, int] | None:
     if splits is None:
         return None
     count = max(case.shape.num_requests for case in Workload.parse(entry.shape).cases)
-    if mode == "graph":  # an entry is for its own batch size, and no prefill is in a graph
-        return count, splits
-    return int(count * DEFAULT_WITHIN) + 1 + PREFILLS_BESIDE, splits
+    # An entry is for its own batch size, and no prefill is in a graph.
+    return count + (0 if mode == "graph" else PREFILLS_BESIDE), splits
 
 
 TunedCutlassMLABackend = tuned_backend(

@@ -7,7 +7,8 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from mla_tune.plan.plan import Plan
 from mla_tune.shapes import BatchShape, RequestGroup, Workload
 from mla_tune.shapes.buckets import bucket_end, bucket_start
-from mla_tune.table import DEFAULT_WITHIN, Entry, Table
+from mla_tune.table import Entry, Table
+from mla_tune.table.lookup import unproven
 from mla_tune.table.waves import Answer
 from mla_tune.vllm.plugin.choice import Choice
 
@@ -44,10 +45,8 @@ class Lookups:
         applicable: Usable | None = None,
         reach: Callable[[int], int] | None = None,
         unguarded: bool = False,
-        within: float = DEFAULT_WITHIN,
     ) -> None:
         self.eager_table = eager
-        self._within = within
         self._graph_usable = graph_usable
         self._applicable = applicable
         self._reach = reach
@@ -55,10 +54,8 @@ class Lookups:
         self._captured = _by_batch(graph.entries if graph else ())
         self._cache: dict[tuple[int, int, int], Choice] = {}
         self._ragged: dict[tuple[int, int, int, int], Choice] = {}
-        self._measured: dict[tuple[int, int], Entry] = {}
         self._modelled_rows: dict[int, int] = {}
         if eager is not None and eager.between is not None:
-            self._measured = _single_token_entries(eager)
             self._modelled_rows = _modelled_rows(eager)
         self._most_row_splits = max(
             (rows * splits for splits, rows in self._modelled_rows.items()), default=0
@@ -130,7 +127,7 @@ class Lookups:
         if table is None or answer is None:
             return Choice(shape, "skewed", reason="lengths differ within the batch")
         if answer.outcome == "miss":
-            reason = f"lengths differ within the batch: {table.unproven(answer)}"
+            reason = f"lengths differ within the batch: {unproven(answer)}"
             return Choice(shape, "skewed", reason=reason)
         if self._is_unforeseen(batch, answer):
             return Choice(shape, "skewed", reason=f"{answer.plan} is not foreseen for this batch")
@@ -141,22 +138,18 @@ class Lookups:
         return answer.value is not None and batch * answer.value > self._most_row_splits
 
     def _look_up(self, batch: int, query_len: int, start: int) -> Choice:
-        shape = str(BatchShape.of([RequestGroup(query_len, max(start, query_len), batch)]))
-        if self.eager_table is None:
-            return Choice(shape, "miss", reason="no table for eager steps")
-        if query_len == 1 and self.eager_table.between is not None:
-            return self._between(self.eager_table, shape, batch, start)
-        ends = [
-            self.eager_table.lookup(
-                batch=batch, query_len=query_len, kv_len=max(kv, query_len), within=self._within
-            )
-            for kv in (start, bucket_end(start))
-        ]
-        # A bucket that reaches beyond the bound is a miss as a whole.
-        for lookup in ends:
-            if not lookup.is_hit:
-                return Choice(shape, "miss", reason=lookup.reason)
-        return self._hit(shape, ends[0].plan, None)
+        asked = BatchShape((RequestGroup(query_len, max(start, query_len), batch),))
+        table = self.eager_table
+        if table is None:
+            return Choice(str(asked), "miss", reason="no table for eager steps")
+        found = table.measured(asked)
+        if found is not None:
+            return self._hit(str(asked), found.plan, None)
+        ends = (asked.max_kv_len, bucket_end(start))
+        answer = table.answer(batch, ends, query_len)
+        if answer is None:
+            return Choice(str(asked), "miss", reason=table.lookup_shape(asked).reason)
+        return self._between(str(asked), batch, answer)
 
     def _hit(self, shape: str, plan: Plan, longest_kv: int | None) -> Choice:
         if self._applicable is not None and not self._applicable(plan):
@@ -164,29 +157,23 @@ class Lookups:
             return Choice(shape, "miss", reason=f"{plan} cannot be applied here")
         return Choice(shape, "hit", plan, longest_kv=longest_kv)
 
-    def _between(self, table: Table, shape: str, batch: int, start: int) -> Choice:
-        """The entry that was measured within the bucket, else what the table's model has proven."""
-        entry = self._measured.get((batch, start))
-        if entry is not None:
-            return self._hit(shape, entry.plan, None)
-        answer = table.answer(batch, (start, bucket_end(start)))
-        assert answer is not None
+    def _between(self, shape: str, batch: int, answer: Answer) -> Choice:
+        """What the table's model has proven."""
         if answer.outcome == "miss":
-            return Choice(shape, "miss", reason=table.unproven(answer))
+            return Choice(shape, "miss", reason=unproven(answer))
         if self._is_unforeseen(batch, answer):
             return Choice(shape, "miss", reason=f"{answer.plan} is not foreseen for this batch")
         return self._hit(shape, answer.plan, None)
 
     def splits_wanted(self) -> list[tuple[int, int]]:
-        """(rows of queries, splits) that eager steps may ask for, at the edge of the bound."""
+        """(rows of queries, splits) that eager steps may ask for."""
         wanted = [(rows, splits) for splits, rows in self._modelled_rows.items()]
         for entry in self.eager_table.entries if self.eager_table else ():
             group = _group(entry)
             splits = entry.plan.number("num_kv_splits")
             if splits is None or group is None:
                 continue
-            rows = int(group.count * group.query_len * self._within**2) + 1
-            wanted.append((rows, splits))
+            wanted.append((group.count * group.query_len, splits))
         return wanted
 
 
@@ -223,16 +210,6 @@ def _by_batch(entries: Iterable[Entry]) -> dict[tuple[int, int], Entry]:
         group = _group(entry)
         if group is not None:
             found.setdefault((group.count, group.query_len), entry)
-    return found
-
-
-def _single_token_entries(table: Table) -> dict[tuple[int, int], Entry]:
-    """Entries by batch size and bucket of KV length; of several in a bucket, the first."""
-    found: dict[tuple[int, int], Entry] = {}
-    for entry in table.entries:
-        group = _group(entry)
-        if group is not None and group.query_len == 1:
-            found.setdefault((group.count, bucket_start(group.kv_len)), entry)
     return found
 
 

@@ -62,7 +62,7 @@ class Thresholds:
             return self.vllm_own
         threshold = max(wanted, self.least)
         if self.vllm_own < batch.max_query_len <= threshold:
-            # The lookup answers near an entry too, but correctness is no matter of a factor 1.5.
+            # An entry with context answers for steps that have requests without, too.
             return threshold if self._decoded.speak_for(batch) else self.vllm_own
         return threshold
 
