@@ -11,15 +11,16 @@ from mla_tune.measuring.recording import Recording
 DATA = Path(__file__).parents[1] / "data" / "h100"
 
 
-def results(backend):
-    parts = ("grid", "random")
+def results(backend, judge="random"):
+    parts = ("grid", judge)
     loaded = [Recording.load(DATA / f"eager_{backend}_{part}.jsonl.gz") for part in parts]
     return {row.rule: row.results for row in rows(*loaded)}
 
 
+@pytest.mark.parametrize("judge", ["random", "fresh"])
 @pytest.mark.parametrize(("backend", "answered"), [("triton_mla", 0.95), ("flash_attn_mla", 0.85)])
-def test_no_answer_of_the_model_is_slower_than_the_default(backend, answered):
-    found = results(backend)["waves"]
+def test_no_answer_of_the_model_is_slower_than_the_default(backend, answered, judge):
+    found = results(backend, judge)["waves"]
     assert len(found) == 60
     assert np.mean([result.outcome != "miss" for result in found]) >= answered
     assert max(result.loss for result in found) <= 0

@@ -30,6 +30,10 @@ from mla_tune.tuning.wave_fit import (
     rounded,
 )
 
+COVERED = 1.0
+"""Of the points that were left out, those whose error the proof has to hold for: all. Two paths
+have heavier tails than one kernel: with 95 %, one of ten plans for fresh extends was 5 % slower."""
+
 
 @dataclass(frozen=True)
 class LongerPoint:
@@ -132,7 +136,7 @@ def prove(points: Sequence[LongerPoint], choices: Sequence[LongerPoint], cutter:
         chosen = choices[first::step]
         paths = fit([point for point in points if point not in chosen], cutter)
         left_out += [_judged(paths, point) for point in chosen]
-    return Proof(tuple(left_out))
+    return Proof(tuple(left_out), COVERED)
 
 
 def _judged(paths: Paths, point: LongerPoint) -> LeftOut:

@@ -94,13 +94,19 @@ class LeftOut:
 
 @dataclass(frozen=True)
 class Proof:
-    """How a model does on points that it has not seen: each was left out in turn."""
+    """How a model does on points that it has not seen: each was left out in turn.
+
+    Attributes:
+        left_out: what a fit of the others said of each.
+        covered: the share of points that its `error` is to cover.
+    """
 
     left_out: tuple[LeftOut, ...]
+    covered: float = COVERED
 
     @property
     def error(self) -> Error:
-        """The error that a new point stays below in `COVERED` of the cases, or the largest seen.
+        """The error that a new point stays below in ``covered`` of the cases, or the largest seen.
 
         Of the shapes in `SHORT_US` that which asks for least of all points together.
         """
@@ -112,7 +118,7 @@ class Proof:
     def _error(self, short_us: float) -> Error:
         """The same, for an error that doubles where a latency is as short as ``short_us``."""
         errors = sorted(point.error / (1 + short_us / point.latency_us) for point in self.left_out)
-        rank = math.ceil(COVERED * (len(errors) + 1))
+        rank = math.ceil(self.covered * (len(errors) + 1))
         share = max(0.0, errors[min(rank, len(errors)) - 1])
         return Error(share, share * short_us)
 
