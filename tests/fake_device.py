@@ -124,14 +124,6 @@ class FakeBench:
         rows = {plan: tuple(self._round(plan, slow) for slow in speeds[plan]) for plan in plans}
         return {plan: Samples(row) for plan, row in rows.items()}
 
-    @property
-    def samples_spent(self) -> int:
-        """Samples of plans, whatever the number of cases."""
-        return sum(
-            rounds * len(plans)
-            for rounds, (_, plans) in zip(self.race_rounds, self.raced, strict=True)
-        )
-
     def _speeds(self, plans: Sequence[Plan], rounds: int, seed: int) -> dict[Plan, list[float]]:
         """How much slower than at full clock each sample is, in the order that they are taken."""
         speeds: dict[Plan, list[float]] = {plan: [] for plan in plans}

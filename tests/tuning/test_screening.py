@@ -4,7 +4,7 @@ import pytest
 import yaml
 from tuner_cases import BETTER, FailsBeside, screening, trials
 
-from fake_device import DEFAULT, FakeBench, splits, workload
+from fake_device import DEFAULT, FakeBench, StickyClock, splits, workload
 from mla_tune.measuring.stopwatch import Samples
 from mla_tune.plan.plan import UNTUNED
 from mla_tune.shapes import BatchShape, Case, Workload
@@ -120,6 +120,14 @@ def test_a_clock_that_steps_down_during_screening_costs_no_gain(make_tuner, step
         seed=step_after,
         slowdown=lambda: 1.08 if next(taken) >= step_after else 1.0,
     )
+    assert make_tuner(bench).tune(workload()).plan == splits(64)
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_a_clock_that_steps_up_and_down_costs_no_gain(make_tuner, seed):
+    latencies = {splits(count): 100.0 + count for count in (1, 2, 8, 16, 32)} | {splits(64): 95.0}
+    bench = FakeBench({DEFAULT: 100.0} | latencies, noise=0.01, seed=seed)
+    bench.slowdown = StickyClock(slow=1.08, samples=40, seed=seed)
     assert make_tuner(bench).tune(workload()).plan == splits(64)
 
 
