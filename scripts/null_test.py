@@ -10,7 +10,8 @@ samples where it is steps between full speed and 5 % less. Five plans stand besi
 the rows without a gain all are as fast as it is; in the others one of them is faster.
 
 "false" counts published plans that are not faster than the default; "held" is how often the truth
-lies within the interval of a published entry. Exits 1 if a figure is beyond its bound.
+lies within the interval of a published entry. Exits 1 if a figure is beyond its bound; rows of one
+process have none.
 """
 
 import argparse
@@ -83,9 +84,11 @@ class Row:
 
     @property
     def is_good(self) -> bool:
+        if self.num_processes == 1:  # for comparison
+            return True
         if self.false > MOST_FALSE[self.bias] or (self.held or 1.0) < LEAST_HELD:
             return False
-        return not self.gain or self.num_processes == 1 or self.published >= LEAST_POWER
+        return not self.gain or self.published >= LEAST_POWER
 
     def __str__(self) -> str:
         held = "" if self.held is None else f"{self.held:.1%}"

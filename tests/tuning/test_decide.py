@@ -61,6 +61,18 @@ def test_among_ties_the_fewest_splits_win():
     assert set(verdict.ties) == {splits(8), splits(16)}
 
 
+def test_a_tie_that_is_not_surely_above_the_gate_does_not_stand_in_for_the_leader():
+    samples = {
+        DEFAULT: rounds([100.0], count=32),
+        splits(1): Samples(((100 / 1.03,),) * 18 + ((100 / 0.97,),) * 14),
+        splits(2): rounds([100 / 1.04], count=32),
+    }
+    found = Contest(DEFAULT, samples, (1.0,), 1.01)
+    assert found.standings[1].speedup.median > 1.01 > found.standings[1].speedup.low
+    verdict = found.verdict()
+    assert (verdict.plan, verdict.ties) == (splits(2), (splits(1),))
+
+
 def test_among_ties_last_nights_plan_stands():
     latencies = {4: 100.0, 16: 89.9, 2: 90.0, 8: 90.1}
     assert contest(latencies, noise=0.01, favourite=splits(8)).verdict().plan == splits(8)

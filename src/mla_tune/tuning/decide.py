@@ -187,8 +187,8 @@ class Contest:
             near = tuple(s.plan for s in able if s.speedup.high * (1 + TIE_BAND) >= 1.0)
             return Verdict(UNTUNED, near)
         tied = [standing for standing in able if ties_with(standing.speedup, leader.speedup)]
-        passing = [s for s in tied if s in clear and self._passes(s)]
-        chosen = min(passing, key=self._preference).plan
+        preferable = [s for s in tied if s in clear and self._may_stand_in(s)]
+        chosen = min(preferable or [leader], key=self._preference).plan
         return Verdict(chosen, tuple(s.plan for s in tied if s.plan != chosen))
 
     def _leader(self, clear: Sequence[Standing]) -> Standing | None:
@@ -199,6 +199,15 @@ class Contest:
     def _passes(self, standing: Standing) -> bool:
         gate = 1.0 if standing.plan == self.published else self.min_speedup
         return standing.speedup.median > gate
+
+    def _may_stand_in(self, standing: Standing) -> bool:
+        """Whether a tie may be preferred to the leader: it must be above the gate as surely.
+
+        With five plans that gain nothing, the median of one is often above it by a process's bias.
+        """
+        if standing.plan == self.published:
+            return self._passes(standing)
+        return standing.speedup.low > self.min_speedup
 
     def _undecided(self, doubted: Sequence[Standing], doubt: str) -> Verdict:
         """Keep the default, and name the best of ``doubted`` where it looks like a gain."""
