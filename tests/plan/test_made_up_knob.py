@@ -242,6 +242,13 @@ def test_of_tied_plans_its_smallest_value_is_taken_after_the_other_knobs() -> No
     assert min(plans, key=lambda plan: plan.tie_key) == plans[2]
 
 
+@pytest.fixture
+def _unguarded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The made-up jobs have uniform batches alone."""
+    monkeypatch.setenv("MLA_TUNE_UNGUARDED", "1")
+
+
+@pytest.mark.usefixtures("_unguarded")
 @pytest.mark.parametrize("mode", ["captured", "eager"])
 def test_an_engine_s_choice_holds_it(tmp_path: Path, mode: str) -> None:
     job, _ = tuned(tmp_path)
@@ -253,6 +260,7 @@ def test_an_engine_s_choice_holds_it(tmp_path: Path, mode: str) -> None:
     assert deployed.counts.fallbacks == 0
 
 
+@pytest.mark.usefixtures("_unguarded")
 def test_a_builder_that_does_not_set_it_says_so_once_and_serves_untuned(
     tmp_path: Path, messages: list[str]
 ) -> None:

@@ -76,7 +76,7 @@ def kind_of(mode: str, outcome: str, part: StepPart) -> StepKind:
     if mode == "eager":
         if lengths.is_skewed and outcome != "hit":
             outcome = "skewed"
-        elif outcome == "skewed":
+        elif outcome == "skewed" and lengths.is_alike:
             outcome = "mixed"  # the other part of the step is the skewed one
         batch, query_len = bucket_start(lengths.requests), kv_bucket_start(query_len)
     longest = kv_bucket_start(lengths.longest)

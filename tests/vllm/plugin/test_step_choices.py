@@ -4,11 +4,12 @@ from typing import Any
 import torch
 from test_lookups import eager, splits
 
+from mla_tune.table import Speedup, Table
 from mla_tune.vllm.plugin.choice import VLLM_OWN
 from mla_tune.vllm.plugin.lookups import Lookups
 from mla_tune.vllm.plugin.step_choices import STEPS_BETWEEN_READINGS, StepChoices
 from modelled_table import modelled
-from tabled_engine import entry
+from tabled_engine import UNGUARDED, entry, header
 
 TABLE = (
     *(entry(f"{count}q1s1k", splits(8)) for count in (23, 24, 25)),
@@ -97,3 +98,32 @@ def test_a_skewed_batch_is_asked_for_by_its_mean_and_its_longest() -> None:
     assert found is deployment.lookups.ragged(8, 1, 2048, 8192)
     mixed = SimpleNamespace(num_decodes=8, num_decode_tokens=8, num_prefills=1)
     assert asked.decodes(skewed, mixed) is found
+
+
+def with_gain(low: float, backend: str = "TRITON_MLA") -> StepChoices:
+    """Choices of a table with one entry, 8 requests of 1k, that is proven to gain so much."""
+    gain = Speedup(median=low, low=low, high=low)
+    tabled = entry("8q1s1k", splits(8), speedup=gain, **UNGUARDED)
+    mode = {"mode": "eager", "max_model_len": 131072}
+    table = Table(header(engine=mode, backend=backend), (tabled,))
+    deployment: Any = SimpleNamespace(lookups=Lookups(None, table), planned={})
+    return StepChoices(deployment)
+
+
+def test_a_batch_may_be_as_skewed_as_its_plan_gains() -> None:
+    skewed = batch(1024, *[768] * 7)  # 1.28 times the mean
+    assert with_gain(1.4).eager(skewed).outcome == "hit"
+    assert with_gain(1.3).eager(skewed).outcome == "skewed"
+    assert with_gain(1.3).eager(batch(*[1024] * 8)).outcome == "hit"
+    mixed = SimpleNamespace(num_decodes=8, num_decode_tokens=8, num_prefills=1)
+    assert with_gain(1.3).decodes(skewed, mixed).outcome == "skewed"
+
+
+def test_what_a_scheduler_evens_out_gains_on_uniform_batches_alone() -> None:
+    asked = with_gain(2.0, "FLASH_ATTN_MLA")
+    assert asked.eager(batch(1024, *[1010] * 7)).outcome == "hit"
+    assert asked.eager(batch(1024, *[900] * 7)).outcome == "skewed"
+
+
+def test_a_batch_without_lengths_is_no_division_by_zero() -> None:
+    assert with_gain(1.3).eager(batch(*[0] * 8)).outcome in {"miss", "hit"}

@@ -2,13 +2,17 @@
 
 __all__ = ["ENDS_EARLY", "UNIFORM_ALONE", "Lookups"]
 
+import math
 from collections.abc import Callable, Collection, Iterable, Iterator
 
 from mla_tune.plan.plan import Plan
+from mla_tune.registry import BACKENDS
 from mla_tune.shapes import BatchShape, RequestGroup, Workload
 from mla_tune.shapes.buckets import bucket_end, bucket_start
+from mla_tune.shapes.lengths import ALIKE, Lengths
 from mla_tune.table import Entry, Table
 from mla_tune.table.lookup import unproven
+from mla_tune.table.ragged import OUTSIDE
 from mla_tune.table.waves import Answer
 from mla_tune.vllm.plugin.choice import Choice
 
@@ -47,6 +51,7 @@ class Lookups:
         unguarded: bool = False,
     ) -> None:
         self.eager_table = eager
+        self._evens_out = eager is not None and BACKENDS[eager.header.backend].cut == "scheduled"
         self._graph_usable = graph_usable
         self._applicable = applicable
         self._reach = reach
@@ -94,6 +99,20 @@ class Lookups:
         if self._reach is not None and holds_to < self._reach(batch):
             return ENDS_EARLY
         return None
+
+    def step(self, batch: int, query_len: int, longest: int, lengths: Lengths | None) -> Choice:
+        """What to use for an eager step whose longest request has ``longest`` tokens.
+
+        ``lengths`` are those within the batch, of this step or one not long before; None where
+        vLLM does not tell them.
+        """
+        if lengths is None:
+            return self.eager(batch, query_len, longest)
+        if not lengths.is_skewed:
+            choice = self.eager(batch, query_len, longest)
+            if lengths.skew <= choice.most_skew:
+                return choice
+        return self.ragged(batch, query_len, lengths.mean, longest)
 
     def eager(self, batch: int, query_len: int, kv_len: int) -> Choice:
         """What to use for a uniform batch whose longest request has ``kv_len`` tokens."""
@@ -144,18 +163,36 @@ class Lookups:
             return Choice(str(asked), "miss", reason="no table for eager steps")
         found = table.measured(asked)
         if found is not None:
-            return self._hit(str(asked), found.plan, None)
+            speedup = found.entry.speedup if found.entry is not None else None
+            proven = speedup.low if speedup is not None else math.inf
+            most_skew = self._most_skew(found.plan, proven)
+            return self._hit(str(asked), found.plan, None, most_skew)
         ends = (asked.max_kv_len, bucket_end(start))
         answer = table.answer(batch, ends, query_len)
         if answer is None:
             return Choice(str(asked), "miss", reason=table.lookup_shape(asked).reason)
         return self._between(str(asked), batch, answer)
 
-    def _hit(self, shape: str, plan: Plan, longest_kv: int | None) -> Choice:
+    def _most_skew(self, plan: Plan, gain: float) -> float:
+        """How skewed a batch may be for a plan that is proven to gain so much on a uniform one.
+
+        Of all batches with that longest request the uniform one is the plan's slowest. The
+        default, in the same splits at all of them, is faster by the longest length over the mean
+        at most, and by `OUTSIDE` for what is not even about the waves of the uniform one. Where a
+        scheduler evens out the parts, that is all there is to gain, and it goes with the first
+        difference.
+        """
+        if not plan:
+            return math.inf
+        return ALIKE if self._evens_out and "num_kv_splits" in plan else gain / (1 + OUTSIDE)
+
+    def _hit(
+        self, shape: str, plan: Plan, longest_kv: int | None, most_skew: float = math.inf
+    ) -> Choice:
         if self._applicable is not None and not self._applicable(plan):
             # What was measured is the whole plan; a part of it proves nothing.
             return Choice(shape, "miss", reason=f"{plan} cannot be applied here")
-        return Choice(shape, "hit", plan, longest_kv=longest_kv)
+        return Choice(shape, "hit", plan, longest_kv=longest_kv, most_skew=most_skew)
 
     def _between(self, shape: str, batch: int, answer: Answer) -> Choice:
         """What the table's model has proven."""
@@ -163,7 +200,8 @@ class Lookups:
             return Choice(shape, "miss", reason=unproven(answer))
         if self._is_unforeseen(batch, answer):
             return Choice(shape, "miss", reason=f"{answer.plan} is not foreseen for this batch")
-        return self._hit(shape, answer.plan, None)
+        proven = answer.gain / (1 + answer.error) if answer.gain is not None else math.inf
+        return self._hit(shape, answer.plan, None, self._most_skew(answer.plan, proven))
 
     def splits_wanted(self) -> list[tuple[int, int]]:
         """(rows of queries, splits) that eager steps may ask for."""

@@ -27,8 +27,7 @@ class StepChoices:
         self._tick = 0
         # Requests, query length and bucket of the batch whose lengths were read last.
         self._last_read = (0, 0, 0)
-        # The mean of its lengths where they were skewed.
-        self._skewed_mean: int | None = None
+        self._lengths: Lengths | None = None
 
     def captured(self, batch: Any) -> Choice:
         """The choice to freeze into the graph that is being captured."""
@@ -55,10 +54,9 @@ class StepChoices:
         key = (num_reqs, query_len, bucket_start(longest))
         if self._is_to_be_read(key):
             self._last_read = key
-            self._skewed_mean = _skewed_mean(_kv_lens(batch, num_reqs))
-        if self._skewed_mean is not None:
-            return deployment.lookups.ragged(num_reqs, query_len, self._skewed_mean, longest)
-        return deployment.lookups.eager(num_reqs, query_len, longest)
+            lens = _kv_lens(batch, num_reqs)
+            self._lengths = None if lens is None else Lengths.of(lens)
+        return deployment.lookups.step(num_reqs, query_len, longest, self._lengths)
 
     def _is_to_be_read(self, key: tuple[int, int, int]) -> bool:
         """Whether to read the lengths within this batch, or to go by those of an earlier one."""
@@ -79,20 +77,10 @@ class StepChoices:
         if query_len == 0 or not metadata.num_prefills:
             return VLLM_OWN
         lengths = Lengths.of(lens)
-        if lengths.is_skewed:
-            return lookups.ragged(count, query_len, lengths.mean, lengths.longest)
-        return lookups.eager(count, query_len, max(lengths.longest, query_len))
+        return lookups.step(count, query_len, max(lengths.longest, query_len), lengths)
 
 
 def _kv_lens(batch: Any, count: int) -> Any:
     """The KV lengths of the first ``count`` requests, as numpy: half of torch's cost here."""
     lens = batch.seq_lens_cpu_upper_bound
     return None if lens is None else lens.numpy()[:count]
-
-
-def _skewed_mean(lens: Any) -> int | None:
-    """The mean, where one request is far above it; lengths that vLLM does not tell are alike."""
-    if lens is None:
-        return None
-    lengths = Lengths.of(lens)
-    return lengths.mean if lengths.is_skewed else None
