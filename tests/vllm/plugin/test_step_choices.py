@@ -120,9 +120,9 @@ def test_a_batch_may_be_as_skewed_as_its_plan_gains() -> None:
 
 
 def test_what_a_scheduler_evens_out_gains_on_uniform_batches_alone() -> None:
-    asked = with_gain(2.0, "FLASH_ATTN_MLA")
-    assert asked.eager(batch(1024, *[1010] * 7)).outcome == "hit"
-    assert asked.eager(batch(1024, *[900] * 7)).outcome == "skewed"
+    alike, unlike = batch(1024, *[1010] * 7), batch(1024, *[900] * 7)
+    assert with_gain(2.0, "FLASH_ATTN_MLA").eager(alike).outcome == "hit"
+    assert with_gain(2.0, "FLASH_ATTN_MLA").eager(unlike).outcome == "skewed"
 
 
 def test_a_batch_without_lengths_is_no_division_by_zero() -> None:
