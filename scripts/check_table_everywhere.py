@@ -7,10 +7,11 @@ r"""Whether a graph table's answers are never slower than the default, wherever 
     python scripts/check_table_everywhere.py tables/TABLE.yaml everywhere.jsonl.gz --json out.json
 
 The recording has every plan, and another process made it than the one that tuned the table. Each
-row is one KV length of one captured size: what the plugin freezes into the graph, its gain over the
-default with a 95 % interval, how far it is behind the best single plan that the rule allows for
-that size (no KV length slower than within 1 %), and behind the fastest plan at that length alone.
-The best plan is the best of the same samples that judge it, so that a regret is a little too large.
+row is one KV length of one captured size, or a ragged batch of it: what the plugin freezes into the
+graph, its gain over the default with a 95 % interval, how far it is behind the best single plan
+that the rule allows for that size (no row slower than within 1 %), and behind the fastest plan for
+that row alone. The best plan is the best of the same samples that judge it, so that a regret is a
+little too large.
 
 A regret holds the publish gate too: a table says the default below a gain of 1.01.
 
@@ -34,7 +35,6 @@ from rich.table import Table as Grid
 from mla_tune.errors import MlaTuneError
 from mla_tune.measuring.recording import Recording
 from mla_tune.plan.plan import Plan
-from mla_tune.shapes import format_size
 from mla_tune.tuning.decide import SLOWEST_CASE
 from table_on_recording import PointVerdict, SizeVerdict, Weighted, judged
 
@@ -71,7 +71,7 @@ class Summary:
     """All points together.
 
     ``slower`` and ``unknown`` name what the table fails by; ``no_default`` the sizes whose default
-    does not run.
+    does not run, ``left_alone`` those that the engine runs untuned, by reason.
     """
 
     points: int
@@ -84,6 +84,7 @@ class Summary:
     slower: tuple[str, ...]
     unknown: tuple[str, ...]
     no_default: tuple[str, ...]
+    left_alone: tuple[str, ...]
 
     @classmethod
     def of(cls, sizes: Sequence[SizeVerdict]) -> "Summary":
@@ -102,11 +103,20 @@ class Summary:
             no_default=tuple(
                 f"{name(size)}: {size.no_default}" for size in sizes if size.no_default
             ),
+            left_alone=_left_alone(sizes),
         )
 
     @property
     def is_good(self) -> bool:
         return not self.slower and not self.unknown
+
+
+def _left_alone(sizes: Sequence[SizeVerdict]) -> tuple[str, ...]:
+    by_reason: dict[str, list[str]] = {}
+    for size in sizes:
+        if size.answer.outcome != "hit":
+            by_reason.setdefault(size.answer.reason, []).append(name(size))
+    return tuple(f"{reason}: {', '.join(names)}" for reason, names in by_reason.items())
 
 
 def geometric_mean(ratios: Sequence[float]) -> float:
@@ -123,12 +133,11 @@ def told(plan: Plan) -> str:
 
 
 def _slower(size: SizeVerdict, point: PointVerdict) -> str:
-    where = f"{name(size)}s{format_size(point.kv_len)}"
-    return f"{where}: {told(size.plan)} is {point.speedup} as fast as the default"
+    return f"{point.shape}: {told(size.plan)} is {point.speedup} as fast as the default"
 
 
 COLUMNS: dict[str, Callable[[SizeVerdict, PointVerdict], str]] = {
-    "shape": lambda size, point: f"{name(size)}s{format_size(point.kv_len)}",
+    "shape": lambda _, point: str(point.shape),
     "answer": lambda size, _: size.answer.outcome,
     "plan": lambda size, _: told(size.plan),
     "speed-up (95 %)": lambda _, point: str(point.speedup),
@@ -163,6 +172,8 @@ def lines(summary: Summary) -> Iterator[str]:
                 f"{what}, {regret.sizes} sizes: gain {regret.gain:.3f}×, best allowed "
                 f"{regret.allowed_gain:.3f}×, regret {regret.mean:.2%}, worst {regret.worst:.1%}"
             )
+    for what in summary.left_alone:
+        yield f"default, no answer: {what}"
     for what in summary.no_default:
         yield f"no default to compare with: {what}"
     for what in summary.unknown:
@@ -199,7 +210,8 @@ def _weighted(weighted: Weighted | None) -> dict[str, Any] | None:
 
 def _point(point: PointVerdict) -> dict[str, Any]:
     return {
-        "kv_len": point.kv_len,
+        "shape": str(point.shape),
+        "kv_len": point.shape.max_kv_len,
         "speedup": point.speedup.model_dump(),
         "holds": point.holds,
         "allowed": dict(point.allowed),
@@ -217,11 +229,16 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("table", type=Path)
     parser.add_argument("recording", type=Path)
+    parser.add_argument(
+        "--unguarded",
+        action="store_true",
+        help="judge also what engines leave alone without MLA_TUNE_UNGUARDED=1",
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write all figures there")
     given = parser.parse_args(arguments)
     try:
         recording = Recording.load(given.recording)
-        sizes = judged(given.table, recording)
+        sizes = judged(given.table, recording, unguarded=given.unguarded)
     except MlaTuneError as error:
         print(error, file=sys.stderr)
         return error.exit_code

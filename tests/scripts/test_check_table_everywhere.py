@@ -11,6 +11,7 @@ from check_table_everywhere import main
 from mla_tune.plan.plan import Plan
 from mla_tune.table import TableFile, merge
 
+SIX_LENGTHS = "{1k,4k,16k,32k,64k,128k}"
 RECORDED = Path(__file__).parents[1] / "data" / "h100" / "graph_triton_mla.jsonl.gz"
 
 
@@ -28,9 +29,10 @@ def tuned(tmp_path_factory):
 def check(tmp_path, capsys):
     """The exit code, the figures and the text of one call."""
 
-    def run(table, recording=RECORDED):
+    # No ragged batch was recorded, so that engines leave these entries alone.
+    def run(table, recording=RECORDED, *more):
         out = tmp_path / "judged.json"
-        code = main([str(table), str(recording), "--json", str(out)])
+        code = main([str(table), str(recording), "--json", str(out), *(more or ["--unguarded"])])
         figures = json.loads(out.read_text()) if out.exists() else None
         printed = capsys.readouterr()
         return code, figures, printed.out + printed.err
@@ -94,12 +96,12 @@ def test_the_best_is_among_the_plans_that_no_length_suffers_by(tuned, check):
 
 
 def test_a_plan_that_is_slower_at_some_length_fails_by_name(changed, check):
-    table = changed({"q1s{1k,4k,16k,32k,64k,128k}": Plan(num_kv_splits=16)})
+    table = changed({f"q1s{SIX_LENGTHS}": Plan(num_kv_splits=16)})
     code, figures, text = check(table)
     assert code == 1
     slow = [point["kv_len"] for point in figures["sizes"][0]["points"] if not point["holds"]]
     assert slow[-1] == 131072
-    assert "SLOWER than 0.99×: 1q1s128k: num_kv_splits=16 is 0." in text
+    assert "SLOWER than 0.99×: q1s128k: num_kv_splits=16 is 0." in text
     assert len(figures["summary"]["slower"]) == len(slow)
 
 
@@ -109,8 +111,16 @@ def test_a_plan_that_was_not_recorded_fails(changed, check):
     assert "NOT RECORDED: 512q1: num_kv_splits=3" in text
 
 
+def test_entries_that_engines_leave_alone_are_the_default(tuned, check, tmp_path):
+    code, figures, text = check(tuned, RECORDED, "--json", str(tmp_path / "judged.json"))
+    assert (code, figures["summary"]["answered"]) == (0, 6)
+    assert all(size["plan"] == {} for size in figures["sizes"][1:])
+    assert "uniform batches alone" in text
+    assert ": 2q1, 4q1, 8q1, " in text
+
+
 def test_a_size_without_an_entry_is_the_default(changed, check):
-    code, figures, _ = check(changed({}, without=["q1s{1k,4k,16k,32k,64k,128k}"]))
+    code, figures, _ = check(changed({}, without=[f"q1s{SIX_LENGTHS}"]))
     one = figures["sizes"][0]
     assert (code, one["answer"], one["plan"], one["served"]) == (0, "miss", {}, None)
     assert {point["speedup"]["median"] for point in one["points"]} == {1.0}
@@ -129,6 +139,24 @@ def test_a_default_that_does_not_run_is_said(tuned, check, rewritten):
     assert figures, text
     assert (code, figures["summary"]["points"]) == (0, 106)
     assert "no default to compare with: 512q1: no access" in text
+
+
+def test_guards_weigh_nothing_and_may_not_be_slower(check, rewritten, tmp_path):
+    def guarded(line):
+        if line.get("workload", "").endswith(SIX_LENGTHS):
+            size = line["workload"].removesuffix(SIX_LENGTHS)
+            line["workload"] = f"{size}{{1k,4k,16k}}+{{32k,64k,128k}}"
+            line["weights"] = [2.0, 2.0, 1.0, 0.0, 0.0, 0.0]
+        return [line]
+
+    recording = rewritten(guarded)
+    result = mla_tune.tune(
+        backends="RECORDED", recording=recording, out=tmp_path, study_dir=tmp_path / "study"
+    )
+    code, figures, _ = check(result.tables[0].path, recording)
+    assert (code, figures["summary"]["points"]) == (0, 114)
+    # A mean over all lengths is that of the longest ones, where little is gained.
+    assert figures["summary"]["served"]["gain"] > 1.5 * figures["summary"]["uniform"]["gain"]
 
 
 def test_a_recording_of_screened_plans_is_refused(tuned, check, rewritten):
