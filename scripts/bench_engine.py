@@ -1,19 +1,27 @@
-"""A whole vLLM engine by default against the same engine with the plugin, side by side.
+r"""A whole vLLM engine by default against the same engine with the plugin, side by side.
 
 Three engines of DeepSeek-V2 shape (dense layers, dummy weights) stay alive on one GPU: the default,
 its twin, and one with the plugin. They take turns within every round of every cell, so that none
 has a warmer or a quieter machine; a speed-up is the median of the paired ratios with its 95 %
 interval, and the ratio of the twins, measured alike, says what the difference of two processes is
-worth. Measured are decode steps, extends of cached prefixes, the memory that is left for the KV
-cache, and the logprobs of the same prompts.
+worth. Measured are decode steps, extends of cached prefixes, a trace of requests, the memory that
+is left for the KV cache, and the logprobs of the same prompts.
 
     python scripts/bench_engine.py --tables out/tables --backend TRITON_MLA --out engine.json
     python scripts/bench_engine.py --tables out/tables --backend FLASHMLA --extends 256,512
+    python scripts/bench_engine.py --tables out/tables --batches "" --trace trace.csv
+    python scripts/bench_engine.py --tables out/tables --backend FLASH_ATTN_MLA --no-twin \
+        --batches 48,80,96,112 --contexts 1k,4k,12k,16k,32k --steps 16 --utilization 0.45
+
+Every context of a decode cell is computed by the engine once, for the most requests that it is
+measured with. Shorter ones and smaller batches are its cached prefixes; each request has a text of
+its own, so that no two read the same KV cache. Requests stay for several samples, until they have
+grown by a sixteenth. ``--no-twin`` leaves the GPU's memory to two engines.
 
 Every start of an engine is a little faster or slower than the next. Run again with the same --out,
 the script starts new engines for the cells that are missing or undecided and joins their rounds.
 
-Exits 1 where a cell is slower than --floor or a logprob differs.
+Exits 1 where a cell or a percentile of the trace is slower than --floor, or a logprob differs.
 """
 
 import argparse
@@ -26,17 +34,21 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from engine_cells import ENGINES, PLUGIN, join, told, where
+from engine_cells import ENGINES, PLUGIN, TWIN, join, told, where
 from engine_model import write_model
 from engine_parts import decode_cells, extend_cells, kv_run, logprob_cells, memory
 from engine_report import report
+from engine_trace import arrivals, compared, served
 from measured_engine import Settings
+from mla_tune.errors import InputError
 from mla_tune.shapes import parse_size
+from mla_tune.traffic.trace import load_trace
 from served_engine import ServedEngine
 
 
 def main() -> int:
     arguments = _arguments()
+    requests = _requests(arguments)
     folder = Path(tempfile.mkdtemp(prefix="mla-tune-engine-"))
     write_model(folder, arguments.heads, arguments.max_model_len)
     settings = Settings(
@@ -47,11 +59,16 @@ def main() -> int:
         utilization=arguments.utilization,
     )
     result = _earlier(arguments)
-    order = ENGINES[result["starts"] % 3 :] + ENGINES[: result["starts"] % 3]
+    names = [name for name in ENGINES if arguments.twin or name != TWIN]
+    first = result["starts"] % len(names)
     result["starts"] += 1
     with ExitStack() as stack:
-        engines = _started(stack, order, settings, arguments.tables)
+        engines = _started(stack, names[first:] + names[:first], settings, arguments)
         _measure(engines, arguments, result)
+        if requests:
+            result["trace"] = compared(served(engines, requests, arguments))
+        result["plugin"] = engines[PLUGIN].ask("counts")
+        result["log"] = engines[PLUGIN].said()
     if arguments.kv_run:
         result["memory"] |= kv_run(replace(settings, tables=arguments.tables), result)
     _write(result, arguments.out)
@@ -59,19 +76,20 @@ def main() -> int:
 
 
 def _started(
-    stack: ExitStack, order: Sequence[str], settings: Settings, tables: str
+    stack: ExitStack, order: Sequence[str], settings: Settings, arguments: argparse.Namespace
 ) -> dict[str, ServedEngine]:
     """The engines, started in ``order``; ``stack`` stops them."""
     # The first start compiles, and an engine that has compiled is not the one that loads it.
-    warm_up = stack.enter_context(ServedEngine("warm-up", settings))
+    first = ["warm-up"] if arguments.warm_up else []
+    tables = {PLUGIN: arguments.tables}
+    # All import before the first one starts.
     engines = {
-        name: stack.enter_context(
-            ServedEngine(name, replace(settings, tables=tables if name == PLUGIN else None))
-        )
-        for name in order
+        name: stack.enter_context(ServedEngine(name, replace(settings, tables=tables.get(name))))
+        for name in (*first, *order)
     }
-    warm_up.start()
-    warm_up.stop()
+    for name in first:
+        engines[name].start()
+        engines.pop(name).stop()
     for engine in engines.values():
         engine.start()
     return engines
@@ -92,8 +110,6 @@ def _measure(
             print(f"{part} {where(cell)}: {told(cell)}", flush=True)
             join(result[part], cell)
             _write(result, arguments.out)
-    result["plugin"] = engines[PLUGIN].ask("counts")
-    result["log"] = engines[PLUGIN].said()
 
 
 def _arguments() -> argparse.Namespace:
@@ -117,9 +133,35 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--floor", type=float, default=0.99, help="speed-up that no cell is below")
     parser.add_argument("--utilization", type=float, default=0.25, help="of each engine")
     parser.add_argument("--max-num-seqs", type=int, default=1024, help="vLLM's own on an H200")
+    parser.add_argument("--trace", type=Path, help="requests as a CSV file in Azure's format")
+    parser.add_argument("--trace-steps", type=int, default=6000, help="steps of the trace")
+    parser.add_argument("--segment-steps", type=int, default=300, help="steps of a turn")
+    parser.add_argument(
+        "--trace-step-ms",
+        type=float,
+        default=30.0,
+        help="milliseconds of the trace a step: the more, the more requests meet",
+    )
+    parser.add_argument("--no-twin", dest="twin", action="store_false", help="two engines alone")
+    parser.add_argument(
+        "--no-warm-up",
+        dest="warm_up",
+        action="store_false",
+        help="an earlier run on this machine has compiled the same engine",
+    )
     parser.add_argument("--no-kv-run", dest="kv_run", action="store_false")
     parser.add_argument("--out", type=Path, help="written after every cell")
     return parser.parse_args()
+
+
+def _requests(arguments: argparse.Namespace) -> list[tuple[int, int, int]]:
+    """The requests of --trace; read before the first engine starts."""
+    if arguments.trace is None:
+        return []
+    try:
+        return arrivals(load_trace(arguments.trace), arguments)
+    except InputError as error:
+        raise SystemExit(str(error)) from None
 
 
 def _sizes(text: str) -> list[int]:

@@ -1,8 +1,8 @@
-"""A cell of `bench_engine.py`: what three engines that take turns say of one batch.
+"""A cell of `bench_engine.py`: what engines that take turns say of one batch.
 
-The engines are the default, its twin, and one with the plugin. A speed-up is the median of the
-paired ratios with its 95 % interval; the ratio of the twins, measured alike, says what the
-difference of two processes is worth.
+The engines are the default, one with the plugin, and the default's twin where there is one. A
+speed-up is the median of the paired ratios with its 95 % interval; the ratio of the twins, measured
+alike, says what the difference of two processes is worth.
 """
 
 import statistics
@@ -53,22 +53,26 @@ def taking_turns(
 
 def paired(samples: dict[str, list[float]]) -> dict[str, Any]:
     """Speed-up over the default and its twin, round by round, and the twins' own ratio."""
-    default, plugin, twin = (np.log(samples[name]) for name in ENGINES)
-    return {
-        f"{DEFAULT}_ms": statistics.median([*samples[DEFAULT], *samples[TWIN]]),
+    plain = [name for name in (DEFAULT, TWIN) if name in samples]
+    logs = {name: np.log(samples[name]) for name in samples}
+    default = np.mean([logs[name] for name in plain], axis=0)
+    cell = {
+        f"{DEFAULT}_ms": statistics.median([ms for name in plain for ms in samples[name]]),
         f"{PLUGIN}_ms": statistics.median(samples[PLUGIN]),
-        "rounds": len(plugin),
-        "speedup": speedup_of((default + twin) / 2 - plugin).model_dump(),
-        "twins": speedup_of(default - twin).model_dump(),
+        "rounds": len(samples[PLUGIN]),
+        "speedup": speedup_of(default - logs[PLUGIN]).model_dump(),
         "samples_ms": samples,
     }
+    if TWIN in samples:
+        cell["twins"] = speedup_of(logs[DEFAULT] - logs[TWIN]).model_dump()
+    return cell
 
 
 def pooled(cells: Cells) -> dict[str, Any]:
-    """All rounds of several cells together, by their ratios."""
-    return paired(
-        {name: [ms for cell in cells for ms in cell["samples_ms"][name]] for name in ENGINES}
-    )
+    """All rounds of several cells together, by their ratios; the twin's where all have it."""
+    samples = [cell["samples_ms"] for cell in cells]
+    names = [name for name in ENGINES if all(name in each for each in samples)]
+    return paired({name: [ms for each in samples for ms in each[name]] for name in names})
 
 
 def join(cells: Cells, cell: dict[str, Any]) -> None:
@@ -113,10 +117,11 @@ def told(cell: dict[str, Any]) -> str:
             f"over half the context {cell['half_context']:.4f} standard deviations: "
             f"{'agree' if cell['agrees'] else 'DIFFER'}"
         )
-    speedup, twins = cell["speedup"], cell["twins"]
-    return (
+    speedup = cell["speedup"]
+    line = (
         f"{cell['default_ms']:.3f} -> {cell['plugin_ms']:.3f} ms, "
         f"{speedup['median']:.3f}x [{speedup['low']:.3f}, {speedup['high']:.3f}], "
-        f"twins {twins['median']:.3f} [{twins['low']:.3f}, {twins['high']:.3f}], "
-        f"{cell['rounds']} rounds"
     )
+    if twins := cell.get("twins"):
+        line += f"twins {twins['median']:.3f} [{twins['low']:.3f}, {twins['high']:.3f}], "
+    return f"{line}{cell['rounds']} rounds"

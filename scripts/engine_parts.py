@@ -7,11 +7,14 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
-from engine_cells import DEFAULT, PLUGIN, Cells, is_open, taking_turns
-from measured_engine import Settings
+from engine_cells import DEFAULT, PLUGIN, Cells, is_open, taking_turns, where
+from measured_engine import MOST_GROWTH, Settings
 from served_engine import ServedEngine
 
 Engines = dict[str, ServedEngine]
+
+MOST_BLOCK = 128
+"""Tokens of a block of the KV cache, at most: each request's last one may be all but empty."""
 
 
 def decode_cells(engines: Engines, arguments: argparse.Namespace, done: Cells) -> Iterable[Any]:
@@ -39,6 +42,10 @@ def _cells(
 ) -> Iterable[Any]:
     """Measure those of ``cases``, all of one context, that are still open."""
     cases = [case for case in cases if is_open(done, case, arguments.floor)]
+    room = min(engine.facts["kv_cache_tokens"] for engine in engines.values())
+    for case in [case for case in cases if _tokens_of(case) > room]:
+        print(f"{what} {where(case)}: left out, the KV cache holds {room} tokens", flush=True)
+        cases.remove(case)
     if cases:
         _fill(engines, max(case["batch"] for case in cases), cases[0]["context"])
     for case in cases:
@@ -47,6 +54,12 @@ def _cells(
             arguments.cell_seconds,
             lambda engine, c=case: engine.ask(what, **c, **more),  # type: ignore[misc]
         )
+
+
+def _tokens_of(case: dict[str, int]) -> int:
+    """Tokens in the KV cache of a cell, with what its requests grow by."""
+    grown = round(case["context"] * (1 + MOST_GROWTH)) + case.get("new_tokens", 0)
+    return case["batch"] * (grown + MOST_BLOCK)
 
 
 def _fill(engines: Engines, batch: int, context: int) -> None:

@@ -3,10 +3,15 @@
 from typing import Any
 
 from engine_cells import DEFAULT, PLUGIN, Cells, is_undecided, pooled, told, where
+from engine_trace import lines
+from engine_trace import slower as slower_percentiles
 
 
 def report(result: dict[str, Any], floor: float) -> int:
-    """Print the figures of all cells; 1 where one is slower than ``floor`` or logprobs differ."""
+    """Print all figures; 1 where a cell or a percentile of the trace is slower than ``floor``.
+
+    Or where logprobs differ.
+    """
     facts = result["engines"][DEFAULT]
     print(f"\nvLLM {facts['vllm']} on {facts['gpu']}, {result['arguments']['backend']}")
     for cell in result["decode"]:
@@ -15,6 +20,10 @@ def report(result: dict[str, Any], floor: float) -> int:
     for part in ("decode", "extend"):
         if result[part]:
             print(f"{part}, all rounds of all cells: {told(pooled(result[part]))}")
+    behind = []
+    if trace := result.get("trace"):
+        print(*lines(trace), sep="\n")
+        behind = slower_percentiles(trace, floor)
     print(", ".join(f"{name} {value:.3f}" for name, value in result["memory"].items()))
     print(*result["plugin"], sep="\n")
     cells = [*result["decode"], *result["extend"]]
@@ -26,7 +35,9 @@ def report(result: dict[str, Any], floor: float) -> int:
         f"{len(open_)} undecided{_list(open_)}, {len(slower)} slower{_list(slower)}; "
         f"{len(differ)} of {len(result['logprobs'])} logprobs differ"
     )
-    return int(bool(slower or differ))
+    for what in behind:
+        print(f"SLOWER than {floor}x: {what}")
+    return int(bool(slower or differ or behind))
 
 
 def _list(cells: Cells) -> str:

@@ -1,21 +1,25 @@
 """One vLLM engine of `bench_engine.py`, in its own process, and what is measured of it."""
 
 import contextlib
-import itertools
 import os
 import random
 import statistics
-import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from engine_model import LAYERS, VOCABULARY, trained
+from stepped_requests import SETTLING, Arrival, Step, SteppedRequests
 
 # Of how many requests of a batch the logprobs of the whole vocabulary are compared.
 COMPARED_REQUESTS = 4
 EXTENDS_A_SAMPLE = 3
+
+# Seeds of the texts that belong to no cached prefix, by what they are for.
+TRACE_SEED, EXTENDS_SEED = 2_000_000, 1_000_000
+
+MOST_GROWTH = 1 / 16
+"""By how much of their context requests have grown when they are exchanged for fresh ones."""
 
 
 @dataclass(frozen=True)
@@ -43,9 +47,12 @@ class MeasuredEngine:
         import torch
 
         used_before = _used_memory()
+        from vllm.sampling_params import RequestOutputKind
+
         import vllm
 
         self._params = vllm.SamplingParams
+        self._final_only = RequestOutputKind.FINAL_ONLY
         self._llm = vllm.LLM(
             model=str(settings.model),
             load_format="dummy",
@@ -65,18 +72,21 @@ class MeasuredEngine:
         torch.cuda.synchronize()
         cache = self._llm.llm_engine.vllm_config.cache_config
         per_token = LAYERS * 576 * 2
+        kv_cache_tokens = (cache.num_gpu_blocks or 0) * cache.block_size
         self.facts = {
             "vllm": vllm.__version__,
             "gpu": torch.cuda.get_device_name(),
             "utilization": settings.utilization,
             "total_gib": torch.cuda.mem_get_info()[1] / 2**30,
             "used_gib": (_used_memory() - used_before) / 2**30,
-            "kv_cache_gib": (cache.num_gpu_blocks or 0) * cache.block_size * per_token / 2**30,
+            "kv_cache_tokens": kv_cache_tokens,
+            "kv_cache_gib": kv_cache_tokens * per_token / 2**30,
         }
-        core = self._llm.llm_engine.engine_core
-        self._clock = core.get_output = StepClock(core.get_output)
+        self._stepped = SteppedRequests(self._llm.llm_engine, self._greedy, torch.cuda.synchronize)
+        self._held: tuple[int, int] | None = None
+        self._grown = 0
         self._prompts: dict[int, list[int]] = {}
-        self._seed = 1_000_000
+        self._seed = EXTENDS_SEED
         _pin_threads()
 
     def _prompt(self, request: int, length: int) -> list[int]:
@@ -86,21 +96,30 @@ class MeasuredEngine:
             self._prompts[request] = _tokens(request, length)
         return self._prompts[request][:length]
 
+    def _greedy(self, tokens: int, logprobs: int | None = None) -> Any:
+        """Parameters to generate so many tokens; their output is read at the end alone."""
+        return self._params(
+            max_tokens=tokens,
+            temperature=0.0,
+            ignore_eos=True,
+            detokenize=False,
+            logprobs=logprobs,
+            output_kind=self._final_only,
+        )
+
     def _generate(self, prompts: list[list[int]], tokens: int, logprobs: int = 0) -> list[Any]:
         """Generate ``tokens`` each; the first ``logprobs`` requests with all their logprobs."""
+        self._release()
         chosen = [
-            self._params(
-                max_tokens=tokens,
-                temperature=0.0,
-                ignore_eos=True,
-                detokenize=False,
-                logprobs=-1 if request < logprobs else None,
-            )
+            self._greedy(tokens, -1 if request < logprobs else None)
             for request in range(len(prompts))
         ]
         inputs: Any = [{"prompt_token_ids": prompt} for prompt in prompts]
-        self._clock.times.clear()
         return list(self._llm.generate(inputs, chosen, use_tqdm=False))
+
+    def _release(self) -> None:
+        self._stepped.drop()
+        self._held = None
 
     def fill(self, batch: int, context: int) -> None:
         """Compute the prefixes once, so that later they are only read."""
@@ -109,14 +128,49 @@ class MeasuredEngine:
     def decode(self, batch: int, context: int, steps: int) -> float:
         """Milliseconds a decode step of ``batch`` requests over ``context`` tokens.
 
-        The mean of the middle half of the steps: the host's hiccups are in the other one.
+        The mean of the middle half of the steps: the host's hiccups are in the other one. The
+        requests stay from one sample to the next, until they have grown by `MOST_GROWTH`.
+
+        Raises:
+            RuntimeError: a step was not one decode of each request.
         """
-        self._generate([self._prompt(request, context) for request in range(batch)], steps + 2)
-        # The first step computes the last tokens of the prompts, and the second may overlap it.
-        times = self._clock.times[1:]
-        steps_ms = sorted((b - a) * 1e3 for a, b in itertools.pairwise(times))
+        if self._held != (batch, context) or self._grown > context * MOST_GROWTH:
+            self._hold(batch, context)
+        self._grown += SETTLING + steps
+        taken = self._stepped.run(steps)
+        _all_decodes(taken, batch, context)
+        steps_ms = sorted(step.ms for step in taken)
         quarter = len(steps_ms) // 4
         return statistics.fmean(steps_ms[quarter : len(steps_ms) - quarter])
+
+    def _hold(self, batch: int, context: int) -> None:
+        """Let ``batch`` requests run until each is decoding."""
+        self._release()
+        most = self._llm.llm_engine.vllm_config.model_config.max_model_len - context
+        prompts = [self._prompt(request, context) for request in range(batch)]
+        self._stepped.begin([Arrival(0, prompt, most) for prompt in prompts])
+        # Of cached prefixes one step computes the last tokens; of others, one a chunk.
+        tokens_a_step = self._llm.llm_engine.vllm_config.scheduler_config.max_num_batched_tokens
+        prefills = 1 + batch * context // tokens_a_step + batch
+        for _ in range(prefills):
+            if all(step.is_decode for step in self._stepped.run(1)):
+                break
+        self._held, self._grown = (batch, context), 0
+
+    def begin_trace(self, requests: list[tuple[int, int, int]]) -> None:
+        """Begin to serve a trace: at which step a request comes, its context, what it generates."""
+        self._release()
+        self._llm.reset_prefix_cache()
+        self._stepped.begin(
+            [
+                Arrival(step, _tokens(TRACE_SEED + number, context), tokens)
+                for number, (step, context, tokens) in enumerate(requests)
+            ]
+        )
+
+    def trace_steps(self, count: int) -> list[Step]:
+        """Go on with the trace for so many steps."""
+        return self._stepped.run(count)
 
     def extend(self, batch: int, context: int, new_tokens: int) -> float:
         """Milliseconds until ``batch`` cached prefixes have taken ``new_tokens`` fresh ones."""
@@ -161,21 +215,13 @@ class MeasuredEngine:
         return [str(deployment.counts) for deployment in process_state().deployments]
 
 
-class StepClock:
-    """The engine core's ``get_output``, noting when tokens came.
-
-    With asynchronous scheduling some calls only fill the queue and bring none.
-    """
-
-    def __init__(self, get_output: Callable[[], Any]) -> None:
-        self._get_output = get_output
-        self.times: list[float] = []
-
-    def __call__(self) -> Any:
-        outputs = self._get_output()
-        if outputs.outputs:
-            self.times.append(time.perf_counter())
-        return outputs
+def _all_decodes(steps: list[Step], batch: int, context: int) -> None:
+    for step in steps:
+        if step[:3] != (batch, batch, batch):
+            raise RuntimeError(
+                f"a step of {step.requests} requests and {step.tokens} tokens where {batch} "
+                f"requests of {context} tokens were to decode: the KV cache may be too small"
+            )
 
 
 def _used_memory() -> int:

@@ -6,6 +6,7 @@ import pytest
 
 import bench_engine
 from engine_cells import DEFAULT, PLUGIN, TWIN
+from stepped_requests import Step
 
 
 class FakeEngine:
@@ -23,6 +24,7 @@ class FakeEngine:
             "gpu": "NVIDIA H200",
             "used_gib": 20.0 if settings.tables else 28.0,
             "kv_cache_gib": 16.0,
+            "kv_cache_tokens": 2_000_000,
             "total_gib": 140.0,
         }
         self.asked = []
@@ -56,6 +58,11 @@ class FakeEngine:
             return [[1.0, 2.0, 3.0 + shift]]
         if what == "counts":
             return []
+        if what == "begin_trace":
+            self.trace_requests = arguments["requests"]
+            return None
+        if what == "trace_steps":
+            return [Step(8, 8, 8, self.noise.lognormvariate(0, 0.01))] * arguments["count"]
         return self.noise.lognormvariate(0, self.scatter)
 
 
@@ -96,3 +103,32 @@ def test_another_engine_is_not_joined(run):
     run()
     with pytest.raises(SystemExit, match="--heads 16, not 128: choose another --out"):
         run("--heads", "128")
+
+
+def test_two_engines_leave_room_for_more_requests(run):
+    status, found = run("--no-twin", "--no-warm-up", "--batches", "8,4000")
+    assert [engine.name for engine in FakeEngine.started] == [DEFAULT, PLUGIN]
+    assert status == 0
+    # 4000 requests of 1k are more than the KV cache holds.
+    assert [cell["batch"] for cell in found["decode"]] == [8]
+    assert "twins" not in found["decode"][0]
+
+
+def test_a_trace_is_served_by_all_engines(run, tmp_path, capsys):
+    trace = tmp_path / "trace.csv"
+    trace.write_text(
+        "TIMESTAMP,ContextTokens,GeneratedTokens\n"
+        "2023-11-16 18:00:00.0000000,900,40\n"
+        "2023-11-16 18:00:00.3000000,30,400\n"
+    )
+    status, found = run("--batches", "", "--trace", str(trace), "--trace-steps", "600")
+    assert status == 0
+    assert [engine.trace_requests for engine in FakeEngine.started[1:]] == [
+        [(0, 900, 40), (10, 30, 400)]
+    ] * 3
+    assert found["decode"] == []
+    assert found["trace"]["decode"]["steps"] == 600
+    assert "tokens/s" in capsys.readouterr().out
+    trace.write_text("TIMESTAMP\n")
+    with pytest.raises(SystemExit, match="no column ContextTokens"):
+        run("--trace", str(trace))

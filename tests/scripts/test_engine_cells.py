@@ -3,7 +3,17 @@ import random
 import pytest
 
 import engine_cells
-from engine_cells import DEFAULT, PLUGIN, TWIN, is_open, join, paired, pooled, taking_turns
+from engine_cells import (
+    DEFAULT,
+    PLUGIN,
+    TWIN,
+    is_open,
+    join,
+    paired,
+    pooled,
+    taking_turns,
+    told,
+)
 from mla_tune.tuning.decide import NARROW
 
 
@@ -91,3 +101,15 @@ def test_rounds_of_later_engines_are_joined():
     assert [cell["rounds"] for cell in cells] == [12]
     assert cells[0]["speedup"]["median"] == pytest.approx(1.0)
     assert cells[0]["batch"] == 8
+
+
+def test_a_cell_without_a_twin_joins_one_with_it():
+    case = {"batch": 8, "context": 1024}
+    two = paired({DEFAULT: [2.0] * 6, PLUGIN: [1.0] * 6})
+    assert two["speedup"]["median"] == pytest.approx(2.0)
+    assert "twins" not in told(case | two)
+    cells = []
+    join(cells, case | _samples([2.0] * 6, [1.0] * 6))
+    assert "twins" in told(cells[0])
+    join(cells, case | two)
+    assert cells[0]["rounds"] == 12
