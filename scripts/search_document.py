@@ -159,7 +159,7 @@ def _unseen(found: Findings, as_run: Sequence[Result]) -> list[str]:
     usual, seldom = np.median(moved), np.quantile(moved, 0.95)
     rounds = sorted({result.played_rounds for result in as_run})
     wrong = [name for name, published in found.alike if published]
-    where = f" (of {', '.join(sorted(set(wrong)))})" if wrong else ""
+    where = f", wrongly: of {', '.join(sorted(set(wrong)))}" if wrong else ""
     return [
         "## What this cannot see",
         _filled(f"""
@@ -171,8 +171,8 @@ intervals are only widened by what is known of others.
 - **How good an interval is.** A half has {rounds[0]} to {rounds[-1]} rounds, and a confirmation
 draws about {Settings().confirmation_rounds} from them, with repeats: it takes for certain what
 so few rounds happen to say. A run measures at least {MIN_ROUNDS} of its own. Where every plan
-played back the default's rounds, shuffled, {len(wrong)} of {len(found.alike)} tunes published
-one{where}, each of them wrongly.
+played back the default's rounds, shuffled, {len(wrong) or "none"} of {len(found.alike)} tunes
+published one{where}.
 - **Faults and wrong results.** A plan that is played back does not crash, hang or answer wrongly.
 - **Other shapes than those recorded**: one model's dimensions with 16 heads, KV dtype auto. What a
 table answers between its points is judged in

@@ -62,7 +62,7 @@ def test_it_says_what_it_cannot_see(written):
     text = " ".join(written.split())
     assert "differs by 0.30% between them (median)" in text
     assert "A half has 6 to 12 rounds" in text
-    assert "1 of 3 tunes published one (of a), each of them wrongly" in text
+    assert "1 of 3 tunes published one, wrongly: of a." in text
 
 
 def test_its_lines_are_filled(written):

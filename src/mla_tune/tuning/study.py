@@ -1,8 +1,8 @@
 """The trial ledger: one Optuna study per (backend, workload), in a journal that survives kills.
 
-The only file beside `journal_file` that imports Optuna. In spaces of ten plans Optuna's
-samplers are still drawing at random, and in those of 33 that were recorded half of the plans by TPE
-has 1.6 % regret, all of them none (docs/search.md); so the default policy enumerates: all plans are
+The only file beside the `journal` that imports Optuna. In spaces of ten plans its samplers still
+draw at random, and in the recorded ones of 33 half of the plans, chosen by TPE, has 1.1 % regret
+where all of them have none (docs/search.md); so the default policy enumerates: all plans are
 tried, likeliest first, and Optuna keeps the books. Spaces of over a hundred plans are sampled
 (`Policy`), which no recording has tested.
 """
