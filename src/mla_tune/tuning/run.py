@@ -131,7 +131,8 @@ def _tuned(
     settings = Settings(
         min_speedup=options.min_speedup or gate,
         confirmation_s=options.confirm_seconds,
-        processes=options.processes,
+        # Such a run is for the recording, which is of one process.
+        processes=1 if options.record_rounds else options.processes,
     )
     campaign = Campaign(bench, options.study_folder, settings, reporter, options.replace, clock)
     return campaign.run(jobs)
