@@ -9,8 +9,7 @@ import numpy as np
 SKEWED_BEYOND = 1.5
 """How many times the mean the longest request may be before no uniform entry speaks for a batch.
 
-A uniform entry of the longest length promises parallelism that such a batch does not have. It is
-the factor within which lookups take a neighbouring entry.
+A uniform entry of the longest length promises parallelism that such a batch does not have.
 """
 
 ALIKE = 1.02
@@ -58,4 +57,4 @@ class Lengths(NamedTuple):
     @property
     def is_skewed(self) -> bool:
         """Whether the longest request is far above the mean."""
-        return self.longest * self.requests > SKEWED_BEYOND * self.total
+        return self.skew > SKEWED_BEYOND

@@ -2,8 +2,8 @@
 
 __all__ = ["EntryChange", "Kind", "TableDifference"]
 
-import math
-from collections.abc import Iterable, Sequence
+import statistics
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -107,8 +107,7 @@ class TableDifference:
 
 
 def _mean(entries: Iterable[Entry]) -> float:
-    gains: Sequence[float] = [
-        math.log(entry.speedup.median) if entry.plan and entry.speedup is not None else 0.0
+    return statistics.geometric_mean(
+        entry.speedup.median if entry.plan and entry.speedup is not None else 1.0
         for entry in entries
-    ]
-    return math.exp(math.fsum(gains) / len(gains))
+    )

@@ -2,7 +2,7 @@
 
 __all__ = ["CaseResult", "Entry", "Speedup"]
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Annotated, Any
 
 from pydantic import (
@@ -44,20 +44,17 @@ def _write_plan(plan: Plan | None) -> Any:
     return dict(plan) if plan else "default"
 
 
-def _canonical_shape(value: Any) -> Any:
-    try:
-        Workload.parse(str(value))
-    except InputError as error:
-        raise ValueError(error.what) from None
-    return value
+def _read_by(parse: Callable[[str], object]) -> BeforeValidator:
+    """Refuse what ``parse`` cannot read, and keep the text."""
 
+    def readable(value: Any) -> Any:
+        try:
+            parse(str(value))
+        except InputError as error:
+            raise ValueError(error.what) from None
+        return value
 
-def _ragged_shape(value: Any) -> Any:
-    try:
-        BatchShape.parse(str(value))
-    except InputError as error:
-        raise ValueError(error.what) from None
-    return value
+    return BeforeValidator(readable)
 
 
 TablePlan = Annotated[
@@ -68,8 +65,8 @@ UnprovenPlan = Annotated[
     BeforeValidator(_read_unproven),
     PlainSerializer(_write_plan, return_type=Any),
 ]
-ShapeKey = Annotated[str, BeforeValidator(_canonical_shape)]
-BatchSpec = Annotated[str, BeforeValidator(_ragged_shape)]
+ShapeKey = Annotated[str, _read_by(Workload.parse)]
+BatchSpec = Annotated[str, _read_by(BatchShape.parse)]
 KvLength = Annotated[int, Field(ge=1, le=MOST_REQUESTS * 1024)]
 Latency = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]

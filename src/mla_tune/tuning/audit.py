@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from mla_tune.table import Entry, Speedup, TableFile
-from mla_tune.tuning.decide import SLOWEST_CASE
+from mla_tune.tuning.decide import slows
 
 FAR_FROM_SAMPLES = 1.1
 """How far a printed speed-up may be from the ratio of the printed latencies. The median of ratios
@@ -35,7 +35,7 @@ def _problems(entry: Entry) -> Iterator[str]:
     if not _agrees(speedup, entry.latency_us, entry.default_us):
         yield f"speed-up {speedup} is not that of its latencies"
     for case in entry.cases:
-        if case.speedup.high < 1.0 or case.speedup.median < SLOWEST_CASE:
+        if slows(case.speedup):
             yield f"{entry.plan} is slower than the default at {case.kv_len} tokens: {case.speedup}"
         elif not _agrees(case.speedup, case.latency_us, case.default_us):
             yield f"speed-up {case.speedup} at {case.kv_len} tokens is not that of its latencies"

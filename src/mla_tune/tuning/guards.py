@@ -4,7 +4,7 @@ A captured graph has one split count for all of them, so what wins at the listed
 others. No plan is chosen for a guard, and none is published that makes it slower.
 """
 
-__all__ = ["guard_lengths", "guarded"]
+__all__ = ["Fits", "guard_lengths", "guarded"]
 
 from bisect import bisect_left
 from collections.abc import Callable, Sequence

@@ -23,10 +23,10 @@ from mla_tune.tuning.wave_fit import (
     FEWEST_POINTS,
     MOST_FITS,
     MOST_POINTS,
-    NEAR,
     LeftOut,
     Proof,
     nonnegative,
+    outermost,
     rounded,
 )
 
@@ -115,7 +115,7 @@ def longer(points: Sequence[LongerPoint], cutter: Cutter, threshold: int) -> Lon
         default=knob.pop(),
         values=tuple(sorted({v for point in choices for v in point.latency_us} - {PREFILL})),
         smallest=Extend(*(min(lengths) for lengths in zip(*measured, strict=True))),
-        largest=tuple(sorted(one for one in measured if not _is_exceeded(one, measured))),
+        largest=tuple(outermost(measured)),
     )
 
 
@@ -142,26 +142,6 @@ def prove(points: Sequence[LongerPoint], choices: Sequence[LongerPoint], cutter:
 def _judged(paths: Paths, point: LongerPoint) -> LeftOut:
     measured_us, default = point.latency_us, point.default
     predicted_us = {value: paths.latency_us(point.extend, value) for value in measured_us}
-    others = [value for value in measured_us if value != default]
-    least_us = min(predicted_us[value] for value in others)
-    errors = [
-        (predicted_us[default] / predicted_us[value]) / (measured_us[default] / measured_us[value])
-        - 1
-        for value in others
-        if predicted_us[value] <= least_us * (1 + NEAR)
-    ]
     value = min(measured_us, key=lambda value: (predicted_us[value], value != default))
-    return LeftOut(
-        max(errors),
-        predicted_us[value],
-        predicted_us[default] / predicted_us[value],
-        measured_us[value] / point.best_us - 1,
-        measured_us[value] / measured_us[default] - 1,
-    )
-
-
-def _is_exceeded(one: Extend, measured: set[Extend]) -> bool:
-    return any(
-        other != one and all(most >= length for most, length in zip(other, one, strict=True))
-        for other in measured
-    )
+    gain = predicted_us[default] / predicted_us[value]
+    return LeftOut.of(measured_us, predicted_us, default, value=value, gain=gain)

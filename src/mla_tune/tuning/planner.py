@@ -13,7 +13,7 @@ from mla_tune.session import Setup
 from mla_tune.shapes import BatchShape, Case, MlaDimensions, Workload
 from mla_tune.shapes.file import ShapesFile
 from mla_tune.tuning.graph_cases import graph_cases, largest_capture, longest_of_one, longest_served
-from mla_tune.tuning.guards import guarded
+from mla_tune.tuning.guards import Fits, guarded
 from mla_tune.tuning.job import TableJob
 from mla_tune.tuning.ragged import with_ragged
 
@@ -173,16 +173,14 @@ class Planner:
 
     def _guarded(self, setup: Setup, workloads: Sequence[Workload]) -> list[Workload]:
         """Graphs' workloads with guards for all that the engine serves and this GPU can hold."""
-        backend, most = get_backend(setup.backend), GUARDS_SHARE * self.free_bytes
+        fits = self._fits(setup)
         found: list[Workload] = []
         cut: dict[int, int] = {}
         num_cut = 0
         for workload in workloads:
             requests = workload.listed[0].shape.num_requests
             longest = longest_served(self.shapes, requests)
-            found.append(
-                guarded(workload, longest, lambda some: backend.estimate_bytes(setup, some) <= most)
-            )
+            found.append(guarded(workload, longest, fits))
             held = max(shape.max_kv_len for shape in found[-1].shapes)
             if held < longest:
                 cut[held] = requests
@@ -198,16 +196,16 @@ class Planner:
 
     def _ragged(self, setup: Setup, workloads: Sequence[Workload]) -> list[Workload]:
         """Graphs' workloads with the ragged batches that this GPU can hold."""
-        backend, most = get_backend(setup.backend), GUARDS_SHARE * self.free_bytes
-
-        def fits(some: Sequence[BatchShape]) -> bool:
-            return backend.estimate_bytes(setup, some) <= most
-
-        mix = self.shapes.ragged
+        mix, fits = self.shapes.ragged, self._fits(setup)
         return [
             with_ragged(workload, mix, longest_of_one(self.shapes, workload), fits)
             for workload in workloads
         ]
+
+    def _fits(self, setup: Setup) -> Fits:
+        """Whether shapes fit in the memory that is left to guards."""
+        backend, most = get_backend(setup.backend), GUARDS_SHARE * self.free_bytes
+        return lambda shapes: backend.estimate_bytes(setup, shapes) <= most
 
     def _check_fits(self, setup: Setup, workload: Workload) -> None:
         backend = get_backend(setup.backend)

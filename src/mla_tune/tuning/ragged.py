@@ -7,7 +7,7 @@ keep the GPU waiting for the longest one: on an H100 2 splits of 128 requests on
 
 __all__ = ["with_ragged"]
 
-from mla_tune.shapes import Case, Workload
+from mla_tune.shapes import BatchShape, Case, Workload
 from mla_tune.shapes.ragged import RaggedMix, log_normal, one_long
 from mla_tune.tuning.guards import Fits
 
@@ -46,8 +46,7 @@ def with_ragged(workload: Workload, mix: RaggedMix, longest: int, fits: Fits) ->
 
 def _distinct(cases: list[Case]) -> list[Case]:
     """Batches that rounding has made the same are one, with the weight of both."""
-    weights: dict[object, Case] = {}
+    weights: dict[BatchShape, float] = {}
     for case in cases:
-        known = weights.get(case.shape)
-        weights[case.shape] = Case(case.shape, case.weight + (known.weight if known else 0.0))
-    return list(weights.values())
+        weights[case.shape] = weights.get(case.shape, 0.0) + case.weight
+    return [Case(shape, weight) for shape, weight in weights.items()]

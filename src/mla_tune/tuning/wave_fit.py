@@ -4,12 +4,12 @@ __all__ = [
     "FEWEST_POINTS",
     "MOST_FITS",
     "MOST_POINTS",
-    "NEAR",
     "LeftOut",
     "Point",
     "Proof",
     "fit",
     "nonnegative",
+    "outermost",
     "prove",
     "proven",
     "rounded",
@@ -17,8 +17,9 @@ __all__ = [
 
 import math
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -26,6 +27,8 @@ from scipy import optimize
 
 from mla_tune.plan.cut import Cutter
 from mla_tune.table.waves import TERMS, Error, Length, ProvenModel, WaveModel, fastest, terms
+
+_Place = TypeVar("_Place", bound=tuple[int, ...])
 
 OCCUPANCIES = (1, 2, 3, 4)
 """Thread blocks a multiprocessor may run at a time; which it is, the fit finds."""
@@ -90,6 +93,34 @@ class LeftOut:
     gain: float
     regret: float
     loss: float
+
+    @classmethod
+    def of(
+        cls,
+        measured_us: Mapping[int, float],
+        predicted_us: Mapping[int, float],
+        default: int,
+        *,
+        value: int,
+        gain: float,
+    ) -> "LeftOut":
+        """Of latencies by value, of which a model chooses ``value`` and promises ``gain``."""
+        others = [other for other in measured_us if other != default]
+        least_us = min((predicted_us[other] for other in others), default=math.inf)
+        errors = [
+            (predicted_us[default] / predicted_us[other])
+            / (measured_us[default] / measured_us[other])
+            - 1
+            for other in others
+            if predicted_us[other] <= least_us * (1 + NEAR)
+        ]
+        return cls(
+            max(errors, default=0.0),
+            predicted_us[value],
+            gain,
+            measured_us[value] / min(measured_us.values()) - 1,
+            measured_us[value] / measured_us[default] - 1,
+        )
 
 
 @dataclass(frozen=True)
@@ -209,24 +240,9 @@ def _judged(model: WaveModel, point: Point) -> LeftOut:
     predicted_us = {
         value: model.latency_us(point.batch, point.kv_len, value) for value in measured_us
     }
-    others = [value for value in measured_us if value != default]
-    least_us = min((predicted_us[value] for value in others), default=math.inf)
-    errors = [
-        (predicted_us[default] / predicted_us[value]) / (measured_us[default] / measured_us[value])
-        - 1
-        for value in others
-        if predicted_us[value] <= least_us * (1 + NEAR)
-    ]
     length = Length(point.kv_len, [default])
     value, gain = fastest(model, point.batch, [length], list(measured_us))
-    chosen_us = measured_us[value]
-    return LeftOut(
-        max(errors, default=0.0),
-        predicted_us[value],
-        gain,
-        chosen_us / measured_us[point.best] - 1,
-        chosen_us / measured_us[default] - 1,
-    )
+    return LeftOut.of(measured_us, predicted_us, default, value=value, gain=gain)
 
 
 def proven(
@@ -248,7 +264,7 @@ def proven(
         gate=gate,
         values=dict(sorted(values.items())),
         smallest=(measured[0][0], min(length for _, length in measured)),
-        largest=[one for one in measured if not _is_exceeded(one, measured)],
+        largest=outermost(measured),
     )
     return model, proof
 
@@ -257,7 +273,10 @@ def _place(point: Point) -> tuple[int, int]:
     return point.batch, point.kv_len
 
 
-def _is_exceeded(one: tuple[int, int], points: Sequence[tuple[int, int]]) -> bool:
-    return any(
-        count >= one[0] and length >= one[1] for count, length in points if (count, length) != one
-    )
+def outermost(places: Collection[_Place]) -> list[_Place]:
+    """Those of ``places`` that no other is equal to or above in every number, ascending."""
+    return sorted(one for one in places if not any(_exceeds(other, one) for other in places))
+
+
+def _exceeds(other: tuple[int, ...], one: tuple[int, ...]) -> bool:
+    return other != one and all(most >= number for most, number in zip(other, one, strict=True))
