@@ -13,6 +13,9 @@ is left for the KV cache, and the logprobs of the same prompts.
     python scripts/bench_engine.py --tables out/tables --backend FLASH_ATTN_MLA --no-twin \
         --batches 48,80,96,112 --contexts 1k,4k,12k,16k,32k --steps 16 --utilization 0.45
 
+--other-tables adds an engine with the plugin and these tables, for what one set of tables gains
+over another.
+
 Every context of a decode cell is computed by the engine once, for the most requests that it is
 measured with. Shorter ones and smaller batches are its cached prefixes; each request has a text of
 its own, so that no two read the same KV cache. Requests stay for several samples, until they have
@@ -34,7 +37,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from engine_cells import ENGINES, PLUGIN, TWIN, join, told, where
+from engine_cells import ENGINES, OTHER, PLUGIN, TWIN, join, told, where
 from engine_model import write_model
 from engine_parts import decode_cells, extend_cells, kv_run, logprob_cells, memory
 from engine_report import report
@@ -59,7 +62,8 @@ def main() -> int:
         utilization=arguments.utilization,
     )
     result = _earlier(arguments)
-    names = [name for name in ENGINES if arguments.twin or name != TWIN]
+    asked = {TWIN: arguments.twin, OTHER: arguments.other_tables}
+    names = [name for name in ENGINES if asked.get(name, True)]
     first = result["starts"] % len(names)
     result["starts"] += 1
     with ExitStack() as stack:
@@ -81,7 +85,7 @@ def _started(
     """The engines, started in ``order``; ``stack`` stops them."""
     # The first start compiles, and an engine that has compiled is not the one that loads it.
     first = ["warm-up"] if arguments.warm_up else []
-    tables = {PLUGIN: arguments.tables}
+    tables = {PLUGIN: arguments.tables, OTHER: arguments.other_tables}
     # All import before the first one starts.
     engines = {
         name: stack.enter_context(ServedEngine(name, replace(settings, tables=tables.get(name))))
@@ -115,6 +119,7 @@ def _measure(
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--tables", required=True, help="what MLA_TUNE_TABLES is set to")
+    parser.add_argument("--other-tables", help="the same of one more engine")
     parser.add_argument("--backend", default="TRITON_MLA")
     parser.add_argument("--heads", type=int, default=16)
     parser.add_argument("--max-model-len", type=parse_size, default=131072)
@@ -182,11 +187,13 @@ def _earlier(arguments: argparse.Namespace) -> dict[str, Any]:
     if arguments.out is None or not arguments.out.exists():
         return fresh
     found: dict[str, Any] = json.loads(arguments.out.read_text(encoding="utf-8"))
-    for name in ("backend", "heads", "tables", "max_model_len", "max_num_seqs", "steps"):
-        if found["arguments"][name] != told[name]:
+    fixed = ("backend", "heads", "tables", "other_tables", "max_model_len", "max_num_seqs", "steps")
+    for name in fixed:
+        earlier = found["arguments"].get(name, "None")
+        if earlier != told[name]:
             raise SystemExit(
                 f"{arguments.out} was measured with --{name.replace('_', '-')} "
-                f"{found['arguments'][name]}, not {told[name]}: choose another --out"
+                f"{earlier}, not {told[name]}: choose another --out"
             )
     return fresh | found | {"arguments": told}
 

@@ -1,8 +1,9 @@
 """A cell of `bench_engine.py`: what engines that take turns say of one batch.
 
-The engines are the default, one with the plugin, and the default's twin where there is one. A
-speed-up is the median of the paired ratios with its 95 % interval; the ratio of the twins, measured
-alike, says what the difference of two processes is worth.
+The engines are the default, one with the plugin, and where asked for the default's twin, and one
+with the plugin and other tables. A speed-up is the median of the paired ratios with its 95 %
+interval; the ratio of the twins, measured alike, says what the difference of two processes is
+worth.
 """
 
 import statistics
@@ -17,8 +18,8 @@ from mla_tune.table import Speedup
 from mla_tune.tuning.decide import NARROW
 from mla_tune.tuning.speedups import speedup_of
 
-DEFAULT, TWIN, PLUGIN = "default", "twin", "plugin"
-ENGINES = (DEFAULT, PLUGIN, TWIN)
+DEFAULT, TWIN, PLUGIN, OTHER = "default", "twin", "plugin", "other"
+ENGINES = (DEFAULT, PLUGIN, TWIN, OTHER)
 MIN_ROUNDS, MAX_ROUNDS = 6, 150
 
 
@@ -65,11 +66,15 @@ def paired(samples: dict[str, list[float]]) -> dict[str, Any]:
     }
     if TWIN in samples:
         cell["twins"] = speedup_of(logs[DEFAULT] - logs[TWIN]).model_dump()
+    if OTHER in samples:
+        cell[f"{OTHER}_ms"] = statistics.median(samples[OTHER])
+        cell["other_speedup"] = speedup_of(default - logs[OTHER]).model_dump()
+        cell["over_other"] = speedup_of(logs[OTHER] - logs[PLUGIN]).model_dump()
     return cell
 
 
 def pooled(cells: Cells) -> dict[str, Any]:
-    """All rounds of several cells together, by their ratios; the twin's where all have it."""
+    """All rounds of several cells together, by their ratios; of the engines that all have."""
     samples = [cell["samples_ms"] for cell in cells]
     names = [name for name in ENGINES if all(name in each for each in samples)]
     return paired({name: [ms for each in samples for ms in each[name]] for name in names})
@@ -122,6 +127,7 @@ def told(cell: dict[str, Any]) -> str:
         f"{cell['default_ms']:.3f} -> {cell['plugin_ms']:.3f} ms, "
         f"{speedup['median']:.3f}x [{speedup['low']:.3f}, {speedup['high']:.3f}], "
     )
-    if twins := cell.get("twins"):
-        line += f"twins {twins['median']:.3f} [{twins['low']:.3f}, {twins['high']:.3f}], "
+    for name, label in (("twins", "twins"), ("over_other", "over the other tables")):
+        if ratio := cell.get(name):
+            line += f"{label} {ratio['median']:.3f} [{ratio['low']:.3f}, {ratio['high']:.3f}], "
     return f"{line}{cell['rounds']} rounds"

@@ -5,7 +5,7 @@ import sys
 import pytest
 
 import bench_engine
-from engine_cells import DEFAULT, PLUGIN, TWIN
+from engine_cells import DEFAULT, OTHER, PLUGIN, TWIN
 from stepped_requests import Step
 
 
@@ -132,3 +132,15 @@ def test_a_trace_is_served_by_all_engines(run, tmp_path, capsys):
     trace.write_text("TIMESTAMP\n")
     with pytest.raises(SystemExit, match="no column ContextTokens"):
         run("--trace", str(trace))
+
+
+def test_an_engine_with_other_tables(run):
+    _, found = run("--no-twin", "--no-warm-up", "--other-tables", "splits")
+    assert [(engine.name, engine.settings.tables) for engine in FakeEngine.started] == [
+        (DEFAULT, None),
+        (PLUGIN, "t"),
+        (OTHER, "splits"),
+    ]
+    assert all("over_other" in cell for cell in found["decode"])
+    with pytest.raises(SystemExit, match="--other-tables splits, not None"):
+        run("--no-twin")

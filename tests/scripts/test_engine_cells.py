@@ -5,6 +5,7 @@ import pytest
 import engine_cells
 from engine_cells import (
     DEFAULT,
+    OTHER,
     PLUGIN,
     TWIN,
     is_open,
@@ -113,3 +114,12 @@ def test_a_cell_without_a_twin_joins_one_with_it():
     assert "twins" in told(cells[0])
     join(cells, case | two)
     assert cells[0]["rounds"] == 12
+
+
+def test_other_tables_are_measured_against_the_default_and_the_plugins():
+    cell = paired({DEFAULT: [4.0] * 6, OTHER: [2.0] * 6, PLUGIN: [1.0] * 6})
+    assert cell["speedup"]["median"] == pytest.approx(4.0)
+    assert cell["other_speedup"]["median"] == pytest.approx(2.0)
+    assert cell["over_other"]["median"] == pytest.approx(2.0)
+    assert "over the other tables 2.000" in told(cell)
+    assert pooled([cell, cell])["over_other"]["median"] == pytest.approx(2.0)
