@@ -40,7 +40,7 @@ from mla_tune.vllm.plugin.deployment import Deployment
 from mla_tune.vllm.session.applied import AppliedCheck
 from mla_tune.vllm.session.rules import Route, SessionRules
 
-BLOCK_N = Knob("block_n", int, "KV tokens of one step of the kernel's loop", tie_rank=3)
+TILE = Knob("tile_tokens", int, "KV tokens of one step of the kernel's loop", tie_rank=9)
 
 GPU = replace(ENVIRONMENT, compute_capability="9.0", software={"vllm": "0.33.0"})
 SHAPES = """
@@ -50,7 +50,7 @@ backends: [BLOCKED_MLA]
 """
 
 
-class BlockN:
+class TileTokens:
     """The launch constant of a made-up impl, 64 by default."""
 
     def __init__(self, impl: Any) -> None:
@@ -73,12 +73,12 @@ class BlockN:
 
     @contextmanager
     def set(self, value: int) -> Iterator[None]:
-        before, self._impl.block_n = self._impl.block_n, value
+        before, self._impl.tile_tokens = self._impl.tile_tokens, value
         yield
-        self._impl.block_n = before
+        self._impl.tile_tokens = before
 
     def stamp(self, metadata: Any, value: int) -> None:
-        metadata.block_n = value
+        metadata.tile_tokens = value
 
     @contextmanager
     def observe(self) -> Iterator[list[int]]:
@@ -86,9 +86,9 @@ class BlockN:
         yield self._impl.launched
 
 
-def _block_n(setup: Setup, impl: Any, builder: Any) -> BlockN:
+def _tile_tokens(setup: Setup, impl: Any, builder: Any) -> TileTokens:
     del setup, builder
-    return BlockN(impl)
+    return TileTokens(impl)
 
 
 BLOCKED = VllmBackend(
@@ -97,8 +97,8 @@ BLOCKED = VllmBackend(
     module="blocked_mla",
     majors=(9,),
     blocks=BlockSizes((32,)),
-    bounds={**DENSE_BOUNDS, "block_n": Numbers((range(16, 256 + 1),))},
-    launch_knobs={"block_n": _block_n},
+    bounds={**DENSE_BOUNDS, "tile_tokens": Numbers((range(16, 256 + 1),))},
+    launch_knobs={"tile_tokens": _tile_tokens},
 )
 
 
@@ -107,14 +107,14 @@ def _declared(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Pretend that a vLLM with the backend's file is installed."""
     monkeypatch.setattr(compat, "release", lambda: (0, 33, 0))
     monkeypatch.setattr(compat, "backend_source", Path)
-    monkeypatch.setitem(KNOBS, "block_n", BLOCK_N)
+    monkeypatch.setitem(KNOBS, "tile_tokens", TILE)
     with BACKENDS.registered(BLOCKED):
         yield
 
 
 def rules_of(job: TableJob) -> SessionRules:
     """As a session of the job makes them, for an impl that launches as it is told."""
-    impl = SimpleNamespace(block_n=64)
+    impl = SimpleNamespace(tile_tokens=64)
     knobs = BLOCKED.kernel_knobs(job.setup, impl, None)
     return SessionRules(job.setup.mode, 1, False, True, (), knobs)
 
@@ -129,9 +129,9 @@ def jobs(folder: Path) -> list[TableJob]:
 def bench_of(job: TableJob) -> FakeBench:
     """A bench on which a loop of 32 tokens is the fastest; the plans are a session's."""
     space = rules_of(job).plan_space([BatchShape.parse("8q1s1k")])
-    assert space.default == Plan(block_n=64)
+    assert space.default == Plan(tile_tokens=64)
     return FakeBench(
-        {plan: 50.0 + abs(plan["block_n"] - 32) for plan in space.plans}, environment=GPU
+        {plan: 50.0 + abs(plan["tile_tokens"] - 32) for plan in space.plans}, environment=GPU
     )
 
 
@@ -168,38 +168,38 @@ def test_a_session_folds_and_fits_its_values(tmp_path: Path) -> None:
     (job,) = jobs(tmp_path)
     rules = rules_of(job)
     plans = rules.plan_space([BatchShape.parse("8q1s1k")]).plans
-    assert plans == tuple(Plan(block_n=value) for value in (64, 16, 32))
+    assert plans == tuple(Plan(tile_tokens=value) for value in (64, 16, 32))
     # A prefill runs no decode kernel.
     assert rules.plan_space([BatchShape.parse("q64s1k")]).plans == (Plan(),)
 
 
 def test_a_session_sets_it_and_sees_it_at_the_launch(tmp_path: Path) -> None:
     (job,) = jobs(tmp_path)
-    impl = SimpleNamespace(block_n=64)
+    impl = SimpleNamespace(tile_tokens=64)
     rules = SessionRules("eager", 1, False, True, (), BLOCKED.kernel_knobs(job.setup, impl, None))
     parts: Any = SimpleNamespace(rules=rules, device=SimpleNamespace(type="cpu"), impl=impl)
-    check = AppliedCheck("BLOCKED_MLA", parts, Plan(block_n=32), Route(8, 8, 0, 0))
+    check = AppliedCheck("BLOCKED_MLA", parts, Plan(tile_tokens=32), Route(8, 8, 0, 0))
     metadata = SimpleNamespace(num_decodes=8, num_decode_tokens=8)
 
     def forward() -> None:
-        impl.launched.append(impl.block_n)
+        impl.launched.append(impl.tile_tokens)
 
     ((_, knob, value),) = rules.kernel_settings(check.plan)
     with knob.set(value):
         check.run(metadata, forward)
-    assert impl.block_n == 64
-    with pytest.raises(PlanFailure, match=r"block_n \[64\], expected \[32\]") as failure:
+    assert impl.tile_tokens == 64
+    with pytest.raises(PlanFailure, match=r"tile_tokens \[64\], expected \[32\]") as failure:
         check.run(metadata, forward)
     assert failure.value.kind is FailureKind.NOT_APPLIED
 
 
 def test_it_is_tuned_and_its_table_says_so(tmp_path: Path) -> None:
     job, _ = tuned(tmp_path)
-    assert "plan: {block_n: 32}" in job.path.read_text()
+    assert "plan: {tile_tokens: 32}" in job.path.read_text()
     entry = TableFile.load(job.path).entries[0]
-    assert (entry.plan, entry.default_plan) == (Plan(block_n=32), Plan(block_n=64))
+    assert (entry.plan, entry.default_plan) == (Plan(tile_tokens=32), Plan(tile_tokens=64))
     found = Table.load(job.path).lookup(batch=8, kv_len=1024)
-    assert found.plan == Plan(block_n=32)
+    assert found.plan == Plan(tile_tokens=32)
 
 
 def test_a_run_again_measures_nothing(tmp_path: Path) -> None:
@@ -212,15 +212,15 @@ def test_a_run_again_measures_nothing(tmp_path: Path) -> None:
 
 
 def test_it_crosses_to_a_worker() -> None:
-    plan = Plan(block_n=32, num_kv_splits=2)
+    plan = Plan(tile_tokens=32, num_kv_splits=2)
     assert pickle.loads(pickle.dumps(plan)) == plan
-    assert list(plan) == ["num_kv_splits", "block_n"]
+    assert list(plan) == ["num_kv_splits", "tile_tokens"]
 
 
 def test_a_value_out_of_its_bounds_is_refused_with_its_place(tmp_path: Path) -> None:
     job, _ = tuned(tmp_path)
-    job.path.write_text(job.path.read_text().replace("{block_n: 32}", "{block_n: 4096}"))
-    with pytest.raises(InputError, match="BLOCKED_MLA cannot have block_n 4096") as caught:
+    job.path.write_text(job.path.read_text().replace("{tile_tokens: 32}", "{tile_tokens: 4096}"))
+    with pytest.raises(InputError, match="BLOCKED_MLA cannot have tile_tokens 4096") as caught:
         Table.load(job.path)
     assert "16 to 256" in str(caught.value)
 
@@ -229,15 +229,15 @@ def test_a_backend_without_it_takes_no_table_with_it(tmp_path: Path) -> None:
     job, _ = tuned(tmp_path)
     other = job.path.read_text().replace("backend: BLOCKED_MLA", "backend: TRITON_MLA")
     job.path.write_text(other)
-    with pytest.raises(InputError, match="TRITON_MLA cannot have block_n"):
+    with pytest.raises(InputError, match="TRITON_MLA cannot have tile_tokens"):
         Table.load(job.path)
 
 
 def test_of_tied_plans_its_smallest_value_is_taken_after_the_other_knobs() -> None:
     plans = [
-        Plan(num_kv_splits=2, block_n=16),
-        Plan(num_kv_splits=1, block_n=64),
-        Plan(num_kv_splits=1, block_n=32),
+        Plan(num_kv_splits=2, tile_tokens=16),
+        Plan(num_kv_splits=1, tile_tokens=64),
+        Plan(num_kv_splits=1, tile_tokens=32),
     ]
     assert min(plans, key=lambda plan: plan.tie_key) == plans[2]
 
@@ -252,10 +252,10 @@ def _unguarded(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("mode", ["captured", "eager"])
 def test_an_engine_s_choice_holds_it(tmp_path: Path, mode: str) -> None:
     job, _ = tuned(tmp_path)
-    deployed = deployment(job.path, {"reorder_batch_threshold", "block_n"})
+    deployed = deployment(job.path, {"reorder_batch_threshold", "tile_tokens"})
     assert deployed.lookups is not None
     choice = deployed.lookups.eager(8, 1, 1024) if mode == "eager" else deployed.planned[8, 1]
-    assert (choice.outcome, choice.plan) == ("hit", Plan(block_n=32))
+    assert (choice.outcome, choice.plan) == ("hit", Plan(tile_tokens=32))
     assert not choice.checked
     assert deployed.counts.fallbacks == 0
 
@@ -268,9 +268,11 @@ def test_a_builder_that_does_not_set_it_says_so_once_and_serves_untuned(
     deployed = deployment(job.path, {"reorder_batch_threshold", "num_kv_splits"})
     for choice in deployed.planned.values():
         assert (choice.outcome, choice.plan) == ("miss", Plan())
-        assert "block_n=32 cannot be applied" in choice.reason
+        assert "tile_tokens=32 cannot be applied" in choice.reason
     assert deployed.counts.fallbacks == 2
-    assert [line for line in messages if "BLOCKED_MLA" in line and "block_n" in line] == messages
+    assert [
+        line for line in messages if "BLOCKED_MLA" in line and "tile_tokens" in line
+    ] == messages
     assert len(messages) == 1
 
 
@@ -278,20 +280,20 @@ def test_without_a_flag_the_report_says_that_there_is_none(tmp_path: Path) -> No
     job, _ = tuned(tmp_path)
     (args,) = vllm_args([job.path])
     assert args.flags == ("--attention-backend BLOCKED_MLA",)
-    assert args.left_over == ("block_n of BLOCKED_MLA: no release has a flag for it",)
+    assert args.left_over == ("tile_tokens of BLOCKED_MLA: no release has a flag for it",)
 
 
 def test_a_flag_of_all_backends_is_spelled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     job, _ = tuned(tmp_path)
-    monkeypatch.setitem(KNOBS, "block_n", replace(BLOCK_N, vllm_flag="--block-n={}"))
+    monkeypatch.setitem(KNOBS, "tile_tokens", replace(TILE, vllm_flag="--tile-tokens={}"))
     (args,) = vllm_args([job.path])
-    assert args.flags == ("--attention-backend BLOCKED_MLA", "--block-n=32")
+    assert args.flags == ("--attention-backend BLOCKED_MLA", "--tile-tokens=32")
     assert args.left_over == ()
 
 
 def test_a_spelling_of_the_backend_comes_first(tmp_path: Path) -> None:
     job, _ = tuned(tmp_path)
-    spelling = {"block_n": EngineSetting("BLOCKED_N={}", is_variable=True)}
+    spelling = {"tile_tokens": EngineSetting("BLOCKED_N={}", is_variable=True)}
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(BACKENDS._backends, "BLOCKED_MLA", replace(BLOCKED, settings=spelling))
         (args,) = vllm_args([job.path])

@@ -37,6 +37,11 @@ class Numbers:
     ranges: tuple[range, ...]
     per_sm: int | None = None
 
+    @classmethod
+    def of(cls, *values: int) -> "Numbers":
+        """The bounds of a knob that is one of ``values``."""
+        return cls(tuple(range(value, value + 1) for value in values))
+
     @property
     def largest(self) -> int:
         """The largest valid value on any device."""

@@ -68,6 +68,20 @@ KNOBS: dict[str, Knob] = {
             "the attention implementation of the prefill path, by its short name",
             tie_rank=2,
         ),
+        Knob(
+            "block_n",
+            int,
+            "tokens of the KV cache in one step of a decode kernel's loop",
+            tie_rank=3,
+        ),
+        Knob("block_h", int, "query heads of one thread block of a decode kernel", tie_rank=4),
+        Knob("num_warps", int, "warps of one thread block of a decode kernel", tie_rank=5),
+        Knob(
+            "num_stages",
+            int,
+            "into how many stages Triton pipelines the loads of a decode kernel's loop",
+            tie_rank=6,
+        ),
     )
 }
 """All knobs by name. Plans hold, and everything writes, their knobs in this order."""

@@ -7,6 +7,7 @@ import pytest
 
 from mla_tune.measuring.recording import Recording
 from mla_tune.plan.bounds import outside
+from mla_tune.plan.launch import LAUNCH_KNOBS
 from mla_tune.plan.plan import Plan
 from mla_tune.session import Setup
 from mla_tune.shapes import BatchShape, MlaDimensions
@@ -36,6 +37,17 @@ def test_no_more_splits_than_vllms_formula_gives_on_the_gpu() -> None:
     assert refused(Plan(num_kv_splits=512), sm_count=None) == []
 
 
+def test_tiles_are_powers_of_two_of_16_or_more() -> None:
+    assert refused(Plan(block_n=64, block_h=16, num_warps=8, num_stages=1)) == []
+    wrong = Plan(block_n=48, block_h=8, num_warps=3, num_stages=0)
+    assert refused(wrong) == [
+        ("block_n", "16 or 32 or 64 or 128 or 256"),
+        ("block_h", "16 or 32 or 64 or 128"),
+        ("num_warps", "1 or 2 or 4 or 8 or 16"),
+        ("num_stages", "1 to 5"),
+    ]
+
+
 def test_it_is_not_captured_before_0_22_1(monkeypatch: pytest.MonkeyPatch) -> None:
     assert BACKEND.modes == ("eager", "graph")
     monkeypatch.setattr(compat, "release", lambda: (0, 20, 2))
@@ -47,11 +59,11 @@ def test_it_is_not_captured_before_0_22_1(monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_it_has_a_threshold_from_0_32_on(monkeypatch: pytest.MonkeyPatch) -> None:
     pair = BatchShape.parse("8q2s1k")
-    assert BACKEND.knobs == ("num_kv_splits", "prefill_backend")
+    assert BACKEND.knobs == ("num_kv_splits", "prefill_backend", *LAUNCH_KNOBS)
     assert BACKEND.supports("graph", BatchShape.parse("8q1s1k")) is None
     assert BACKEND.supports("graph", pair) is not None
     monkeypatch.setattr(compat, "release", lambda: (0, 32, 0))
-    assert BACKEND.knobs == ("reorder_batch_threshold", "num_kv_splits", "prefill_backend")
+    assert BACKEND.knobs[:3] == ("reorder_batch_threshold", "num_kv_splits", "prefill_backend")
     assert BACKEND.supports("graph", pair) is None
 
 

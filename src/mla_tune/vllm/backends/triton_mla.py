@@ -153,7 +153,15 @@ BACKEND = VllmBackend(
     # 0.26 has it take single tokens, 0.32 uniform blocks; when it changed is not known, and a
     # session asks the builder itself.
     uniform_since=(0, 32),
-    bounds={**DENSE_BOUNDS, "num_kv_splits": Numbers((range(1, 512 + 1),), per_sm=SPLITS_PER_SM)},
+    bounds={
+        **DENSE_BOUNDS,
+        "num_kv_splits": Numbers((range(1, 512 + 1),), per_sm=SPLITS_PER_SM),
+        # Tiles are powers of two to Triton, and its products take 16 rows or more.
+        "block_n": Numbers.of(16, 32, 64, 128, 256),
+        "block_h": Numbers.of(16, 32, 64, 128),
+        "num_warps": Numbers.of(1, 2, 4, 8, 16),
+        "num_stages": Numbers((range(1, 5 + 1),)),
+    },
     splits=Splits(knob=_knob, partial_bytes=_partial_bytes, carry_over=_carry_over, cut="tiled"),
     plugin_class="mla_tune.vllm.plugin.triton_mla.TunedTritonMLABackend",
 )
