@@ -1,6 +1,6 @@
 """A second look at a table: every published plan against the default, measured again."""
 
-__all__ = ["Recheck", "recheck"]
+__all__ = ["Recheck", "measured_setup", "measured_workload", "recheck"]
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -56,10 +56,10 @@ def recheck(bench: Bench, file: TableFile, device: str, rounds: int) -> Iterator
             f"the table is for {header.device.name}, this is {bench.environment.device_name}"
         )
     published = [entry for entry in file.entries if entry.plan]
-    workloads = [_workload(entry) for entry in published]
+    workloads = [measured_workload(entry) for entry in published]
     if not published:
         return
-    bench.open(_setup(file, workloads, device))
+    bench.open(measured_setup(file, workloads, device))
     for entry, workload in zip(published, workloads, strict=True):
         yield _second_look(bench, entry, workload, rounds)
 
@@ -87,7 +87,7 @@ def _doubts(speedup: Speedup, default: Samples, plan: Samples) -> Iterator[str]:
     yield from remarks(default, plan)
 
 
-def _workload(entry: Entry) -> Workload:
+def measured_workload(entry: Entry) -> Workload:
     """What the entry was measured with, guards and ragged cases as well.
 
     Raises:
@@ -115,7 +115,8 @@ def _workload(entry: Entry) -> Workload:
     return measured
 
 
-def _setup(file: TableFile, workloads: list[Workload], device: str) -> Setup:
+def measured_setup(file: TableFile, workloads: list[Workload], device: str) -> Setup:
+    """What ``file`` was measured in, large enough for ``workloads``."""
     header = file.header
     shapes: list[BatchShape] = [shape for workload in workloads for shape in workload.shapes]
     return Setup(
