@@ -88,6 +88,8 @@ def raced(
     """
     others = {entry.shape: entry for entry in first.entries}
     pairs = [(others[entry.shape], entry) for entry in second.entries if entry.shape in others]
+    if not pairs:
+        return
     workloads = [measured_workload(entry) for _, entry in pairs]
     bench.open(measured_setup(second, workloads, device))
     for (before, after), workload in zip(pairs, workloads, strict=True):
