@@ -26,6 +26,7 @@ from mla_tune.measuring.recording import RecordingFile
 from mla_tune.plan.plan import UNTUNED
 from mla_tune.shapes import BatchShape, Workload, parse_size
 from mla_tune.shapes.file import load_shapes
+from mla_tune.shapes.model_config import load_model_config
 from mla_tune.table import Entry, Table, TableFile, merge
 from mla_tune.traffic.batching import SimulatedEngine
 from mla_tune.traffic.shapes import shapes_from_traffic
@@ -48,6 +49,11 @@ def read_shapes(path: Path) -> None:
     shapes = load_shapes(path)
     planner = Planner(ENVIRONMENT, "cpu", 8 * GIB, shapes, path.parent / "out", str)
     planner.jobs(["TORCH_MLA"])
+
+
+def read_model_config(path: Path) -> None:
+    """Read a model's config.json."""
+    load_model_config(path)
 
 
 def read_grammar(path: Path) -> None:
@@ -218,6 +224,11 @@ KINDS = {
     kind.name: kind
     for kind in (
         Kind("shapes", seeds("small.yaml", "full.yaml", "vllm.yaml"), read_shapes, **YAML),
+        Kind(
+            *("model configurations", seeds("config.json"), read_model_config, ".json"),
+            fuzzing.json_parse,
+            fuzzing.json_dump,
+        ),
         Kind("grammar", tuple(text.encode() for text in GRAMMAR), read_grammar, ".txt"),
         Kind("tables", seeds("graph.yaml", "eager.yaml", "fake.yaml"), read_table, **YAML),
         Kind(

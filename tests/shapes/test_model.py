@@ -3,21 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mla_tune.errors import InputError
-from mla_tune.shapes import PRESETS, MlaDimensions
-
-
-@pytest.mark.parametrize(
-    ("name", "heads"),
-    [
-        ("deepseek-v2-lite", 16),
-        ("deepseek-v2", 128),
-        ("deepseek-v3", 128),
-        ("deepseek-r1", 128),
-        ("kimi-k2", 64),
-    ],
-)
-def test_presets_are_the_published_dimensions(name, heads):
-    assert PRESETS[name] == MlaDimensions(heads, 512, 128, 64, 128)
+from mla_tune.shapes import MlaDimensions
 
 
 def test_derived_dimensions():

@@ -12,5 +12,6 @@ __all__ = [
 ]
 
 from mla_tune.shapes.batch import BatchShape, RequestGroup, format_size, parse_size
-from mla_tune.shapes.model import PRESETS, MlaDimensions
+from mla_tune.shapes.model import MlaDimensions
+from mla_tune.shapes.presets import PRESETS
 from mla_tune.shapes.workload import Case, Workload

@@ -9,9 +9,10 @@ from mla_tune.errors import InputError, nearest_hint
 from mla_tune.files.document import Document, Kind
 from mla_tune.quantization import UNQUANTIZED
 from mla_tune.shapes.cases import listed_cases
-from mla_tune.shapes.dimensions import model_dimensions, sharded
+from mla_tune.shapes.dimensions import model_of_file, sharded
 from mla_tune.shapes.graph import GraphShapes, graph_shapes
 from mla_tune.shapes.model import MlaDimensions
+from mla_tune.shapes.presets import USUAL_INDEX_TOPK
 from mla_tune.shapes.ragged import RaggedMix
 from mla_tune.shapes.schema_errors import shortened, validated
 from mla_tune.shapes.sections import KV_CACHE_DTYPES, OTHER_KV_CACHE_DTYPES, ShapesSection
@@ -61,7 +62,7 @@ def checked_shapes(document: Document) -> ShapesFile:
     """Check what ``document`` says against the schema of a shapes file. Raises as `load_shapes`."""
     data, notices = without_vllm_only_keys(document)
     section = validated(document, data)
-    model, model_len, model_notices = model_dimensions(document, section.model)
+    model = model_of_file(document, section.model)
     graph = graph_shapes(document, section.graph)
     cases = _listed(document, section)
     longest = max(
@@ -70,24 +71,24 @@ def checked_shapes(document: Document) -> ShapesFile:
     if "engine" in data:
         max_model_len = _admitting(document, section.engine.max_model_len, longest)
     else:
-        max_model_len = max(model_len or section.engine.max_model_len, longest)
+        max_model_len = max(model.max_model_len or section.engine.max_model_len, longest)
     _check_dtypes(document, section.kv_cache_dtype)
     return ShapesFile(
         path=document.path,
-        whole_model=model,
-        models=sharded(document, model, section.tensor_parallel_sizes),
+        whole_model=model.dimensions,
+        models=sharded(document, model.dimensions, section.tensor_parallel_sizes),
         cases=cases,
         kv_cache_dtypes=tuple(dict.fromkeys(section.kv_cache_dtype)),
         modes=tuple(dict.fromkeys(section.engine.modes)),
         max_model_len=max_model_len,
-        index_topk=section.index_topk,
+        index_topk=section.index_topk or model.index_topk or USUAL_INDEX_TOPK,
         backends=tuple(dict.fromkeys(_listed_backends(section))),
         quantization=section.quantization,
         block_size=section.engine.block_size,
         max_cudagraph_capture_size=section.engine.max_cudagraph_capture_size,
         graph=graph,
         ragged=RaggedMix(section.engine.ragged.share, section.engine.ragged.sigma),
-        notices=(*notices, *model_notices),
+        notices=(*notices, *model.notices),
     )
 
 

@@ -1,6 +1,6 @@
-"""The dimensions of multi-head latent attention, and the models they are known for."""
+"""The dimensions of multi-head latent attention."""
 
-__all__ = ["PRESETS", "MlaDimensions"]
+__all__ = ["KnownModel", "MlaDimensions"]
 
 from dataclasses import dataclass, replace
 
@@ -13,6 +13,7 @@ class MlaDimensions:
 
     ``num_q_heads`` is per GPU: the model's heads divided by the tensor-parallel size. The
     latent cache holds ``kv_lora_rank + qk_rope_head_dim`` values a token, shared by all heads.
+    A model without rotary positions has a ``qk_rope_head_dim`` of 0.
     """
 
     num_q_heads: int
@@ -51,11 +52,16 @@ class MlaDimensions:
         return replace(self, num_q_heads=self.num_q_heads // tensor_parallel_size)
 
 
-# From the models' config.json: num_attention_heads; the other four are 512/128/64/128 in all.
-PRESETS: dict[str, MlaDimensions] = {
-    "deepseek-v2-lite": MlaDimensions(num_q_heads=16),
-    "deepseek-v2": MlaDimensions(num_q_heads=128),
-    "deepseek-v3": MlaDimensions(num_q_heads=128),
-    "deepseek-r1": MlaDimensions(num_q_heads=128),
-    "kimi-k2": MlaDimensions(num_q_heads=64),
-}
+@dataclass(frozen=True)
+class KnownModel:
+    """What is known of a whole model.
+
+    Attributes:
+        dimensions: with all its heads, before they are divided among GPUs.
+        index_topk: how many tokens its indexer picks; None for dense attention.
+        notice: what was taken from elsewhere than the model itself, for the user; or empty.
+    """
+
+    dimensions: MlaDimensions
+    index_topk: int | None = None
+    notice: str = ""

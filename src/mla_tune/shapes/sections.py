@@ -128,7 +128,7 @@ class ModelSection(_Strict):
     num_q_heads: Dimension | None = None
     kv_lora_rank: Dimension | None = None
     qk_nope_head_dim: Dimension | None = None
-    qk_rope_head_dim: Dimension | None = None
+    qk_rope_head_dim: Annotated[int, Field(strict=True, ge=0, le=65536)] | None = None
     v_head_dim: Dimension | None = None
     num_kv_heads: Dimension | None = None
     head_dim: Dimension | None = None
@@ -220,7 +220,7 @@ class ShapesSection(_Strict):
     kv_cache_dtype: Annotated[list[str], BeforeValidator(_as_list)] = ["auto"]
     quantization: Annotated[str, AfterValidator(_known_quantization)] = UNQUANTIZED
     engine: EngineSection = EngineSection()
-    index_topk: Count = 2048
+    index_topk: Count | None = None
     batch_specs: list[str | WeightedSpec] = []
     batch_spec_ranges: list[SpecRange] = []
     batch_sizes: list[Count] = []

@@ -44,7 +44,7 @@ class _Section(BaseModel):
 
 # Far beyond any engine; kernels count tokens in 32 bits.
 TokenCount = Annotated[int, Field(ge=1, le=2**31 - 1)]
-Dimension = Annotated[int, Field(ge=1, le=65536)]
+Dimension = Annotated[int, Field(ge=0, le=65536)]
 
 
 def _known_backend(name: str) -> str:
@@ -57,6 +57,10 @@ def _all_dimensions(model: dict[str, int]) -> dict[str, int]:
     names = list(MlaDimensions.__dataclass_fields__)
     if set(model) != set(names):
         raise ValueError(f"it gives {', '.join(model) or 'nothing'}; needed: {', '.join(names)}")
+    for name, value in model.items():
+        # A model may be without rotary positions.
+        if value == 0 and name != "qk_rope_head_dim":
+            raise ValueError(f"{name} is 0; valid: 1 to 65536")
     return model
 
 

@@ -48,7 +48,7 @@ class _Model(_Part):
     num_q_heads: Length
     kv_lora_rank: Length
     qk_nope_head_dim: Length
-    qk_rope_head_dim: Length
+    qk_rope_head_dim: Annotated[int, Field(ge=0, lt=10**9)]
     v_head_dim: Length
 
 

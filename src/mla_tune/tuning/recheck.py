@@ -127,6 +127,6 @@ def measured_setup(file: TableFile, workloads: list[Workload], device: str) -> S
         max_model_len=header.engine.max_model_len,
         max_num_requests=max(shape.num_requests for shape in shapes),
         max_num_query_tokens=max(shape.num_query_tokens for shape in shapes),
-        index_topk=header.engine.index_topk or 2048,
+        index_topk=header.engine.index_topk or Setup.index_topk,
         device=device,
     )
