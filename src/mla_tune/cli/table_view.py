@@ -4,17 +4,15 @@ __all__ = ["show_lookup", "show_table", "told_plan"]
 
 from collections.abc import Sequence
 
-from rich.cells import cell_len
 from rich.console import Console
 
+from mla_tune.cli.columns import in_columns
 from mla_tune.cli.printing import say
 from mla_tune.printable import printable
 from mla_tune.table import Entry, Header, Lookup, Speedup
 
 COLUMNS = ("shape", "plan", "µs", "default µs", "speed-up (95 %)", "ties")
 NUM_LEFT_ALIGNED = 2
-WIDEST = 60
-"""One long cell does not push every row apart."""
 
 
 def show_table(console: Console, header: Header, entries: Sequence[Entry]) -> None:
@@ -24,13 +22,9 @@ def show_table(console: Console, header: Header, entries: Sequence[Entry]) -> No
         f"{header.backend}, {header.device.name}, {header.model['num_q_heads']} heads, "
         f"KV {header.kv_cache_dtype}, {header.engine.mode}{f', vLLM {vllm}' if vllm else ''}"
     )
-    rows = [tuple(map(printable, _cells(entry))) for entry in entries]
-    columns = list(zip(COLUMNS, *rows, strict=True))
-    widths = [min(WIDEST, max(map(cell_len, column))) for column in columns]
-    rule = tuple("-" * width for width in widths)
-    lines = [_aligned(row, widths) for row in (COLUMNS, rule, *rows)]
+    rows = [_cells(entry) for entry in entries]
+    lines = in_columns(COLUMNS, rows, NUM_LEFT_ALIGNED)
     notes = [f"{entry.shape}: {printable(entry.note)}" for entry in entries if entry.note]
-    # Not by rich's own grid, which takes a millisecond and more a row.
     console.out("\n".join([printable(title), *lines, *notes]), highlight=False)
 
 
@@ -43,14 +37,6 @@ def _cells(entry: Entry) -> tuple[str, ...]:
         _interval(entry.speedup),
         str(len(entry.ties)),
     )
-
-
-def _aligned(row: tuple[str, ...], widths: list[int]) -> str:
-    cells = []
-    for place, (cell, width) in enumerate(zip(row, widths, strict=True)):
-        gap = " " * (width - cell_len(cell))
-        cells.append(cell + gap if place < NUM_LEFT_ALIGNED else gap + cell)
-    return "  ".join(cells).rstrip()
 
 
 def show_lookup(console: Console, lookup: Lookup) -> None:
