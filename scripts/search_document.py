@@ -9,7 +9,7 @@ import numpy as np
 
 from mla_tune.tuning.decide import MIN_ROUNDS
 from mla_tune.tuning.settings import Settings
-from mla_tune.tuning.study import LARGEST_ENUMERATED
+from mla_tune.tuning.study.policy import LARGEST_ENUMERATED
 from search_policies import AS_A_RUN, HALF, SAMPLERS, sampled
 from search_tables import table
 from search_tunes import Result

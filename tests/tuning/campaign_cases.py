@@ -12,7 +12,7 @@ from mla_tune.tuning.campaign import Campaign
 from mla_tune.tuning.job import TableJob
 from mla_tune.tuning.observers import SilentObserver
 from mla_tune.tuning.settings import Settings
-from mla_tune.tuning.study import Journal, Policy
+from mla_tune.tuning.study import Journal, Subject
 
 LATENCIES = {DEFAULT: 100.0, splits(1): 150.0, splits(2): 90.0, splits(8): 70.0, splits(16): 98.0}
 DIES = splits(8)
@@ -96,10 +96,10 @@ def outcomes(folder: Path) -> dict:
     paths = list((folder / "study").glob("*.journal"))
     if not paths:
         return {}
-    journal = Journal(paths[0])
-    plans = tuple(LATENCIES)
+    subject = Subject.of(table_job(folder).header, ENVIRONMENT.software_digest)
+    journal = Journal(paths[0], subject)
     try:
-        return {str(w): journal.ledger(str(w), plans, Policy()).outcomes() for w in WORKLOADS}
+        return {str(w): journal.outcomes(str(w), tuple(LATENCIES)) for w in WORKLOADS}
     finally:
         journal.close()
 

@@ -14,7 +14,7 @@ from campaign_cases import (
 from fake_device import DEFAULT, BiasedBench, splits
 from mla_tune.table import TableFile
 from mla_tune.tuning.journal.file import JournalFile
-from mla_tune.tuning.study import RACE
+from mla_tune.tuning.study.ledger import RACE
 
 GAIN = {DEFAULT: 100.0, splits(2): 90.0}
 

@@ -72,7 +72,11 @@ def line(whole, number):
     return whole.split(b"\n")[number - 1]
 
 
-# Line 1 creates the first study, 2 to 5 are its trials, 6 its verdict; and so on.
+# Line 1 creates the first study, 2 to 4 say of what it is, 5 to 8 are its trials, 9 its verdict;
+# and so on.
+LINES = 9
+SAID = 4
+LAST = LINES * len(WORKLOADS)
 
 
 def test_a_whole_journal_is_left_as_it_is(path, whole):
@@ -118,17 +122,17 @@ LOST = {
 }
 
 
-@pytest.mark.parametrize("number", range(1, 19))
+@pytest.mark.parametrize("number", range(1, LAST + 1))
 @pytest.mark.parametrize("text", LOST)
 def test_a_lost_line_costs_what_it_held_and_nothing_else(path, whole, number, text):
     path.write_bytes(lines_with(whole, number, LOST[text]))
     told, notices, verdicts = read(path)
-    study, kind = divmod(number - 1, 6)
-    missing = {(WORKLOADS[study], PLANS[kind - 1])} if 1 <= kind <= 4 else set()
+    study, kind = divmod(number - 1, LINES)
+    missing = {(WORKLOADS[study], PLANS[kind - SAID])} if SAID <= kind < LINES - 1 else set()
     assert told.keys() == ALL.keys() - missing
     assert told.items() <= ALL.items()
-    assert len(verdicts) == (2 if kind == 5 else 3)
-    assert len(notices) == (number < 18 or text.startswith("an op"))
+    assert len(verdicts) == (2 if kind == LINES - 1 else 3)
+    assert len(notices) == (number < LAST or text.startswith("an op"))
 
 
 def test_two_torn_lines_at_the_end_cost_themselves(path, whole):
@@ -166,14 +170,14 @@ def test_a_journal_of_an_earlier_version_goes_on(path, whole):
     assert path.read_bytes() == old
 
 
-@pytest.mark.parametrize("number", range(1, 19))
+@pytest.mark.parametrize("number", range(1, LAST + 1))
 def test_a_loss_in_a_journal_of_an_earlier_version_puts_no_trial_under_another_workload(
     path, whole, number
 ):
     path.write_bytes(lines_with(as_earlier_versions_wrote(whole), number, b"\0"))
     told, _, _ = read(path)
     assert told.items() <= ALL.items()
-    before = {(WORKLOADS[study], plan) for study in range((number - 1) // 6) for plan in PLANS}
+    before = {(WORKLOADS[study], plan) for study in range((number - 1) // LINES) for plan in PLANS}
     assert told.keys() >= before
 
 
@@ -209,14 +213,14 @@ def test_what_optuna_refuses_is_left_out(path, whole, monkeypatch):
     )
     old = as_earlier_versions_wrote(whole)
     path.write_bytes(
-        lines_with(old, 8, line(old, 8).replace(b"IntDistribution", b"IntDistributoin"))
+        lines_with(old, 14, line(old, 14).replace(b"IntDistribution", b"IntDistributoin"))
     )
     told, notices, _ = read(path)
     # What comes after a loss in such a journal may be another workload's.
     assert told.keys() == {key for key in ALL if key[0] != WORKLOADS[2]} - {
         (WORKLOADS[1], PLANS[0])
     }
-    assert "line 8, 13" in notices[0]
+    assert "line 14, 19" in notices[0]
 
 
 def test_a_last_line_that_lacks_only_its_end_is_whole(path, whole):
@@ -272,4 +276,4 @@ def test_no_room_for_a_line_leaves_no_part_of_it(path, monkeypatch):
 def test_lines_are_json_that_optuna_reads_too(path, whole):
     assert all(json.loads(text) for text in whole.splitlines())
     studies = JournalStorage(JournalFileBackend(str(path))).get_all_studies()
-    assert [study.study_name.partition("#")[0] for study in studies] == list(WORKLOADS)
+    assert [study.study_name.partition(" #")[0] for study in studies] == list(WORKLOADS)

@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from mla_tune.plan.plan import Plan
+from mla_tune.plan.plan import UNTUNED, Plan
 from mla_tune.shapes.batch import BatchShape
 
 
@@ -47,11 +47,14 @@ class PlanSpace:
 
     The default stands here with the values that the backend uses by itself, so that it can be
     compared with the others; as a decision (`mla_tune.table.Entry.plan`) it is the empty plan.
-    ``assignments`` counts the knob assignments that were folded into them.
+    ``assignments`` counts the knob assignments that were folded into them. ``default_assignment``
+    has a value for every knob of the backend untuned, those that the default leaves open included;
+    a recording does not know them.
     """
 
     plans: tuple[Plan, ...]
     assignments: int
+    default_assignment: Plan = UNTUNED
 
     @property
     def default(self) -> Plan:
@@ -79,7 +82,7 @@ def effective_plans(
     for plan in assignments:
         representatives.setdefault(described(plan), plan)
     plans = tuple(_without_idle_knobs(plan, domain, described) for plan in representatives.values())
-    return PlanSpace(plans, len(assignments))
+    return PlanSpace(plans, len(assignments), domain.default)
 
 
 def _without_idle_knobs(

@@ -15,7 +15,7 @@ from mla_tune.tuning.quarantine import Quarantine
 from mla_tune.tuning.reporters import Reporter
 from mla_tune.tuning.result import TuneResult
 from mla_tune.tuning.settings import Settings
-from mla_tune.tuning.study import Journal
+from mla_tune.tuning.study import Journal, Subject
 from mla_tune.tuning.table_run import TableRun, ward_of
 from mla_tune.tuning.tally import Tally
 from mla_tune.tuning.tuner import Tuner
@@ -100,7 +100,8 @@ class Campaign:
 
     def _journal(self, job: TableJob) -> Journal:
         digest = self.bench.environment.software_digest
-        journal = Journal(self.study_dir / f"{job.path.stem}.{digest}.journal")
+        path = self.study_dir / f"{job.path.stem}.{digest}.journal"
+        journal = Journal(path, Subject.of(job.header, digest))
         for notice in journal.notices:
             self.reporter.skipped(notice)
         return journal

@@ -22,6 +22,7 @@ from mla_tune.tuning.loaded import LoadedWorkload
 from mla_tune.tuning.observers import Observer
 from mla_tune.tuning.settings import Settings
 from mla_tune.tuning.study import Ledger, Outcome
+from mla_tune.tuning.study.outcome import slowest_case
 
 SCREENING_FACTOR = 1.03
 """A plan whose fastest sample is beyond this factor of the incumbent is dropped. docs/search.md
@@ -131,11 +132,8 @@ def slows_a_case(samples: Samples, default: Samples) -> bool:
     Such a plan cannot be published (see `Standing.slows_a_case`), so it must not drive out one
     that can.
     """
-    pairs = list(
-        zip(zip(*samples.rounds, strict=True), zip(*default.rounds, strict=True), strict=True)
-    )
-    return len(pairs) > 1 and any(
-        min(own) > statistics.median(base) / SLOWEST_CASE for own, base in pairs
+    return len(samples.rounds[0]) > 1 and (
+        slowest_case(samples.rounds, default.rounds) > 1 / SLOWEST_CASE
     )
 
 

@@ -70,10 +70,13 @@ class Tuner:
         Raises:
             WorkloadFailure: not one plan runs.
         """
-        plans = self.bench.plan_space(workload.shapes).plans
+        space = self.bench.plan_space(workload.shapes)
+        plans = space.plans
         policy = self.settings.policy or Policy.for_space(len(plans))
         ranking = [*_ranking(previous), *_ranking(neighbour)]
-        ledger = self.journal.ledger(workload.measured_key, plans, policy, ranking)
+        ledger = self.journal.ledger(
+            *(workload.measured_key, plans, policy, ranking), space.default_assignment
+        )
         self.observer.planned(workload, len(plans))
         terms = self._terms(workload)
         decided = _decided(ledger.verdict, terms)

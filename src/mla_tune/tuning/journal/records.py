@@ -39,15 +39,22 @@ def _is_time(value: Any) -> bool:
 
 
 def _is_distribution(value: Any) -> bool:
-    """Ours is one over the positions of plans."""
+    """Ours is one over the values of a knob, or over the positions of plans (earlier versions)."""
     try:
         made = json.loads(value)
-        bounds = made["attributes"]
+        attributes = made["attributes"]
+        if made["name"] == "CategoricalDistribution":
+            choices = attributes["choices"]
+            return isinstance(choices, list) and all(type(c) in (int, str) for c in choices)
+        low, high, is_log = attributes["low"], attributes["high"], attributes["log"]
         return (
             made["name"] == "IntDistribution"
-            and bounds["low"] == 0
-            and _is_index(bounds["high"])
-            and (bounds["log"], bounds["step"]) == (False, 1)
+            and _is_index(low)
+            and _is_index(high)
+            and (low < high if is_log is True else low == 0)
+            and type(is_log) is bool
+            and low >= is_log
+            and attributes["step"] == 1
         )
     except (KeyError, TypeError, ValueError, RecursionError):
         return False
@@ -107,7 +114,7 @@ _FIELDS: dict[int, dict[str, Check]] = {
     CREATE_TRIAL: {"study_id": _is_index, "datetime_start": lambda v: v is None or _is_time(v)},
     5: {
         "trial_id": _is_index,
-        "param_name": lambda value: value == "plan",
+        "param_name": _is_text,
         "param_value_internal": _is_number,
         "distribution": _is_distribution,
     },
@@ -163,14 +170,16 @@ def _is_consistent(record: dict[str, Any]) -> bool:
         return False
     params, distributions = record.get("params", {}), record.get("distributions", {})
     return params.keys() <= distributions.keys() and all(
-        math.floor(value) == value and 0 <= value <= _most(distributions[name])
+        math.floor(value) == value and _holds(distributions[name], value)
         for name, value in params.items()
     )
 
 
-def _most(distribution: str) -> int:
-    high: int = json.loads(distribution)["attributes"]["high"]
-    return high
+def _holds(distribution: str, value: float) -> bool:
+    attributes = json.loads(distribution)["attributes"]
+    if "choices" in attributes:  # a category is stored by its position
+        return 0 <= value < len(attributes["choices"])
+    return bool(attributes["low"] <= value <= attributes["high"])
 
 
 _LONG_AGO = "2000-01-01T00:00:00+00:00"

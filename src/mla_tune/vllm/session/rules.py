@@ -3,7 +3,7 @@
 __all__ = ["Route", "SessionRules", "route"]
 
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from mla_tune.plan.plan import Plan
 from mla_tune.plan.space import KnobDomain, PlanSpace, effective_plans
@@ -120,7 +120,7 @@ class SessionRules:
         domain = self.domain(shapes)
         space = effective_plans(domain, shapes, self.execution)
         kept = (plan for plan in space.plans[1:] if self._fits(plan.over(domain.default), shapes))
-        return PlanSpace((space.default, *kept), space.assignments)
+        return replace(space, plans=(space.default, *kept))
 
     def _fits(self, plan: Plan, shapes: Sequence[BatchShape]) -> bool:
         tokens = max(self.route(shape, plan).num_decode_tokens for shape in shapes)

@@ -1,0 +1,129 @@
+"""The studies of one table job, in a journal that survives kills."""
+
+__all__ = ["Journal"]
+
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.exceptions import ExperimentalWarning
+from optuna.storages import BaseStorage, InMemoryStorage
+
+from mla_tune.plan.plan import UNTUNED, Plan
+from mla_tune.tuning.journal.file import JournalFile
+from mla_tune.tuning.study.earlier import take_over
+from mla_tune.tuning.study.ledger import Ledger, stored_verdict
+from mla_tune.tuning.study.outcome import Outcome
+from mla_tune.tuning.study.parameters import Parameters
+from mla_tune.tuning.study.policy import Policy
+from mla_tune.tuning.study.subject import Subject, earlier_study_name
+
+optuna.logging.set_verbosity(optuna.logging.WARNING)
+
+METRIC = "latency_us"
+
+
+class Journal:
+    """One journal file, held by one run at a time.
+
+    Args:
+        path: of the file.
+        subject: what its studies are of.
+
+    Attributes:
+        notices: what the user should know about the state it was found in.
+
+    Raises:
+        InputError: another run holds it, or it is no regular file.
+        EnvironmentFailure: it cannot be written.
+    """
+
+    def __init__(self, path: Path, subject: Subject | None = None) -> None:
+        self._file: JournalFile | None = JournalFile(path)
+        self.notices = self._file.notices
+        self._storage: BaseStorage = self._file.storage
+        self._subject = subject or Subject()
+
+    @classmethod
+    def in_memory(cls) -> "Journal":
+        """A journal that ends with the process, for simulations."""
+        journal = cls.__new__(cls)
+        journal._storage = InMemoryStorage()
+        journal._file = None
+        journal._subject = Subject()
+        journal.notices = ()
+        return journal
+
+    def ledger(
+        self,
+        workload: str,
+        plans: Sequence[Plan],
+        policy: Policy,
+        ranking: Sequence[Plan] = (),
+        default_assignment: Plan = UNTUNED,
+    ) -> Ledger:
+        """Open the study of one workload, going on where an earlier run left it.
+
+        Args:
+            workload: its measured key.
+            plans: the effective plans, the default first.
+            policy: how to propose them.
+            ranking: plans to try soonest after the default, likeliest first.
+            default_assignment: as of `PlanSpace`.
+        """
+        study = self._begun(workload, plans, default_assignment)
+        kept = Plan.from_dict(study.user_attrs["default"])
+        ledger = Ledger(study, tuple(plans), Parameters(plans, kept), policy, ranking)
+        earlier = self._load(earlier_study_name(workload, plans))
+        if earlier is not None:
+            take_over(earlier, study, ledger)
+        return ledger
+
+    def _begun(
+        self, workload: str, plans: Sequence[Plan], default_assignment: Plan
+    ) -> optuna.Study:
+        """The study, with all that a kill may have left out of it."""
+        name = self._subject.study_name(workload, plans)
+        # Not `load_if_exists`: a journal takes a line for each study that was not created.
+        study = self._load(name) or optuna.create_study(
+            study_name=name, storage=self._storage, direction="minimize"
+        )
+        if study.metric_names is None:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", ExperimentalWarning)
+                study.set_metric_names([METRIC])
+        default = {"default": dict(plans[0].over(default_assignment))}
+        known = study.user_attrs
+        for name, fact in (default | {"shape": workload, **self._subject.facts}).items():
+            if name not in known:
+                study.set_user_attr(name, fact)
+        return study
+
+    def verdict(self, workload: str, plans: Sequence[Plan]) -> dict[str, Any] | None:
+        """What was decided for a workload over ``plans``, as it was stored; writes nothing."""
+        study = self._found(workload, plans)
+        return None if study is None else stored_verdict(study)
+
+    def outcomes(self, workload: str, plans: Sequence[Plan]) -> list[Outcome]:
+        """What was tried for a workload over ``plans``, each plan once; writes nothing."""
+        study = self._found(workload, plans)
+        if study is None:
+            return []
+        return Ledger(study, tuple(plans), Parameters(plans), Policy(), ()).outcomes()
+
+    def _found(self, workload: str, plans: Sequence[Plan]) -> optuna.Study | None:
+        name = self._subject.study_name(workload, plans)
+        return self._load(name) or self._load(earlier_study_name(workload, plans))
+
+    def _load(self, name: str) -> optuna.Study | None:
+        try:
+            return optuna.load_study(study_name=name, storage=self._storage)
+        except KeyError:
+            return None
+
+    def close(self) -> None:
+        """Let other runs have the journal."""
+        if self._file is not None:
+            self._file.close()

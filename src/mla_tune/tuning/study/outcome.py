@@ -1,0 +1,102 @@
+"""What became of a trial, and how a trial of Optuna's holds it."""
+
+__all__ = ["Outcome", "outcome_of", "slowest_case", "trial_of"]
+
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from optuna.trial import FrozenTrial, TrialState, create_trial
+
+from mla_tune.plan.plan import Plan
+from mla_tune.tuning.decide import SLOWEST_CASE
+from mla_tune.tuning.study.parameters import Parameters
+
+SLOWED = "slower at some KV length"
+"""A constraint of Optuna's, violated above zero: such a plan cannot be published."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a trial.
+
+    Attributes:
+        plan: what was tried.
+        latency_us: expected latency over the workload, or None when the plan failed.
+        dropped: why it went no further (screened out, failed, quarantined), or empty.
+        rounds: the samples, as `Samples.rounds`; of all but the first plan scaled by those of the
+            incumbent beside it (`paired`).
+    """
+
+    plan: Plan
+    latency_us: float | None
+    dropped: str = ""
+    rounds: tuple[tuple[float, ...], ...] = ()
+
+
+def trial_of(
+    outcome: Outcome, parameters: Parameters, default: Outcome | None, begun: datetime | None = None
+) -> FrozenTrial:
+    """The finished trial for ``outcome``.
+
+    A plan that was screened out ran, so its trial is COMPLETE with the latency of its few samples:
+    importances, plots and samplers see it. A plan without a latency is PRUNED and not FAIL: a
+    sampler then learns that the region is bad.
+
+    Args:
+        outcome: what became of a plan.
+        parameters: of the study.
+        default: the default's outcome, for the constraint.
+        begun: when the plan was proposed.
+    """
+    told = {
+        "plan": str(outcome.plan),
+        "outcome": {
+            "knobs": dict(outcome.plan),
+            "latency_us": outcome.latency_us,
+            "dropped": outcome.dropped,
+            "rounds": [list(cases) for cases in outcome.rounds],
+        },
+    }
+    ran = outcome.latency_us is not None
+    params = parameters.of(outcome.plan)
+    trial = create_trial(
+        state=TrialState.COMPLETE if ran else TrialState.PRUNED,
+        value=outcome.latency_us,
+        params=params,
+        distributions={name: parameters.distributions[name] for name in params},
+        user_attrs=({"why": outcome.dropped} if outcome.dropped else {}) | told,
+        constraints=_constraints(outcome, default),
+    )
+    if begun is not None:
+        trial.datetime_start = begun
+    return trial
+
+
+def _constraints(outcome: Outcome, default: Outcome | None) -> dict[str, float]:
+    if not outcome.rounds or default is None or not default.rounds or len(outcome.rounds[0]) < 2:
+        return {}
+    return {SLOWED: slowest_case(outcome.rounds, default.rounds) - 1 / SLOWEST_CASE}
+
+
+def slowest_case(
+    rounds: Sequence[Sequence[float]], default_rounds: Sequence[Sequence[float]]
+) -> float:
+    """The largest ratio, over KV lengths, of the fastest sample to the default's median."""
+    cases = zip(zip(*rounds, strict=True), zip(*default_rounds, strict=True), strict=True)
+    return float(max(min(own) / statistics.median(base) for own, base in cases))
+
+
+def outcome_of(trial: FrozenTrial) -> Outcome | None:
+    """What a finished trial says; None where it says nothing of ours."""
+    stored: Mapping[str, Any] | None = trial.user_attrs.get("outcome")
+    if stored is None or trial.state not in {TrialState.COMPLETE, TrialState.PRUNED}:
+        return None
+    return Outcome(
+        plan=Plan.from_dict(stored["knobs"]),
+        latency_us=stored["latency_us"],
+        dropped=stored["dropped"],
+        rounds=tuple(tuple(cases) for cases in stored["rounds"]),
+    )
