@@ -6,6 +6,7 @@ __all__ = [
     "PATH",
     "POSITIVE",
     "SECONDS",
+    "VLLM_COMMAND",
     "WAIT",
     "Finite",
     "HomePath",
@@ -96,4 +97,8 @@ DEVICE = click.option(
 
 WAIT = click.option(
     "--wait", is_flag=True, help="Wait for a device that another run is measuring on."
+)
+
+VLLM_COMMAND = click.argument(
+    "command", nargs=-1, required=True, type=click.UNPROCESSED, metavar="-- vllm serve MODEL …"
 )

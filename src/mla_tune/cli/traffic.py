@@ -1,4 +1,4 @@
-"""The commands that make shapes files: of what an engine has served, or would serve of a trace."""
+"""The commands that make shapes files: of an engine, and of what one has served or would serve."""
 
 __all__ = ["shapes"]
 
@@ -6,7 +6,10 @@ from pathlib import Path
 
 import click
 
-from mla_tune.cli.options import PATH, POSITIVE, Finite, size
+from mla_tune.cli.options import PATH, POSITIVE, VLLM_COMMAND, Finite, size
+
+PATIENCE_S = 600.0
+"""For vLLM's imports and its look at a model, which take seconds on an idle machine."""
 
 
 @click.group()
@@ -74,3 +77,22 @@ def from_trace(
 
     engine = SimulatedEngine(max_num_seqs, max_model_len, step_ms)
     click.echo(shapes_from_trace(trace, engine, model), nl=False)
+
+
+@shapes.command("from-engine")
+@VLLM_COMMAND
+def from_engine(command: tuple[str, ...]) -> None:
+    """Turn a vLLM command line into a shapes file of its engine, on standard output.
+
+    \b
+      mla-tune shapes from-engine -- vllm serve MODEL …
+
+    vLLM's own parser reads the arguments, and its own configuration says what the engine
+    captures; no weights are loaded.
+    """  # noqa: D301 - \b is click's mark for text not to be wrapped
+    from mla_tune.serving.engine_process import ask_vllm
+    from mla_tune.serving.engine_shapes import shapes_text
+    from mla_tune.serving.vllm_command import VllmCommand
+
+    given = VllmCommand.of(command)
+    click.echo(shapes_text(ask_vllm(given, PATIENCE_S), str(given)), nl=False)

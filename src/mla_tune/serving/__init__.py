@@ -1,0 +1,1 @@
+"""From a vLLM command line to a tuned engine."""
