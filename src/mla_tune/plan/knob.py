@@ -69,18 +69,25 @@ KNOBS: dict[str, Knob] = {
             tie_rank=2,
         ),
         Knob(
+            "min_split_kv",
+            int,
+            "into how many parts TOKENSPEED_MLA's decode kernel cuts the KV cache at least; "
+            "1 leaves it to the kernel",
+            tie_rank=3,
+        ),
+        Knob(
             "block_n",
             int,
             "tokens of the KV cache in one step of a decode kernel's loop",
-            tie_rank=3,
+            tie_rank=4,
         ),
-        Knob("block_h", int, "query heads of one thread block of a decode kernel", tie_rank=4),
-        Knob("num_warps", int, "warps of one thread block of a decode kernel", tie_rank=5),
+        Knob("block_h", int, "query heads of one thread block of a decode kernel", tie_rank=5),
+        Knob("num_warps", int, "warps of one thread block of a decode kernel", tie_rank=6),
         Knob(
             "num_stages",
             int,
             "into how many stages Triton pipelines the loads of a decode kernel's loop",
-            tie_rank=6,
+            tie_rank=7,
         ),
     )
 }
