@@ -37,6 +37,7 @@ NOT_OF_ONE_MODULE = {
     "vllm/plugin/test_gpu_plugin.py": "the whole plugin on a GPU",
     "vllm/plugin/test_register.py": "`register`, in processes of its own",
     "vllm/plugin/test_vllm_weights.py": "quantized weights in the layers of vLLM itself",
+    "vllm/session/test_launch_contract.py": "launches of TRITON_MLA through the real session",
     "vllm/session/test_vllm_contract.py": "the whole session on each release",
     "vllm/session/test_vllm_gpu.py": "the whole session on a GPU",
 }

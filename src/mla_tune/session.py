@@ -37,6 +37,8 @@ class Setup:
         block_size: tokens in a block of the KV cache; None is the backend's own.
         max_cudagraph_capture_size: the largest batch, in tokens, that the engine captures; None
             is vLLM's own. FLASH_ATTN_MLA caps its splits up to it, also outside of graphs.
+        launches: whether plans with other launch constants than vLLM's are among those to try,
+            where the backend has some. There are about twenty to fifty times as many then.
     """
 
     backend: str
@@ -52,6 +54,7 @@ class Setup:
     quantization: str = UNQUANTIZED
     block_size: int | None = None
     max_cudagraph_capture_size: int | None = None
+    launches: bool = False
 
 
 class Prepared(Protocol):

@@ -98,7 +98,7 @@ BLOCKED = VllmBackend(
     majors=(9,),
     blocks=BlockSizes((32,)),
     bounds={**DENSE_BOUNDS, "tile_tokens": Numbers((range(16, 256 + 1),))},
-    launch_knobs={"tile_tokens": _tile_tokens},
+    other_knobs={"tile_tokens": _tile_tokens},
 )
 
 
@@ -177,7 +177,9 @@ def test_a_session_sets_it_and_sees_it_at_the_launch(tmp_path: Path) -> None:
     (job,) = jobs(tmp_path)
     impl = SimpleNamespace(tile_tokens=64)
     rules = SessionRules("eager", 1, False, True, (), BLOCKED.kernel_knobs(job.setup, impl, None))
-    parts: Any = SimpleNamespace(rules=rules, device=SimpleNamespace(type="cpu"), impl=impl)
+    parts: Any = SimpleNamespace(
+        rules=rules, device=SimpleNamespace(type="cpu"), impl=impl, launcher=None
+    )
     check = AppliedCheck("BLOCKED_MLA", parts, Plan(tile_tokens=32), Route(8, 8, 0, 0))
     metadata = SimpleNamespace(num_decodes=8, num_decode_tokens=8)
 

@@ -65,6 +65,16 @@ def test_trials_of_single_tokens_by_one_knob_are_a_point():
     assert point.latency_us == {2: 50.0, 4: 60.0}
 
 
+def test_plans_with_another_launch_are_no_part_of_the_model() -> None:
+    outcomes = [Outcome(splits(2), 20.0), Outcome(splits(4), 15.0)]
+    launched = Outcome(splits(4).having(block_n=64, num_warps=8), 9.0)
+    alone, beside = (
+        Trials(workload("8q1s1k"), splits(2), some).point
+        for some in (outcomes, [*outcomes, launched])
+    )
+    assert alone == beside is not None
+
+
 @pytest.mark.parametrize("spec", ["8q4s1k", "q1s1k_2q1s4k", "q64"])
 def test_other_batches_are_none(spec):
     outcomes = [Outcome(splits(2), 50.0), Outcome(splits(4), 60.0)]

@@ -42,6 +42,19 @@ def test_a_setup_is_made_for_the_largest_of_its_shapes(planned):
     assert [str(workload) for workload in job.workloads] == ["8q1s1k", "2q64s1k"]
 
 
+def test_launches_are_tried_where_they_are_asked_for_and_the_backend_has_them(
+    write, tmp_path, graphs_run, monkeypatch
+):
+    del graphs_run
+    monkeypatch.setattr(compat, "release", lambda: (0, 33, 0))
+    shapes = load_shapes(write(HEAD + "batch_specs: [q1s1k]\nbackends: [TRITON_MLA, FLASHMLA]\n"))
+    gpu = replace(ENVIRONMENT, compute_capability="9.0")
+    for asked in (True, False):
+        planner = Planner(gpu, "cuda", 64 * GIB, shapes, tmp_path, lambda _: None, launches=asked)
+        found = {job.setup.backend: job.setup.launches for job in planner.jobs([])}
+        assert found == {"TRITON_MLA": asked, "FLASHMLA": False}
+
+
 def test_what_a_backend_does_not_have_is_named_and_skipped(planned):
     jobs, skipped = planned("batch_specs: [q1]\nkv_cache_dtype: [fp8, auto]\n", "TORCH_MLA")
     assert len(jobs) == 1

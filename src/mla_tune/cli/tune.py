@@ -56,6 +56,11 @@ INPUT = (
         metavar="N",
         help="GPUs that share the heads; may repeat. Overrides the file.",
     ),
+    click.option(
+        "--launches",
+        is_flag=True,
+        help="Also try other launch constants of the decode kernel (TRITON_MLA).",
+    ),
 )
 
 # How a verdict is reached, and how long it may take.

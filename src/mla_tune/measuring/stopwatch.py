@@ -163,13 +163,20 @@ class EagerEvents:
 
 
 class GraphReplay:
-    """One replay of a captured CUDA graph between events."""
+    """One replay of a captured CUDA graph between events.
+
+    All graphs share one pool of memory, as vLLM's do: they are replayed one after another, and each
+    writes what it reads. With a pool each, hundreds of plans would fill the GPU.
+    """
 
     WARM_UP_PASSES = 3
     LAUNCH_US = 20.0
 
     def __init__(self, device: "torch.device") -> None:
+        import torch
+
         self._events = _Events(device)
+        self._pool = torch.cuda.graph_pool_handle()
 
     def sampler(self, prepared: Prepared) -> Sampler:
         import torch
@@ -183,7 +190,7 @@ class GraphReplay:
                     run()
             torch.cuda.current_stream().wait_stream(stream)
             torch.cuda.synchronize()
-            with torch.cuda.graph(graph, stream=stream):
+            with torch.cuda.graph(graph, stream=stream, pool=self._pool):
                 run()
         graph.replay()
         torch.cuda.synchronize()

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from mla_tune.plan.cut import CUTTERS, Cutter
+from mla_tune.plan.launch import launch_of
 from mla_tune.plan.plan import Plan
 from mla_tune.shapes import RequestGroup, Workload
 from mla_tune.shapes.buckets import bucket_end, bucket_start
@@ -31,13 +32,14 @@ class Trials:
     def point(self) -> Point | None:
         """Latencies by the knob's value; None where the workload is no single-token batch.
 
-        A plan that was screened out counts as the others do: its three samples tell its latency to
+        Only those of vLLM's own launch: the model knows the tiles of no other. A plan that was
+        screened out counts as the others do: its three samples tell its latency to
         a percent or two, and the fit weighs it by how far behind the best it is.
         """
         group, default = _single_token(self.workload), _value(self.default)
         latency_us = {
             value: outcome.latency_us
-            for outcome in self.outcomes
+            for outcome in self._own_launch
             if (value := _value(outcome.plan)) is not None and outcome.latency_us is not None
         }
         if group is None or default not in latency_us or len(latency_us) < 2:
@@ -55,7 +57,7 @@ class Trials:
         if group is None or group.query_len == 1 or own is None:
             return None
         latency_us: dict[int, float] = {}
-        for outcome in self.outcomes:
+        for outcome in self._own_launch:
             value = _path(outcome.plan, group.query_len)
             if value is not None and outcome.latency_us is not None:
                 latency_us[value] = outcome.latency_us
@@ -63,6 +65,10 @@ class Trials:
         if default is None or default not in latency_us:
             return None
         return LongerPoint(Extend(group.count, group.query_len, group.kv_len), default, latency_us)
+
+    @property
+    def _own_launch(self) -> list[Outcome]:
+        return [outcome for outcome in self.outcomes if not launch_of(outcome.plan)]
 
 
 def between(

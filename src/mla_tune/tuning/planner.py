@@ -8,6 +8,7 @@ from pathlib import Path
 
 from mla_tune.environment import Environment
 from mla_tune.errors import InputError, UnavailableError
+from mla_tune.plan.launch import LAUNCH_KNOBS
 from mla_tune.registry import BACKENDS, canonical_name, get_backend
 from mla_tune.session import Setup
 from mla_tune.shapes import BatchShape, Case, MlaDimensions, Workload
@@ -34,6 +35,7 @@ class Planner:
         shapes: what to tune for.
         out: folder of the tables.
         skipped: told of everything that is left out, and why.
+        launches: whether other launch constants than vLLM's are tried.
     """
 
     environment: Environment
@@ -42,6 +44,7 @@ class Planner:
     shapes: ShapesFile
     out: Path
     skipped: Callable[[str], None]
+    launches: bool = False
 
     def jobs(self, backends: Sequence[str]) -> list[TableJob]:
         """Everything to be done for ``backends``, or for those the shapes file lists.
@@ -153,6 +156,7 @@ class Planner:
             max_cudagraph_capture_size=largest_capture(shapes, self.environment)
             if backend.is_vllm
             else None,
+            launches=self.launches and not set(LAUNCH_KNOBS).isdisjoint(backend.knobs),
         )
 
     def _supported(self, name: str, mode: str) -> list[Case]:

@@ -94,7 +94,8 @@ def _planner(
 ) -> Planner:
     free_bytes = worker.free_bytes()
     return Planner(
-        worker.environment, worker.device, free_bytes, shapes, options.out, reporter.skipped
+        *(worker.environment, worker.device, free_bytes, shapes, options.out, reporter.skipped),
+        launches=options.launches,
     )
 
 

@@ -69,6 +69,7 @@ class RunOptions:
     record: Path | None = None
     record_rounds: int = 0
     recording: Path | None = None
+    launches: bool = False
     replace: bool = False
     wait: bool = False
 

@@ -37,6 +37,7 @@ class TuneOptions(TypedDict, total=False):
         record: a file that also keeps every sample taken (gzip where its name ends in ``.gz``).
         record_rounds: record so many samples of every plan, side by side.
         recording: with ``backends="RECORDED"``: play back the samples of this file.
+        launches: also try other launch constants of the decode kernel than vLLM's (TRITON_MLA).
         replace: put a table aside that is for another device, release or setting, and begin
             another in its place.
         wait: wait for a device that another run is measuring on, where this raises otherwise.
@@ -56,6 +57,7 @@ class TuneOptions(TypedDict, total=False):
     record: AnyPath | None
     record_rounds: int
     recording: AnyPath | None
+    launches: bool
     replace: bool
     wait: bool
 

@@ -31,7 +31,7 @@ from mla_tune.shapes import BatchShape
 from mla_tune.vllm import compat, memory
 from mla_tune.vllm.compat import graphs
 from mla_tune.vllm.prefill import PREFILL_BACKENDS, packages_of
-from mla_tune.vllm.session.kernel_knob import KernelKnob
+from mla_tune.vllm.session.kernel_knob import KernelKnob, Launcher
 
 DENSE_DTYPES = ("auto", "bfloat16", "fp8", "fp8_e4m3")
 DENSE_BOUNDS: Mapping[str, Bounds] = {
@@ -85,6 +85,10 @@ def _one_kernel(setup: Setup) -> bool:
     return False
 
 
+def _no_launcher(setup: Setup) -> None:
+    del setup
+
+
 KernelKnobOf = Callable[[Setup, Any, Any], KernelKnob]
 """How a session sets a knob of the decode kernel, from the setup, vLLM's impl and its builder."""
 
@@ -135,7 +139,9 @@ class VllmBackend:
         bounds: of the knobs it has, by name.
         settings: how knobs are given to a whole engine, where vLLM can be told at all.
         splits: of ``num_kv_splits``, if it has that knob.
-        launch_knobs: how a session sets the other knobs of its decode kernel, by name.
+        other_knobs: how a session sets the other knobs of its decode kernel, by name.
+        launcher: what sets the launch constants of its decode kernel for a setup, if it has them;
+            None where the installed release has other ones.
         parts_prefills: of a sparse backend, whether the kernel treats decode and prefill tokens
             apart even when all take the sparse path.
         plugin_class: the path of the class that applies its plans in an engine; None where tables
@@ -157,7 +163,8 @@ class VllmBackend:
     bounds: Mapping[str, Bounds] = field(default_factory=lambda: DENSE_BOUNDS)
     settings: Mapping[str, EngineSetting] = field(default_factory=dict)
     splits: Splits | None = None
-    launch_knobs: Mapping[str, KernelKnobOf] = field(default_factory=dict)
+    other_knobs: Mapping[str, KernelKnobOf] = field(default_factory=dict)
+    launcher: Callable[[Setup], Launcher | None] = _no_launcher
     parts_prefills: Callable[[Setup], bool] = _one_kernel
     plugin_class: str | None = None
 
@@ -299,5 +306,5 @@ class VllmBackend:
     def kernel_knobs(self, setup: Setup, impl: Any, builder: Any) -> dict[str, KernelKnob]:
         """How a session of ``setup`` sets what reaches the decode kernel, by knob."""
         splits = {"num_kv_splits": self.splits.knob} if self.splits else {}
-        found = {**splits, **self.launch_knobs}
+        found = {**splits, **self.other_knobs}
         return {name: knob_of(setup, impl, builder) for name, knob_of in found.items()}

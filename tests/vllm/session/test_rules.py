@@ -52,6 +52,13 @@ def rules(**changes):
     return SessionRules(**(facts | changes))
 
 
+LAUNCHES = (
+    Plan(block_n=32, num_warps=4),
+    Plan(block_n=64, num_warps=8),
+    Plan(block_n=16, num_warps=4),
+)
+
+
 def shapes_of(*specs):
     return [BatchShape.parse(spec) for spec in specs]
 
@@ -197,3 +204,30 @@ def test_what_no_table_may_say_is_refused_before_it_is_measured():
         )
     with pytest.raises(UnavailableError, match="has reorder_batch_threshold 100000"):
         refuse_out_of_bounds("FLASHMLA", get_backend("FLASHMLA").bounds, rules(threshold=100_000))
+
+
+def test_each_launch_is_tried_with_each_plan_that_decodes():
+    shapes = shapes_of("8q1s1k")
+    facts = {"kernel_knobs": {"num_kv_splits": Splits()}, "prefill_backends": ()}
+    own = rules(**facts).plan_space(shapes)
+    space = rules(**facts, launches=LAUNCHES).plan_space(shapes)
+    assert space.plans[: len(own.plans)] == own.plans
+    others = space.plans[len(own.plans) :]
+    assert set(others) == {plan.having(**launch) for plan in own.plans for launch in LAUNCHES[1:]}
+    assert space.default_assignment == own.default_assignment.having(**LAUNCHES[0])
+    assert space.assignments == 3 * own.assignments
+
+
+def test_without_decodes_there_is_no_launch_to_choose():
+    shapes = shapes_of("q64s1k")
+    plans = rules(launches=LAUNCHES).plan_space(shapes).plans
+    prefilling = [plan for plan in plans if not rules().route(shapes[0], plan).num_decode_tokens]
+    assert prefilling
+    assert not any("block_n" in plan for plan in prefilling)
+    assert any("block_n" in plan for plan in plans)
+
+
+def test_a_launch_s_plans_keep_to_what_the_kernel_can_address():
+    facts = {"kernel_knobs": {"num_kv_splits": Splits()}, "prefill_backends": ()}
+    plans = rules(**facts, launches=LAUNCHES).plan_space(shapes_of("400q1s1k")).plans
+    assert {plan["num_kv_splits"] for plan in plans if "block_n" in plan} == {1, 2}

@@ -128,6 +128,6 @@ BACKEND = VllmBackend(
     blocks=BlockSizes((32, 64)),
     bounds={**DENSE_BOUNDS, "min_split_kv": Numbers((range(1, 256 + 1),))},
     settings={"min_split_kv": EngineSetting(f"--attention-config.{FLOOR}={{}}")},
-    launch_knobs={"min_split_kv": _knob},
+    other_knobs={"min_split_kv": _knob},
     plugin_class="mla_tune.vllm.plugin.tokenspeed_mla.TunedTokenspeedMLABackend",
 )

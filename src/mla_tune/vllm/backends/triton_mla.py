@@ -3,19 +3,23 @@
 __all__ = ["BACKEND", "LAUNCH", "TritonSplits", "filling_splits"]
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mla_tune.plan.blocks import BlockSizes
 from mla_tune.plan.bounds import Numbers
 from mla_tune.plan.cut import BLOCK_H
+from mla_tune.plan.plan import Plan
 from mla_tune.session import Setup
 from mla_tune.shapes import BatchShape
 from mla_tune.vllm import compat
 from mla_tune.vllm.backend import DENSE_BOUNDS, FrozenSplits, Splits, VllmBackend
+from mla_tune.vllm.launch_space import LaunchSpace
 from mla_tune.vllm.memory import bytes_per_split
 from mla_tune.vllm.observe import calls_of
+from mla_tune.vllm.triton_launch import VLLM_LAUNCH, TunedKernel
 from mla_tune.vllm.triton_splits import (
     MOST_ADDRESSED_BYTES,
     SPLITS_PER_SM,
@@ -24,6 +28,11 @@ from mla_tune.vllm.triton_splits import (
     still_better,
 )
 
+if TYPE_CHECKING:
+    import torch
+
+# What a thread block can have on Hopper: in Triton's interpreter every launch runs.
+INTERPRETED_SHARED_BYTES = 227 << 10
 # The function of vLLM's module that launches the kernel, and its argument.
 LAUNCH = ("decode_attention_fwd", "num_kv_splits")
 # Of the counts that fill a number of waves, those of one and two held every best one of ten batch
@@ -122,6 +131,47 @@ def _knob(setup: Setup, impl: Any, builder: Any) -> TritonSplits:
     )
 
 
+@dataclass(frozen=True)
+class TritonLauncher:
+    """Sets the launch constants of a session's decode kernel.
+
+    Attributes:
+        kernel: what stands in the place of vLLM's.
+        setup: of the session.
+    """
+
+    kernel: TunedKernel
+    setup: Setup
+
+    def tried(self, device: "torch.device") -> tuple[Plan, ...]:
+        major, most_bytes = 0, INTERPRETED_SHARED_BYTES
+        if device.type == "cuda":
+            import torch
+
+            # torch's type stubs lack the second.
+            properties: Any = torch.cuda.get_device_properties(device)
+            major, most_bytes = properties.major, properties.shared_memory_per_block_optin
+        space = LaunchSpace(
+            self.setup.model,
+            cache_bytes=1 if self.setup.kv_cache_dtype.startswith("fp8") else 2,
+            major=major,
+            loads_values="IS_MLA" not in self.kernel.arg_names,
+        )
+        return space.launches(most_bytes, VLLM_LAUNCH)
+
+    def launching(self, launch: Plan) -> AbstractContextManager[None]:
+        return self.kernel.launching(launch)
+
+    def observed(self) -> AbstractContextManager[list[Plan]]:
+        return self.kernel.observed()
+
+
+def _launcher(setup: Setup) -> TritonLauncher | None:
+    """None too for a single head, for which vLLM launches another kernel."""
+    kernel = TunedKernel.of_vllm() if setup.model.num_q_heads > 1 else None
+    return TritonLauncher(kernel, setup) if kernel is not None else None
+
+
 def _partial_bytes(setup: Setup, shape: BatchShape) -> int:
     """What vLLM reserves for the longest sequence: 256 splits from 64k on, 264 at most."""
     model, splits = setup.model, min(256, max(1, setup.max_model_len // 512))
@@ -163,5 +213,6 @@ BACKEND = VllmBackend(
         "num_stages": Numbers((range(1, 5 + 1),)),
     },
     splits=Splits(knob=_knob, partial_bytes=_partial_bytes, carry_over=_carry_over, cut="tiled"),
+    launcher=_launcher,
     plugin_class="mla_tune.vllm.plugin.triton_mla.TunedTritonMLABackend",
 )

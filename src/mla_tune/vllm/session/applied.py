@@ -3,12 +3,13 @@
 __all__ = ["AppliedCheck", "detach", "scratch_values"]
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from mla_tune.plan.failure import FailureKind, PlanFailure
+from mla_tune.plan.launch import launch_of
 from mla_tune.plan.plan import Plan
 from mla_tune.vllm.compat import layers, prefills
 from mla_tune.vllm.observe import calls_of
@@ -54,6 +55,8 @@ class AppliedCheck:
                 name: stack.enter_context(knob.observe())
                 for name, knob in rules.kernel_knobs.items()
             }
+            launcher = self.parts.launcher
+            constants = stack.enter_context(launcher.observed()) if launcher is not None else []
             ran: list[Any] = []
             if getattr(metadata, "prefill", None) is not None:
                 owner, method = prefills.owner_of(self.parts.impl, metadata)
@@ -61,6 +64,7 @@ class AppliedCheck:
                 ran = stack.enter_context(calls_of(owner, method))
             self._pass(forward)
         self._check_launches(launched)
+        self._check_constants(constants)
         dense = rules.prefills_densely(self.route)
         if dense is not None and dense != bool(ran):
             taken = "ran" if ran else "did not run"
@@ -107,6 +111,15 @@ class AppliedCheck:
                 raise self._not_applied(
                     f"kernel launches with {name} {launched[name]}, expected [{expected}]"
                 )
+
+    def _check_constants(self, launches: Sequence[Plan]) -> None:
+        wanted = launch_of(self.plan)
+        if not wanted or not self.route.num_decode_tokens:
+            return
+        seen = [Plan(**{k: launch[k] for k in wanted if k in launch}) for launch in launches]
+        if seen != [wanted]:
+            found = " and ".join(map(str, seen)) or "other kernels"
+            raise self._not_applied(f"kernel launches with {found}, expected {wanted}")
 
     def _check_prefill(self, owner: Any) -> None:
         wanted = self.plan.text("prefill_backend")

@@ -1,12 +1,16 @@
-"""What a session asks of a knob that reaches a backend's decode kernel, such as its splits."""
+"""What a session asks of what reaches a backend's decode kernel: knobs as its splits, a launch."""
 
-__all__ = ["KernelKnob"]
+__all__ = ["KernelKnob", "Launcher"]
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
+from mla_tune.plan.plan import Plan
 from mla_tune.shapes import BatchShape
+
+if TYPE_CHECKING:
+    import torch
 
 
 class KernelKnob(Protocol):
@@ -38,4 +42,20 @@ class KernelKnob(Protocol):
 
     def observe(self) -> AbstractContextManager[list[int]]:
         """Collect the value of every kernel launch while the context lasts."""
+        ...
+
+
+class Launcher(Protocol):
+    """The launch constants of one backend's decode kernel, which are tried together."""
+
+    def tried(self, device: "torch.device") -> tuple[Plan, ...]:
+        """The launches worth trying on ``device``, all different, vLLM's own first."""
+        ...
+
+    def launching(self, launch: Plan) -> AbstractContextManager[None]:
+        """Launch with other constants for as long as the context lasts; as vLLM with none."""
+        ...
+
+    def observed(self) -> AbstractContextManager[list[Plan]]:
+        """Collect the constants of every launch of the kernel while the context lasts."""
         ...

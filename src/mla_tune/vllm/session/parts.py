@@ -4,7 +4,7 @@ __all__ = ["Parts", "SessionBackend", "activation_dtype", "build_parts"]
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -24,7 +24,7 @@ from mla_tune.vllm.session.config import (
     start_single_rank,
     use_cpu_platform,
 )
-from mla_tune.vllm.session.kernel_knob import KernelKnob
+from mla_tune.vllm.session.kernel_knob import KernelKnob, Launcher
 from mla_tune.vllm.session.rules import SessionRules
 from mla_tune.vllm.session.weights import absorbed_weight, kv_b_projection
 
@@ -48,6 +48,8 @@ class SessionBackend(Protocol):
 
     def kernel_knobs(self, setup: Setup, impl: Any, builder: Any) -> dict[str, KernelKnob]: ...
 
+    def launcher(self, setup: Setup) -> Launcher | None: ...
+
     def parts_prefills(self, setup: Setup, /) -> bool: ...
 
 
@@ -57,7 +59,8 @@ class Parts:
 
     ``weight`` is ``kv_b_proj``'s, ``[num_q_heads * (qk_nope_head_dim + v_head_dim),
     kv_lora_rank]``, kept apart because vLLM may drop it once it is absorbed. ``fp8_queries`` says
-    whether the layer rounds the queries of its decode path to fp8.
+    whether the layer rounds the queries of its decode path to fp8. ``launcher`` sets the launch
+    constants of the decode kernel; None where they cannot be set.
     """
 
     device: "torch.device"
@@ -72,6 +75,7 @@ class Parts:
     prefill_instances: dict[str, Any]
     rules: SessionRules
     fp8_queries: bool
+    launcher: Launcher | None = None
 
 
 def build_parts(setup: Setup, backend: SessionBackend) -> Parts:
@@ -126,7 +130,9 @@ def _build(setup: Setup, backend: SessionBackend) -> Parts:
             )
         builder = backend_cls.get_builder_cls()(spec, [PREFIX], vllm_config, device)
         instances = prefill_instances(builder, layer, vllm_config)
-    rules = _rules(setup, backend, layer, builder, instances)
+    launcher = backend.launcher(setup)
+    launches = () if launcher is None or not setup.launches else launcher.tried(device)
+    rules = replace(_rules(setup, backend, layer, builder, instances), launches=launches)
     refuse_out_of_bounds(setup.backend, backend.bounds, rules)
     return Parts(
         device=device,
@@ -141,6 +147,7 @@ def _build(setup: Setup, backend: SessionBackend) -> Parts:
         prefill_instances=instances,
         rules=rules,
         fp8_queries=layers.takes_fp8_queries(layer),
+        launcher=launcher,
     )
 
 

@@ -3,9 +3,9 @@
 __all__ = ["Route", "SessionRules", "route"]
 
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
-from mla_tune.plan.plan import Plan
+from mla_tune.plan.plan import UNTUNED, Plan
 from mla_tune.plan.space import KnobDomain, PlanSpace, effective_plans
 from mla_tune.shapes import BatchShape
 from mla_tune.vllm.session.kernel_knob import KernelKnob
@@ -61,6 +61,7 @@ class SessionRules:
         uniform: see `route`.
         prefill_backends: the offered ones, the default first; empty where there is no choice.
         kernel_knobs: those that reach the decode kernel, by name.
+        launches: those of the decode kernel to try, vLLM's own first; none: its own alone.
         topk: for sparse backends, how many tokens a query attends to.
         sparse_prefill: for sparse backends, see `mla_tune.vllm.compat.sparse_prefill_path`.
         sparse_split: for sparse backends, whether the kernel treats decode and prefill tokens
@@ -73,6 +74,7 @@ class SessionRules:
     uniform: bool
     prefill_backends: tuple[str, ...]
     kernel_knobs: Mapping[str, KernelKnob] = field(default_factory=dict)
+    launches: tuple[Plan, ...] = ()
     topk: int | None = None
     sparse_prefill: str = "mha"
     sparse_split: bool = False
@@ -116,11 +118,25 @@ class SessionRules:
         return [length for length in sorted(lens | {1}) if length <= LONGEST_DECODE_QUERY]
 
     def plan_space(self, shapes: Sequence[BatchShape]) -> PlanSpace:
-        """The effective plans, without those whose workspace the kernel could not address."""
+        """The effective plans, without those whose workspace the kernel could not address.
+
+        Those with vLLM's own launch come first, then the same with each of the others.
+        """
         domain = self.domain(shapes)
         space = effective_plans(domain, shapes, self.execution)
-        kept = (plan for plan in space.plans[1:] if self._fits(plan.over(domain.default), shapes))
-        return replace(space, plans=(space.default, *kept))
+        kept = [plan for plan in space.plans[1:] if self._fits(plan.over(domain.default), shapes)]
+        own = (space.default, *kept)
+        decoding = [plan for plan in own if self._decodes(plan.over(domain.default), shapes)]
+        others = [plan.having(**launch) for launch in self.launches[1:] for plan in decoding]
+        return PlanSpace(
+            (*own, *others),
+            space.assignments * max(1, len(self.launches)),
+            domain.default.over(self.launches[0] if self.launches else UNTUNED),
+        )
+
+    def _decodes(self, plan: Plan, shapes: Sequence[BatchShape]) -> bool:
+        """Whether the decode kernel is launched at all."""
+        return any(self.route(shape, plan).num_decode_tokens for shape in shapes)
 
     def _fits(self, plan: Plan, shapes: Sequence[BatchShape]) -> bool:
         tokens = max(self.route(shape, plan).num_decode_tokens for shape in shapes)

@@ -8,6 +8,7 @@ from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
 from mla_tune.plan.failure import FailureKind, PlanFailure
+from mla_tune.plan.launch import LAUNCH_KNOBS, launch_of
 from mla_tune.plan.plan import Plan
 from mla_tune.plan.space import PlanSpace
 from mla_tune.quantization import UNQUANTIZED
@@ -109,8 +110,9 @@ class VllmSession:
     def _full(self, shape: BatchShape, plan: Plan) -> Plan:
         """Fill in the default's knobs, after checking that those set are this backend's."""
         default = self.rules.domain([shape]).default
+        launchable = LAUNCH_KNOBS if self.parts.launcher is not None else ()
         for knob, value in plan.items():
-            if knob not in default:
+            if knob not in default and knob not in launchable:
                 problem = f"{self.setup.backend} has no knob {knob} here"
                 raise PlanFailure(problem, plan=plan, kind=FailureKind.NOT_APPLIED)
             offered = self.rules.prefill_backends
@@ -219,6 +221,8 @@ class PreparedVllm:
                 )
             for _, knob, value in session.rules.kernel_settings(plan):
                 stack.enter_context(knob.set(value))
+            if parts.launcher is not None:
+                stack.enter_context(parts.launcher.launching(launch_of(plan)))
             instance = parts.prefill_instances.get(plan.text("prefill_backend") or "")
             stack.enter_context(prefills.using(parts.builder, instance))
             if self._batch.topk is not None:
