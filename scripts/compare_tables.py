@@ -17,10 +17,13 @@ def accepted(entry: Entry) -> set[Plan]:
 
 
 def main() -> None:
-    """Compare every table that stands in both folders."""
     parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
     parser.add_argument("folders", type=Path, nargs=2)
-    one, other = parser.parse_args().folders
+    compare(*parser.parse_args().folders)
+
+
+def compare(one: Path, other: Path) -> None:
+    """Compare every table that stands in both folders."""
     compared = same = apart = 0
     for path in sorted(one.glob("*.yaml")):
         twin = other / path.name

@@ -25,7 +25,7 @@ from typing import Any
 import psutil
 
 from mla_tune.table import TableFile
-from mla_tune.tuning.run import MIN_SPEEDUP_ON_CPU
+from mla_tune.tuning.run_settings import MIN_SPEEDUP_ON_CPU
 
 SHAPES = """\
 model: {name: tiny, num_q_heads: 2, kv_lora_rank: 32, qk_nope_head_dim: 16, qk_rope_head_dim: 8, \

@@ -1,6 +1,7 @@
 """The one family of errors: what happened, what would have been valid, and what to do next."""
 
 __all__ = [
+    "DeviceLost",
     "EnvironmentFailure",
     "InputError",
     "MlaTuneError",
@@ -69,6 +70,10 @@ class EnvironmentFailure(MlaTuneError):
     """The machine under the run failed (disk full, device lost, worker will not start)."""
 
     exit_code = 3
+
+
+class DeviceLost(EnvironmentFailure):
+    """A device can no longer be measured on: others of the run can go on with its work."""
 
 
 class WorkloadFailure(MlaTuneError):

@@ -75,6 +75,8 @@ NUMBERS = ("--min-speedup", "--confirm-seconds", "--sample-timeout", "--plan-tim
         (["--device", "mps"], "cpu, cuda, or cuda:N"),
         (["--device", "0"], "did you mean 'cuda:0'?"),
         (["--device", "xyz"], "unknown device 'xyz'"),
+        (["--devices", "xyz"], "'xyz' is no GPU"),
+        (["--devices", "0,1", "--device", "cpu"], "--device and --devices"),
         *(
             ([option, value], option)
             for option in NUMBERS

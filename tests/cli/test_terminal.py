@@ -197,11 +197,11 @@ def test_a_plan_that_waits_for_other_processes_is_shown_and_counted_once():
             reporter.begun([JOB])
             reporter.started(JOB, WORKLOAD)
             reporter.nominated(JOB, WORKLOAD, ENTRY)
-            assert (reporter.num_decided, reporter._left) == (0, 0)
+            assert (reporter.num_decided, reporter._whole.left) == (0, 0)
             reporter.renewed(JOB, 1)
             reporter.started(JOB, WORKLOAD)
             reporter.decided(JOB, WORKLOAD, decided)
-            assert (reporter.num_decided, reporter._left) == (1, 0)
+            assert (reporter.num_decided, reporter._whole.left) == (1, 0)
 
     said = shown(run)
     assert "num_kv_splits=2, 50.0 µs, 2.00× the default's speed in this process" in said
@@ -230,3 +230,28 @@ def test_a_default_that_does_not_work_is_said_once_a_table():
     text = shown(run)
     assert text.count("TORCH_MLA: what vLLM does untuned does not work here") == 1
     assert text.count("relative error 0.66") == 1
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_each_of_several_devices_has_a_line_and_its_name_before_what_it_decides(terminal):
+    def side_by_side(console):
+        with TerminalReporter(console) as reporter:
+            first, second = reporter.on("cuda:0"), reporter.on("cuda:1")
+            reporter.begun([JOB])
+            for view in (first, second):
+                view.started(JOB, WORKLOAD)
+                view.planned(WORKLOAD, 3)
+            first.tried(WORKLOAD, Outcome(DEFAULT, 100.0), 100.0)
+            second.nominated(JOB, WORKLOAD, ENTRY)
+            second.decided(JOB, WORKLOAD, ENTRY)
+            first.failed(JOB, WORKLOAD, WorkloadFailure("boom"))
+            reporter._progress.refresh()
+        assert reporter.num_decided == 1
+        reporter.summary()
+
+    text = shown(side_by_side, terminal=terminal, width=200)
+    assert "cuda:1: TORCH_MLA 2 heads eager 8q1s1k: num_kv_splits=2" in text
+    assert "cuda:0: TORCH_MLA 2 heads eager 8q1s1k: boom" in text
+    assert "written to" in text
+    if terminal:
+        assert "plan 1/3" in text

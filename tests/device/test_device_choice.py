@@ -5,7 +5,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mla_tune.device.choice import check_device_name, resolved_device
+from mla_tune.device.choice import (
+    check_device_name,
+    check_device_names,
+    resolved_device,
+    resolved_devices,
+)
 from mla_tune.errors import InputError
 
 
@@ -66,3 +71,33 @@ def test_a_gpu_that_is_not_there_is_refused_with_those_that_are(gpus, name, coun
         resolved_device(name)
     assert name in caught.value.what
     assert caught.value.valid == ", ".join(["cpu", "cuda:0", "cuda:1"][: count + 1])
+
+
+@pytest.mark.parametrize("names", ["0,1", "cuda:0,cuda:1", "0, cuda:1"])
+def test_several_devices_are_listed_by_number_or_name(names):
+    assert check_device_names(names) == names
+    assert resolved_devices(names) == ("cuda:0", "cuda:1")
+
+
+def test_all_devices_are_those_that_torch_counts(gpus):
+    gpus(3)
+    assert resolved_devices("all") == ("cuda:0", "cuda:1", "cuda:2")
+
+
+@pytest.mark.parametrize(
+    ("names", "problem"),
+    [("", "''"), ("cpu", "'cpu'"), ("0,", "''"), ("0,0", "cuda:0 twice"), ("cuda:00,0", "twice"),
+     ("0;1", "'0;1'"), ("ALL", "'ALL'"), ("auto", "'auto'"), ("-1", "'-1'"), ("٣", "'٣'")],
+)  # fmt: skip
+def test_what_names_no_gpus_is_refused_with_what_does(names, problem):
+    with pytest.raises(InputError) as caught:
+        check_device_names(names)
+    assert problem in caught.value.what
+    assert "0,1" in caught.value.valid
+
+
+@given(st.text(max_size=12))
+def test_any_text_names_devices_or_is_an_input_error(names):
+    with contextlib.suppress(InputError):
+        assert check_device_names(names) == names
+        assert names == "all" or resolved_devices(names)

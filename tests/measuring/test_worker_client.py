@@ -1,5 +1,6 @@
 import os
 import signal
+import threading
 from dataclasses import replace
 from functools import partial
 from types import SimpleNamespace
@@ -24,7 +25,7 @@ from mla_tune.errors import (
     WorkloadFailure,
 )
 from mla_tune.measuring import second_try
-from mla_tune.measuring.worker_client import Limits, WorkerBench
+from mla_tune.measuring.worker_client import Limits, Stopped, WorkerBench
 from mla_tune.plan.failure import PlanFailure
 from mla_tune.plan.plan import UNTUNED, Plan
 from mla_tune.tuning.quarantine import Quarantine
@@ -282,3 +283,27 @@ class WithPlans:
 
         del shapes
         return PlanSpace(self._plans, len(self._plans))
+
+
+def test_a_bench_that_another_thread_stops_answers_nothing_more(tmp_path):
+    """Not the plan's doing: nothing is blamed, and no other worker starts."""
+    worker = started(tmp_path, partial(faulty_bench, FAULTS), replace(LIMITS, sample_s=60.0))
+    worker.load(WORKLOAD)
+    ended = []
+
+    def waits():
+        try:
+            worker.race([BY_FAULT["sleeps"]], 1, 0)
+        except Exception as error:
+            ended.append(error)
+
+    waiter = threading.Thread(target=waits)
+    waiter.start()
+    waiter.join(timeout=1.0)
+    assert waiter.is_alive()
+    worker.stop()
+    waiter.join(timeout=30.0)
+    assert [type(error) for error in ended] == [Stopped]
+    with pytest.raises(Stopped):
+        worker.verify(GOOD)
+    assert worker.restarts == 0

@@ -1,4 +1,5 @@
 import pwd
+from pathlib import Path
 
 import pytest
 
@@ -30,3 +31,18 @@ def test_without_a_home_folder_the_study_folder_has_to_be_named(tmp_path):
         RunOptions().study_folder  # noqa: B018
     assert "--study-dir" in caught.value.remedy
     assert RunOptions(study_dir=tmp_path).study_folder == tmp_path
+
+
+@pytest.mark.parametrize(
+    ("option", "given"),
+    [("--device", {"device": "cpu"}), ("--record", {"record": Path("x")}),
+     ("--recording", {"recording": Path("x")})],
+)  # fmt: skip
+def test_several_devices_go_with_no_single_one_and_no_recording(option, given):
+    with pytest.raises(InputError, match=f"{option} and --devices"):
+        RunOptions(devices="all", **given)
+
+
+def test_what_names_no_devices_is_refused():
+    with pytest.raises(InputError, match="--devices 'x'"):
+        RunOptions(devices="x")

@@ -2,6 +2,7 @@
 
 __all__ = [
     "DEVICE",
+    "DEVICES",
     "FACTOR",
     "PATH",
     "POSITIVE",
@@ -11,6 +12,7 @@ __all__ = [
     "Finite",
     "HomePath",
     "device_name",
+    "device_names",
     "size",
 ]
 
@@ -45,6 +47,16 @@ def device_name(_ctx: click.Context, _option: click.Parameter, value: str) -> st
         return check_device_name(value)
     except InputError as error:
         raise click.BadParameter(f"{error.what}; valid: {error.valid} {error.remedy}") from None
+
+
+def device_names(_ctx: click.Context, _option: click.Parameter, value: str | None) -> str | None:
+    """Refuse what names no GPUs before anything is started for it."""
+    from mla_tune.device.choice import check_device_names
+
+    try:
+        return None if value is None else check_device_names(value)
+    except InputError as error:
+        raise click.BadParameter(f"{error.what}; valid: {error.valid}") from None
 
 
 class Finite(click.FloatRange):
@@ -93,6 +105,13 @@ DEVICE = click.option(
     show_default=True,
     metavar="NAME",
     help="cpu, cuda, cuda:N, or auto.",
+)
+
+DEVICES = click.option(
+    "--devices",
+    callback=device_names,
+    metavar="LIST",
+    help="Several GPUs side by side: all, or such as 0,1.",
 )
 
 WAIT = click.option(

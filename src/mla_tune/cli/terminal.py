@@ -2,10 +2,12 @@
 
 __all__ = ["TerminalReporter"]
 
+import copy
 import statistics
 import time
 from collections import deque
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from rich.console import Console
@@ -22,11 +24,45 @@ from mla_tune.tuning.job import TableJob
 from mla_tune.tuning.study import Outcome
 
 
+@dataclass
+class _Whole:
+    """What a run has come to, over all its devices.
+
+    Attributes:
+        left: batch shapes that are still to be looked at.
+        spent_s: how long the last ones took.
+        decided: with their tables.
+        nominated: those that were looked at and wait for other processes.
+        without_default: tables whose default does not run, which has been said.
+        devices: how many work side by side.
+    """
+
+    left: int = 0
+    spent_s: deque[float] = field(default_factory=lambda: deque(maxlen=200))
+    decided: list[tuple[TableJob, Entry]] = field(default_factory=list)
+    nominated: set[tuple[Path, str]] = field(default_factory=set)
+    without_default: set[Path] = field(default_factory=set)
+    devices: int = 0
+
+    @property
+    def time_left(self) -> str:
+        measured = [seconds for seconds in self.spent_s if seconds > 0.05]
+        # The first ones hold the opening of the session and the compiling.
+        if len(measured) < 3 or not self.left:
+            return ""
+        left_s = statistics.median(measured) * self.left / (self.devices or 1)
+        return (
+            f", about {left_s / 60:.0f} min left" if left_s > 90 else f", about {left_s:.0f} s left"
+        )
+
+
 class TerminalReporter:
-    """Progress as a live line on a terminal, and as plain lines elsewhere."""
+    """Progress as a live line on a terminal, one more for each of several devices, else as text."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
+        self._whole = _Whole()
+        self._device = ""
         self._progress = Progress(
             TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=20),
@@ -37,15 +73,11 @@ class TerminalReporter:
             disable=not console.is_terminal,
         )
         self._task = self._progress.add_task("tuning", total=None, state="")
+        self._line = self._task
         self._current = ""
         self._plans = 0
         self._tried = 0
-        self._left = 0
-        self._spent_s: deque[float] = deque(maxlen=200)
         self._began = 0.0
-        self._decided: list[tuple[TableJob, Entry]] = []
-        self._nominated: set[tuple[Path, str]] = set()
-        self._without_default: set[Path] = set()
 
     def __enter__(self) -> "TerminalReporter":
         self._progress.start()
@@ -56,18 +88,26 @@ class TerminalReporter:
 
     @property
     def num_decided(self) -> int:
-        return len(self._decided)
+        return len(self._whole.decided)
+
+    def on(self, device: str) -> "TerminalReporter":
+        """As `Reporter.on`: a line of its own for ``device`` below the one of the whole run."""
+        self._whole.devices += 1
+        view = copy.copy(self)
+        view._device = f"{device}: "
+        view._line = self._progress.add_task(printable(device), total=None, state="")
+        return view
 
     def skipped(self, what: str) -> None:
         say(self._console, what, style="dim")
 
     def begun(self, jobs: Sequence[TableJob]) -> None:
-        self._left = sum(len(job.workloads) for job in jobs)
-        self._progress.update(self._task, total=self._left)
-        say(self._console, f"{self._left} batch shapes for {len(jobs)} table(s)")
+        self._whole.left = sum(len(job.workloads) for job in jobs)
+        self._progress.update(self._task, total=self._whole.left)
+        say(self._console, f"{self._whole.left} batch shapes for {len(jobs)} table(s)")
 
     def started(self, job: TableJob, workload: Workload) -> None:
-        self._current = _named(job, workload)
+        self._current = f"{self._device}{_named(job, workload)}"
         self._began = time.monotonic()
         self._tried = 0
 
@@ -92,29 +132,30 @@ class TerminalReporter:
         say(self._console, f"{self._current}: {told}")
 
     def decided(self, job: TableJob, workload: Workload, entry: Entry) -> None:
-        is_second = (job.path, str(workload)) in self._nominated
+        is_second = (job.path, str(workload)) in self._whole.nominated
         over = f" over {entry.processes} processes" if is_second and entry.processes else ""
         if not is_second:
-            self._spent_s.append(time.monotonic() - self._began)
+            self._whole.spent_s.append(time.monotonic() - self._began)
         self._passed(job, workload)
-        self._decided.append((job, entry))
-        say(self._console, f"{_named(job, workload)}: {_told(entry)}{over}{self._time_left()}")
-        if entry.default_us is None and job.path not in self._without_default:
+        self._whole.decided.append((job, entry))
+        named = f"{self._device}{_named(job, workload)}"
+        say(self._console, f"{named}: {_told(entry)}{over}{self._whole.time_left}")
+        if entry.default_us is None and job.path not in self._whole.without_default:
             # Users run that default today. Once a table: the cause is mostly the same for all.
-            self._without_default.add(job.path)
+            self._whole.without_default.add(job.path)
             told = f"what vLLM does untuned does not work here: {entry.note}"
             say(self._console, f"{job.setup.backend}: {told}", style="bold red")
 
     def nominated(self, job: TableJob, workload: Workload, entry: Entry) -> None:
-        self._spent_s.append(time.monotonic() - self._began)
+        self._whole.spent_s.append(time.monotonic() - self._began)
         self._passed(job, workload)
-        self._nominated.add((job.path, str(workload)))
-        told = f"{_told(entry)} in this process{self._time_left()}"
-        say(self._console, f"{_named(job, workload)}: {told}")
+        self._whole.nominated.add((job.path, str(workload)))
+        told = f"{_told(entry)} in this process{self._whole.time_left}"
+        say(self._console, f"{self._device}{_named(job, workload)}: {told}")
 
     def renewed(self, job: TableJob, num_nominees: int) -> None:
         told = f"another process confirms {num_nominees} batch shapes"
-        say(self._console, f"{job.path.stem}: {told}", style="dim")
+        say(self._console, f"{self._device}{job.path.stem}: {told}", style="dim")
 
     def failed(self, job: TableJob, workload: Workload, error: MlaTuneError) -> None:
         self._passed(job, workload)
@@ -128,9 +169,9 @@ class TerminalReporter:
 
     def unpublished(self, job: TableJob, entries: Sequence[Entry], error: MlaTuneError) -> None:
         lost = {entry.shape for entry in entries}
-        self._decided = [
+        self._whole.decided = [
             (owner, entry)
-            for owner, entry in self._decided
+            for owner, entry in self._whole.decided
             if owner is not job or entry.shape not in lost
         ]
         what = f"{len(entries)} decided batch shapes are not in their table"
@@ -138,33 +179,25 @@ class TerminalReporter:
 
     def _passed(self, job: TableJob, workload: Workload) -> None:
         """Count a batch shape, once: one that was nominated comes by again."""
-        if (job.path, str(workload)) in self._nominated:
+        if (job.path, str(workload)) in self._whole.nominated:
             return
-        self._left -= 1
+        self._whole.left -= 1
         self._progress.advance(self._task)
 
     def _show(self, state: str) -> None:
         self._progress.update(
-            self._task,
+            self._line,
             description=printable(self._current),
-            state=printable(state + self._time_left()),
+            state=printable(state + self._whole.time_left),
         )
-
-    def _time_left(self) -> str:
-        measured = [seconds for seconds in self._spent_s if seconds > 0.05]
-        # The first ones hold the opening of the session and the compiling.
-        if len(measured) < 3 or not self._left:
-            return ""
-        left_s = statistics.median(measured) * self._left
-        return (
-            f", about {left_s / 60:.0f} min left" if left_s > 90 else f", about {left_s:.0f} s left"
-        )
+        if self._line != self._task:
+            self._progress.update(self._line, total=self._plans, completed=self._tried)
 
     def summary(self) -> None:
         """Print what was decided, a grid a table, and where each was written."""
         by_path: dict[Path, list[Entry]] = {}
         headers: dict[Path, Header] = {}
-        for job, entry in self._decided:
+        for job, entry in self._whole.decided:
             by_path.setdefault(job.path, []).append(entry)
             headers[job.path] = job.header
         for path, entries in by_path.items():

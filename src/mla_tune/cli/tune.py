@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from mla_tune.cli.options import DEVICE, FACTOR, PATH, POSITIVE, SECONDS, WAIT, size
+from mla_tune.cli.options import DEVICE, DEVICES, FACTOR, PATH, POSITIVE, SECONDS, WAIT, size
 from mla_tune.tuning.run_options import MOST_PROCESSES, MOST_ROUNDS, RunOptions
 
 INTERRUPTED = 130
@@ -43,6 +43,7 @@ INPUT = (
         help="Folder of the journals a run resumes from. [default: user state folder]",
     ),
     DEVICE,
+    DEVICES,
     click.option(
         "--max-tokens",
         callback=size,
@@ -163,6 +164,8 @@ def tune(**options: Any) -> int:
             )
             return INTERRUPTED
     reporter.summary()
+    for remark in result.remarks:
+        click.echo(remark, err=True)
     for failure in result.failures:
         click.echo(f"not tuned: {failure.what}: {failure.error}", err=True)
     return max((failure.error.exit_code for failure in result.failures), default=0)

@@ -1,6 +1,13 @@
-"""The device that a run measures on, from the name it is given on the command line."""
+"""The devices that a run measures on, from the names it is given on the command line."""
 
-__all__ = ["check_device_name", "device_identity", "resolved_device"]
+__all__ = [
+    "ALL",
+    "check_device_name",
+    "check_device_names",
+    "device_identity",
+    "resolved_device",
+    "resolved_devices",
+]
 
 import platform
 import re
@@ -9,6 +16,8 @@ from pathlib import Path
 from mla_tune.errors import InputError, nearest_hint
 
 FORMS = "auto, cpu, cuda, or cuda:N with N from 0"
+ALL = "all"
+SEVERAL = "all, or GPUs with commas between them, such as 0,1"
 _NAME = re.compile(r"auto|cpu|cuda(:\d{1,4})?", re.ASCII)
 # Other programs write gpu:0 or nvidia:0; the part before the colon tells what is meant.
 _MEANT = {"gpu": "cuda", "nvidia": "cuda", "cuda": "cuda", "cpu": "cpu"}
@@ -49,6 +58,51 @@ def resolved_device(name: str) -> str:
         here = ["cpu", *(f"cuda:{n}" for n in range(count))]
         raise InputError(f"device {name} is not there", valid=", ".join(here))
     return name
+
+
+def check_device_names(names: str) -> str:
+    """Return ``names`` when it has the form of several devices, without looking for them.
+
+    Raises:
+        InputError: it has not; says which forms are valid.
+    """
+    if names != ALL:
+        _listed(names)
+    return names
+
+
+def resolved_devices(names: str) -> tuple[str, ...]:
+    """The GPUs, as ``cuda:N``, that ``all`` or a list such as ``0,1`` stands for.
+
+    Asks the driver through torch, which makes no context for that. Each is looked at by who
+    measures on it.
+
+    Raises:
+        InputError: there is none, or not the form of several devices.
+    """
+    if names != ALL:
+        return _listed(names)
+    import torch
+
+    count = torch.cuda.device_count()
+    if not count:
+        raise InputError(
+            "--devices all: torch sees no GPU here", remedy="--device cpu tunes on the processor"
+        )
+    return tuple(f"cuda:{index}" for index in range(count))
+
+
+def _listed(names: str) -> tuple[str, ...]:
+    found: list[str] = []
+    for name in names.split(","):
+        match = re.fullmatch(r"(?:cuda:)?(\d{1,4})", name.strip(), re.ASCII)
+        if match is None:
+            raise InputError(f"--devices {names!r}: {name!r} is no GPU", valid=SEVERAL)
+        device = f"cuda:{int(match[1])}"
+        if device in found:
+            raise InputError(f"--devices {names!r} names {device} twice", valid=SEVERAL)
+        found.append(device)
+    return tuple(found)
 
 
 def device_identity(device: str) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from mla_tune.errors import EnvironmentFailure, WorkloadFailure
+from mla_tune.errors import DeviceLost, WorkloadFailure
 from mla_tune.measuring.worker_process import WorkerDied, WorkerLost, WorkerTimeout
 from mla_tune.plan.failure import PlanFailure
 
@@ -30,7 +30,7 @@ def ask_about_plans(ask: Callable[[], Any], log: Path) -> Any:
     Raises:
         PlanFailure: the plan to blame has failed.
         WorkloadFailure: two workers ended before any plan's turn.
-        EnvironmentFailure: somebody keeps ending the workers.
+        DeviceLost: somebody keeps ending the workers.
     """
     is_second, from_outside = False, 0
     while True:
@@ -86,8 +86,8 @@ def _blamed(lost: WorkerLost, log: Path) -> PlanFailure | WorkloadFailure:
     return WorkloadFailure(what, remedy=f"see {log}")
 
 
-def _ended_from_outside(cause: str) -> EnvironmentFailure:
-    return EnvironmentFailure(
+def _ended_from_outside(cause: str) -> DeviceLost:
+    return DeviceLost(
         f"the worker was ended by {cause} {ATTEMPTS_FROM_OUTSIDE} times",
         remedy="finished trials are kept; run the same command again",
     )

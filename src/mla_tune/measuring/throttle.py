@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from mla_tune.device.driver import Clocks, GpuDriver, NotAskable
-from mla_tune.errors import EnvironmentFailure
+from mla_tune.errors import DeviceLost
 
 if TYPE_CHECKING:
     import torch
@@ -81,10 +81,10 @@ def is_same_lock(before_mhz: int | None, now_mhz: int | None) -> bool:
     return abs(now_mhz - before_mhz) <= STEADY * before_mhz
 
 
-def changed_clock(before_mhz: int | None, now_mhz: int | None) -> EnvironmentFailure:
+def changed_clock(before_mhz: int | None, now_mhz: int | None) -> DeviceLost:
     """The end of a run whose clock was locked, unlocked or locked elsewhere since it began."""
     before, now = (f"locked at {mhz} MHz" if mhz else "not locked" for mhz in (before_mhz, now_mhz))
-    return EnvironmentFailure(
+    return DeviceLost(
         f"the SM clock is {now}; when the run began it was {before}",
         remedy="finished trials are kept; the same command again tunes for this clock",
     )

@@ -5,15 +5,16 @@ worker with it. The bench on this side says which plan it was, and starts anothe
 next question.
 """
 
-__all__ = ["Limits", "WorkerBench"]
+__all__ = ["Limits", "Stopped", "WorkerBench"]
 
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from mla_tune.errors import EnvironmentFailure
+from mla_tune.errors import DeviceLost
 from mla_tune.measuring.bench import SessionBench
 from mla_tune.measuring.running_clock import RunningClock
 from mla_tune.measuring.second_try import ask_about_plans, ask_without_plans
@@ -27,6 +28,10 @@ from mla_tune.session import Setup
 from mla_tune.shapes import BatchShape, Workload
 
 DEFAULT_LIMITS = Limits()
+
+
+class Stopped(Exception):
+    """The bench was stopped by another thread: the run ends, for a reason told elsewhere."""
 
 
 class WorkerBench:
@@ -56,6 +61,7 @@ class WorkerBench:
         self._factory = factory
         self._setup: Setup | None = None
         self._workload: Workload | None = None
+        self._is_stopped = False
         self.clock = RunningClock()
         self.restarts = -1
         self._worker = self._started()
@@ -70,7 +76,7 @@ class WorkerBench:
         return str(self._ask("device_identity"))
 
     def open(self, setup: Setup) -> None:
-        """Build the session for ``setup`` in the worker, closing an earlier one.
+        """Build the session for ``setup`` in the worker, on its device, closing an earlier one.
 
         Raises:
             UnavailableError: the backend cannot be built here.
@@ -78,8 +84,9 @@ class WorkerBench:
         """
         self._workload = None
         self._setup = None
-        self._ask_without_plans("open", setup)
-        self._setup = setup
+        own = replace(setup, device=self.device)
+        self._ask_without_plans("open", own)
+        self._setup = own
 
     def plan_space(self, shapes: Sequence[BatchShape]) -> PlanSpace:
         """As `Bench.plan_space`."""
@@ -112,11 +119,21 @@ class WorkerBench:
         """End the worker."""
         self._worker.kill()
 
+    def stop(self) -> None:
+        """End the worker for good, from another thread than the one that waits for its answer.
+
+        Whoever waits for one, or asks from now on, gets `Stopped`.
+        """
+        self._is_stopped = True
+        self._worker.end()
+
     def _ask_without_plans(self, name: str, *arguments: Any) -> Any:
         return ask_without_plans(partial(self._ask, name, *arguments), name, self.log)
 
     def _ask(self, name: str, *arguments: Any) -> Any:
         """Ask the worker, or a new one that has been brought to where the last one was."""
+        if self._is_stopped:
+            raise Stopped
         if self._worker.is_gone:
             self._worker = self._replacement()
             if self._setup is not None and name not in {"open", "free_bytes", "device_identity"}:
@@ -132,7 +149,7 @@ class WorkerBench:
         to end a night's run. Where the driver has stopped answering, nothing says that it changed.
 
         Raises:
-            EnvironmentFailure: it is not; or no worker starts.
+            DeviceLost: it is not; or no worker starts.
         """
         before_mhz = now_mhz = self.environment.locked_sm_clock_mhz
         for _ in range(self.START_ATTEMPTS):
@@ -161,6 +178,4 @@ class WorkerBench:
             else:
                 self.device = worker.device
                 return worker
-        raise EnvironmentFailure(
-            f"no worker starts on {self.device}: {problem}", remedy=f"see {self.log}"
-        )
+        raise DeviceLost(f"no worker starts on {self.device}: {problem}", remedy=f"see {self.log}")

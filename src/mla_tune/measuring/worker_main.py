@@ -22,6 +22,7 @@ from mla_tune.device.driver import GpuDriver
 from mla_tune.device.facts import with_gpu_facts
 from mla_tune.environment import Environment, probe
 from mla_tune.errors import (
+    DeviceLost,
     EnvironmentFailure,
     InputError,
     MlaTuneError,
@@ -58,7 +59,7 @@ def serve(
         return
     except Exception as error:
         problem = f"{type(error).__name__}: {error}"
-        connection.send(("failed", EnvironmentFailure(f"device {device}: {problem}"), False))
+        connection.send(("failed", DeviceLost(f"device {device}: {problem}"), False))
         return
 
     def announce(plan: Plan, step: str) -> None:

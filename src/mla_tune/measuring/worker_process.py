@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import signal
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,6 +21,9 @@ from mla_tune.measuring.running_clock import RunningClock, is_stopped
 from mla_tune.measuring.worker_main import IGNORED_SIGNALS, BenchFactory, serve
 from mla_tune.plan.failure import FailureKind
 from mla_tune.plan.plan import Plan
+
+_START = threading.Lock()
+"""Held while ``__main__`` is put aside; a run on several devices starts workers side by side."""
 
 
 @dataclass(frozen=True)
@@ -107,7 +111,7 @@ class WorkerProcess:
         self._process = context.Process(
             target=serve, args=(theirs, device, str(log), factory, os.getpid()), daemon=True
         )
-        with _signals_held(), _without_script():
+        with _signals_held(), _START, _without_script():
             self._process.start()
         theirs.close()
         found: tuple[str, Environment] = self._answer(None)
@@ -135,6 +139,10 @@ class WorkerProcess:
             self._process.join(timeout=10)
         self._connection.close()
         self.is_gone = True
+
+    def end(self) -> None:
+        """End the process from another thread than the one that waits for its answer."""
+        self._process.kill()
 
     def _answer(self, request: tuple[str, tuple[Any, ...]] | None) -> Any:
         try:

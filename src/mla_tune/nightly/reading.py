@@ -29,7 +29,7 @@ class Reading(BaseModel):
         speedup: the default's latency over the plan's; absent where no plan is published.
         software: versions by name.
         kernels: digests of the compiled kernels, by file.
-        card: which GPU, as `mla_tune.nightly.card.card_hash` names it.
+        card: which GPU, as `mla_tune.device.card.card_hash` names it.
         seconds: what measuring it took, where that is known.
     """
 

@@ -9,14 +9,14 @@ from pathlib import Path
 
 from mla_tune.errors import InputError
 from mla_tune.measuring.bench import Bench
-from mla_tune.tuning.existing_table import check_table, previous_entries
+from mla_tune.tuning.existing_table import previous_entries
 from mla_tune.tuning.job import TableJob
 from mla_tune.tuning.quarantine import Quarantine
 from mla_tune.tuning.reporters import Reporter
 from mla_tune.tuning.result import TuneResult
 from mla_tune.tuning.settings import Settings
-from mla_tune.tuning.study import Journal, Subject
 from mla_tune.tuning.table_run import TableRun, ward_of
+from mla_tune.tuning.table_start import opened_journal, usable_jobs
 from mla_tune.tuning.tally import Tally
 from mla_tune.tuning.tuner import Tuner
 
@@ -25,8 +25,7 @@ from mla_tune.tuning.tuner import Tuner
 class Campaign:
     """Works through table jobs on one bench.
 
-    A job holds no state of another, so an executor for several devices would hand them out to
-    several benches here.
+    On several devices that is the work of a `mla_tune.tuning.pool.pool.Pool`.
 
     Args:
         bench: what measures.
@@ -61,34 +60,16 @@ class Campaign:
         """
         quarantine = Quarantine(self.study_dir / "quarantine.yaml", self.reporter.skipped)
         self.reporter.begun(jobs)
-        for job in self._with_usable_tables(jobs):
+        for job in usable_jobs(jobs, self.tally, replace=self.replace):
             self._run_job(job, quarantine)
         return self.tally.result()
-
-    def _with_usable_tables(self, jobs: Sequence[TableJob]) -> list[TableJob]:
-        """Say which tables cannot be added to before anything is measured; the others go on."""
-        if self.replace:
-            return list(jobs)
-        problems: list[tuple[TableJob, InputError]] = []
-        usable: list[TableJob] = []
-        for job in jobs:
-            try:
-                check_table(job)
-            except InputError as error:
-                problems.append((job, error))
-            else:
-                usable.append(job)
-        if problems and not usable:
-            raise problems[0][1]
-        for job, problem in problems:
-            self.tally.given_up(job, job.workloads, problem)
-        return usable
 
     def _run_job(self, job: TableJob, quarantine: Quarantine) -> None:
         """Tune one table; whatever is wrong with its files costs this one only."""
         try:
             previous = previous_entries(job, self.reporter.skipped, replace=self.replace)
-            journal = self._journal(job)
+            environment = self.bench.environment
+            journal = opened_journal(self.study_dir, job, environment, self.reporter.skipped)
         except InputError as error:
             self.tally.given_up(job, job.workloads, error)
             return
@@ -97,11 +78,3 @@ class Campaign:
             *(self.bench, journal, quarantine, ward), *(self.settings, self.reporter, self.clock)
         )
         TableRun(job, tuner, previous, self.reporter, self.tally).run()
-
-    def _journal(self, job: TableJob) -> Journal:
-        digest = self.bench.environment.software_digest
-        path = self.study_dir / f"{job.path.stem}.{digest}.journal"
-        journal = Journal(path, Subject.of(job.header, digest))
-        for notice in journal.notices:
-            self.reporter.skipped(notice)
-        return journal

@@ -1,6 +1,13 @@
 """The worker of a run: started on its device, alone on it, and ended with the run."""
 
-__all__ = ["alone", "found_environment", "scratch_worker", "tell_of_gpu", "worker_for"]
+__all__ = [
+    "alone",
+    "found_environment",
+    "scratch_worker",
+    "started_worker",
+    "tell_of_gpu",
+    "worker_for",
+]
 
 import tempfile
 from collections.abc import Callable, Iterator
@@ -15,11 +22,16 @@ from mla_tune.tuning.run_folders import worker_log
 from mla_tune.tuning.run_options import RunOptions
 
 
+def started_worker(device: str, options: RunOptions, log: str = "worker.log") -> WorkerBench:
+    """A worker of a run, on ``device``; its log, of the name given, stands in the study folder."""
+    limits = Limits(sample_s=options.sample_timeout, warm_up_s=options.plan_timeout)
+    return WorkerBench(device, worker_log(options.study_folder, log), limits)
+
+
 @contextmanager
 def worker_for(options: RunOptions) -> Iterator[WorkerBench]:
-    """The worker of a run, on its device; its log stands in the study folder."""
-    limits = Limits(sample_s=options.sample_timeout, warm_up_s=options.plan_timeout)
-    worker = WorkerBench(options.device, worker_log(options.study_folder), limits)
+    """The worker of a run on one device."""
+    worker = started_worker(options.device, options)
     try:
         yield worker
     finally:

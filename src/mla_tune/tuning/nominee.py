@@ -1,6 +1,6 @@
 """A plan that won in one process, and what other processes saw of it."""
 
-__all__ = ["Nominee"]
+__all__ = ["Nominee", "is_own_card"]
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -28,6 +28,7 @@ class Nominee:
         ledger: the workload's study, where races are kept.
         terms: what the decision depends on beside the samples.
         is_published: whether the table has the plan already.
+        card: which of several devices measures; races on another one do not count.
 
     Attributes:
         looks: what each process has seen, the first one's included.
@@ -40,11 +41,16 @@ class Nominee:
     ledger: Ledger
     terms: Mapping[str, object]
     is_published: bool = False
+    card: str | None = None
     looks: list[Look] = field(init=False)
     failure: tuple[Plan, str] | None = None
 
     def __post_init__(self) -> None:
-        self._races = [race for race in self.ledger.races() if race.plan == self.entry.plan]
+        self._races = [
+            race
+            for race in self.ledger.races()
+            if race.plan == self.entry.plan and is_own_card(race.card, self.card)
+        ]
         self.looks = [look_in(self.entry), *map(self._look, self._races)]
 
     def _look(self, race: Race) -> Look:
@@ -91,6 +97,14 @@ class Nominee:
     @property
     def _dumped(self) -> dict[str, Any]:
         return _dump(self.entry)
+
+
+def is_own_card(measured: str | None, here: str | None) -> bool:
+    """Whether what card ``measured`` showed may be in one verdict with what this one shows.
+
+    None is the only device of a run, which keeps no note of its card.
+    """
+    return measured is None or here is None or measured == here
 
 
 def _dump(entry: Entry) -> dict[str, Any]:

@@ -20,12 +20,14 @@ class Race:
         plan: which.
         default_rounds, plan_rounds: as `Samples.rounds`, in microseconds.
         remarks: what befell the device meanwhile.
+        card: which of several devices it was; None where there is one.
     """
 
     plan: Plan
     default_rounds: Rounds
     plan_rounds: Rounds
     remarks: tuple[str, ...] = ()
+    card: str | None = None
 
     @property
     def samples(self) -> tuple[Samples, Samples]:
@@ -34,12 +36,13 @@ class Race:
 
     def as_dict(self) -> dict[str, Any]:
         """What is stored."""
-        return {
+        stored = {
             "knobs": dict(self.plan),
             "default": self.default_rounds,
             "plan": self.plan_rounds,
             "remarks": self.remarks,
         }
+        return stored if self.card is None else stored | {"card": self.card}
 
     @classmethod
     def from_dict(cls, stored: Mapping[str, Any]) -> "Race":
@@ -49,4 +52,5 @@ class Race:
             tuple(map(tuple, stored["default"])),
             tuple(map(tuple, stored["plan"])),
             tuple(stored["remarks"]),
+            stored.get("card"),
         )

@@ -15,6 +15,7 @@ from mla_tune.tuning.observers import Observer, SilentObserver
 class Reporter(Observer, Protocol):
     """Who is told how the whole run goes."""
 
+    def on(self, device: str) -> "Reporter": ...
     def skipped(self, what: str) -> None: ...
     def begun(self, jobs: Sequence[TableJob]) -> None: ...
     def started(self, job: TableJob, workload: Workload) -> None: ...
@@ -33,6 +34,11 @@ class SilentReporter(SilentObserver):
 
     A method that raises ends the run; whatever was measured until then is kept.
     """
+
+    def on(self, device: str) -> Reporter:
+        """Who is told what happens on ``device``, one of several; never two calls at once."""
+        del device
+        return self
 
     def skipped(self, what: str) -> None:
         """Something is left out, or should be known, in one line."""

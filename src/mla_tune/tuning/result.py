@@ -64,7 +64,9 @@ class TuneResult:
         tables: each table that has an entry from this run. A table none of whose shapes could be
             tuned is in ``failures`` alone.
         failures: what could not be tuned; empty when everything was.
+        remarks: what the reader should know of single devices, where there were several.
     """
 
     tables: tuple[TunedTable, ...]
     failures: tuple[Failure, ...]
+    remarks: tuple[str, ...] = ()

@@ -26,16 +26,12 @@ from mla_tune.tuning.recheck import Recheck, recheck
 from mla_tune.tuning.recorded_jobs import recorded_jobs
 from mla_tune.tuning.reporters import Reporter
 from mla_tune.tuning.result import TuneResult
-from mla_tune.tuning.run_folders import check_output, check_study_folder, shipped_folder_notice
+from mla_tune.tuning.run_folders import check_output
+from mla_tune.tuning.run_on_several import run_on_several
 from mla_tune.tuning.run_options import RunOptions
-from mla_tune.tuning.settings import Settings
+from mla_tune.tuning.run_settings import check_folders, settings_for
 
 RECORDED = "RECORDED"
-
-# A process's memory and cores on a CPU move a median by up to 4 % from one run to the next, so a
-# gain below that would not survive a second look.
-MIN_SPEEDUP = 1.01
-MIN_SPEEDUP_ON_CPU = 1.05
 
 
 def run(options: RunOptions, reporter: Reporter) -> TuneResult:
@@ -50,6 +46,8 @@ def run(options: RunOptions, reporter: Reporter) -> TuneResult:
     shapes = asked_shapes(options, reporter.skipped)
     for notice in shapes.notices:
         reporter.skipped(notice)
+    if options.devices is not None:
+        return run_on_several(shapes, options, reporter)
     with _kept_samples(options, reporter) as kept, worker_for(options) as worker:
         _check_before_waiting(worker, shapes, options)
         with alone(worker, reporter.skipped, wait=options.wait):
@@ -124,17 +122,8 @@ def _tuned(
     reporter: Reporter,
     clock: Callable[[], float] = time.monotonic,
 ) -> TuneResult:
-    check_output(options.out)
-    check_study_folder(options.study_folder)
-    if notice := shipped_folder_notice(options.out):
-        reporter.skipped(notice)
-    gate = MIN_SPEEDUP if bench.environment.is_cuda else MIN_SPEEDUP_ON_CPU
-    settings = Settings(
-        min_speedup=options.min_speedup or gate,
-        confirmation_s=options.confirm_seconds,
-        # Such a run is for the recording, which is of one process.
-        processes=1 if options.record_rounds else options.processes,
-    )
+    check_folders(options, reporter.skipped)
+    settings = settings_for(options, bench.environment)
     campaign = Campaign(bench, options.study_folder, settings, reporter, options.replace, clock)
     return campaign.run(jobs)
 

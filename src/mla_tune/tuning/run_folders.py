@@ -52,14 +52,14 @@ def check_study_folder(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
 
 
-def worker_log(folder: Path) -> Path:
-    """The file in the study folder that takes what the worker prints.
+def worker_log(folder: Path, name: str = "worker.log") -> Path:
+    """The file in the study folder that takes what a worker prints.
 
     Raises:
         InputError: it cannot be written.
     """
     check_study_folder(folder)
-    log = folder / "worker.log"
+    log = folder / name
     with _refused(f"study folder {folder} cannot be written", "--study-dir"):
         os.close(open_own(log, os.O_WRONLY))
     return log

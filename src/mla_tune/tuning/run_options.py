@@ -9,7 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from mla_tune.device.choice import check_device_name
+from mla_tune.device.choice import check_device_name, check_device_names
 from mla_tune.errors import InputError
 from mla_tune.shapes.batch import MOST_REQUESTS
 
@@ -51,7 +51,8 @@ class RunOptions:
     """The options of a run; `mla_tune.tune` and ``mla-tune --help`` explain them.
 
     Raises:
-        InputError: a number out of its bounds, or a device's name that cannot be one.
+        InputError: a number out of its bounds, a device's name that cannot be one, or options
+            that exclude each other.
     """
 
     shapes: Path | Mapping[str, Any] | None = None
@@ -59,6 +60,7 @@ class RunOptions:
     out: Path = Path("tuned_configs")
     study_dir: Path | None = None
     device: str = "auto"
+    devices: str | None = None
     max_tokens: int | None = None
     tensor_parallel_size: tuple[int, ...] = ()
     min_speedup: float | None = None
@@ -75,6 +77,7 @@ class RunOptions:
 
     def __post_init__(self) -> None:
         check_device_name(self.device)
+        self._check_devices()
         for size in self.tensor_parallel_size:
             Bounds(1, MOST_REQUESTS, whole=True).check("tensor_parallel_size", size)
         if self.max_tokens is not None:
@@ -85,6 +88,19 @@ class RunOptions:
             SECONDS.check(option, getattr(self, option))
         Bounds(0, MOST_ROUNDS, whole=True).check("record_rounds", self.record_rounds)
         Bounds(1, MOST_PROCESSES, whole=True).check("processes", self.processes)
+
+    def _check_devices(self) -> None:
+        if self.devices is None:
+            return
+        check_device_names(self.devices)
+        others = {
+            "--device": self.device != RunOptions.device,
+            "--record": self.record is not None,
+            "--recording": self.recording is not None,
+        }
+        for option, is_given in others.items():
+            if is_given:
+                raise InputError(f"{option} and --devices cannot be given together")
 
     @cached_property
     def study_folder(self) -> Path:

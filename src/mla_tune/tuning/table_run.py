@@ -7,11 +7,8 @@ from dataclasses import dataclass
 
 from mla_tune.environment import Environment
 from mla_tune.errors import MlaTuneError, UnavailableError, WorkloadFailure
-from mla_tune.registry import get_backend
 from mla_tune.shapes import Workload
 from mla_tune.table import Entry
-from mla_tune.table.between import Between
-from mla_tune.tuning.between import between
 from mla_tune.tuning.job import TableJob
 from mla_tune.tuning.nominee import Nominee
 from mla_tune.tuning.other_processes import OtherProcesses
@@ -19,6 +16,7 @@ from mla_tune.tuning.publishing import Publishing
 from mla_tune.tuning.quarantine import Ward
 from mla_tune.tuning.reporters import Reporter
 from mla_tune.tuning.streak import Streak
+from mla_tune.tuning.table_model import table_model
 from mla_tune.tuning.tally import Tally
 from mla_tune.tuning.tuner import Tuner
 
@@ -50,7 +48,7 @@ class TableRun:
         try:
             self.tuner.bench.open(self.job.setup)
             self._tune_each()
-            model = self._model()
+            model = table_model(self.job, self.tuner)
             self._others().confirm(self._nominees)
             self._publishing.model = model
         except (WorkloadFailure, UnavailableError) as error:
@@ -74,19 +72,6 @@ class TableRun:
                     return
             else:
                 streak.end()
-
-    def _model(self) -> Between | None:
-        """What answers between the entries of a table that is done, if that can be proven."""
-        header, tuner = self.job.header, self.tuner
-        cut = get_backend(header.backend).cut
-        on_gpu = header.device.compute_capability is not None
-        if header.engine.mode != "eager" or cut is None or not on_gpu:
-            return None
-        try:
-            trials = [tuner.trials(workload) for workload in self.job.workloads]
-            return between(trials, header, cut, tuner.settings.min_speedup, tuner.default_at)
-        except (WorkloadFailure, UnavailableError):
-            return None  # the worker has ended, and what it cost has been said
 
     def _end_early(self, left: Sequence[Workload], error: MlaTuneError) -> None:
         """Give up what is left of the table, all but what an earlier run has decided."""

@@ -49,7 +49,19 @@ class Tally:
         self.failures.append(Failure(job.path, tuple(map(str, workloads)), error))
         self.reporter.given_up(job, workloads, error)
 
-    def result(self) -> TuneResult:
-        """All of it."""
-        tables = (TunedTable(path, tuple(found)) for path, found in self.published.items())
-        return TuneResult(tuple(tables), tuple(self.failures))
+    def result(self, jobs: Sequence[TableJob] = (), remarks: Sequence[str] = ()) -> TuneResult:
+        """All of it.
+
+        Args:
+            jobs: in whose order it is, where several devices decided it in another.
+            remarks: as of `TuneResult`.
+        """
+        paths = [job.path for job in jobs] or list(self.published)
+        shapes = [str(workload) for job in jobs for workload in job.workloads]
+        place = {shape: number for number, shape in reversed([*enumerate(shapes)])}
+        tables = (
+            TunedTable(path, tuple(sorted(found, key=lambda e: place.get(e.shape, 0))))
+            for path in paths
+            if (found := self.published.get(path))
+        )
+        return TuneResult(tuple(tables), tuple(self.failures), tuple(remarks))

@@ -24,6 +24,8 @@ class TuneOptions(TypedDict, total=False):
         study_dir: folder of the journals a run resumes from; None is one in the user's state
             folder.
         device: ``cpu``, ``cuda``, ``cuda:N``, or ``auto`` for a GPU where there is one.
+        devices: ``all``, or GPUs with commas between them, such as ``0,1``: each batch shape is
+            tuned on one of them. Not together with ``device``.
         max_tokens: leave out batch shapes of more KV tokens than this, over all their requests.
         tensor_parallel_size: how many GPUs share the heads, once or several times; without any, as
             ``shapes`` says.
@@ -47,6 +49,7 @@ class TuneOptions(TypedDict, total=False):
     out: AnyPath
     study_dir: AnyPath | None
     device: str
+    devices: str | None
     max_tokens: int | None
     tensor_parallel_size: int | Sequence[int]
     min_speedup: float | None

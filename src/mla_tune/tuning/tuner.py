@@ -18,14 +18,14 @@ from mla_tune.tuning.confirmation import Confirmation
 from mla_tune.tuning.decide import MIN_ROUNDS
 from mla_tune.tuning.entry import outlasts_doubt, proven_plan, published_entry
 from mla_tune.tuning.loaded import LoadedWorkload
-from mla_tune.tuning.nominee import Nominee
+from mla_tune.tuning.nominee import Nominee, is_own_card
 from mla_tune.tuning.observers import Observer, SilentObserver
 from mla_tune.tuning.process_spread import MEASURED_SPREAD, WEIGHT
 from mla_tune.tuning.quarantine import Quarantine, Ward
 from mla_tune.tuning.screening import Screening
 from mla_tune.tuning.settings import Settings
 from mla_tune.tuning.speedups import WIDEST
-from mla_tune.tuning.study import Journal, Outcome, Policy
+from mla_tune.tuning.study import Journal, Ledger, Outcome, Policy
 
 
 @dataclass
@@ -39,6 +39,8 @@ class Tuner:
         settings: how much to measure.
         observer: who is told how it goes.
         clock: seconds, for the length of a confirmation.
+        card: which of several devices measures; None where there is one.
+        remark: what entries measured here are to say of the device.
     """
 
     bench: Bench
@@ -48,6 +50,8 @@ class Tuner:
     settings: Settings = field(default_factory=Settings)
     observer: Observer = field(default_factory=SilentObserver)
     clock: Callable[[], float] = time.monotonic
+    card: str | None = None
+    remark: str = ""
 
     def tune(
         self, workload: Workload, previous: Entry | None = None, neighbour: Entry | None = None
@@ -80,15 +84,35 @@ class Tuner:
         self.observer.planned(workload, len(plans))
         terms = self._terms(workload)
         decided = _decided(ledger.verdict, terms)
-        if decided is not None:
+        if decided is not None and self._is_whole(workload, decided, ledger, previous):
             return decided
         self.bench.load(workload)
         loaded = LoadedWorkload(workload, plans[0], self.bench, self.quarantine, self.ward)
         Screening(loaded, ledger, self.settings, self.observer).run()
         entry, is_proven = self._confirmed(loaded, ledger.outcomes(), previous)
         if is_proven:
-            ledger.decide({"terms": terms, "entry": entry.model_dump(mode="json")})
+            entry = self._remarked(entry)
+            card = {} if self.card is None else {"card": self.card}
+            ledger.decide({"terms": terms, "entry": entry.model_dump(mode="json")} | card)
         return entry
+
+    def _is_whole(
+        self, workload: Workload, entry: Entry, ledger: Ledger, previous: Entry | None
+    ) -> bool:
+        """Whether a verdict of before is final, or can become so on this device.
+
+        A plan that won on another card, and was not raced there in other processes, is confirmed
+        anew: two cards are not mixed in one verdict.
+        """
+        measured = (ledger.verdict or {}).get("card")
+        if not entry.plan or is_own_card(measured, self.card):
+            return True
+        return self.nominee(workload, entry, previous).decided is not None
+
+    def _remarked(self, entry: Entry) -> Entry:
+        """``entry`` with what is to be said of the device."""
+        note = ". ".join(filter(None, (entry.note, self.remark)))
+        return entry if note == entry.note else entry.model_copy(update={"note": note})
 
     def _confirmed(
         self, loaded: LoadedWorkload, outcomes: Sequence[Outcome], previous: Entry | None
@@ -166,7 +190,7 @@ class Tuner:
         }
         terms = self._terms(workload) | over_processes
         is_published = entry.plan == proven_plan(previous)
-        return Nominee(workload, entry, plans[0], ledger, terms, is_published)
+        return Nominee(workload, entry, plans[0], ledger, terms, is_published, self.card)
 
     def _terms(self, workload: Workload) -> dict[str, object]:
         """What a verdict depends on beside the samples."""

@@ -113,6 +113,16 @@ class Journal:
             return []
         return Ledger(study, tuple(plans), Parameters(plans), Policy(), ()).outcomes()
 
+    def with_verdict(self) -> frozenset[str]:
+        """The workloads of this table of which anything was decided, whatever their plans."""
+        facts = self._subject.facts.items()
+        attributes = [study.user_attrs for study in self._storage.get_all_studies()]
+        return frozenset(
+            found["shape"]
+            for found in attributes
+            if "verdict" in found and "shape" in found and facts <= found.items()
+        )
+
     def _found(self, workload: str, plans: Sequence[Plan]) -> optuna.Study | None:
         name = self._subject.study_name(workload, plans)
         return self._load(name) or self._load(earlier_study_name(workload, plans))

@@ -1,4 +1,4 @@
-from mla_tune.nightly.card import card_hash
+from mla_tune.device.card import card_hash
 
 
 def test_a_card_has_one_name_that_does_not_hold_its_identity():

@@ -1,0 +1,60 @@
+"""The GPUs of this host as the devices of one run."""
+
+__all__ = ["all_alone", "local_members"]
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+
+from mla_tune.device.card import card_hash
+from mla_tune.measuring.worker_client import WorkerBench
+from mla_tune.tuning.device_bench import alone, started_worker
+from mla_tune.tuning.pool.member import Member
+from mla_tune.tuning.run_options import RunOptions
+
+
+@contextmanager
+def local_members(devices: Sequence[str], options: RunOptions) -> Iterator[list[Member]]:
+    """A worker on each of ``devices``, started side by side, and ended with the run.
+
+    Raises:
+        InputError: a device is not there.
+        EnvironmentFailure: a device cannot be used.
+    """
+    with ExitStack() as stack:
+        threads = [ThreadPoolExecutor(1, thread_name_prefix=name) for name in devices]
+        for thread in threads:
+            stack.callback(thread.shutdown)
+        starts = [
+            thread.submit(_started, name, options, stack)
+            for thread, name in zip(threads, devices, strict=True)
+        ]
+        workers = [start.result() for start in starts]
+        yield [
+            Member(worker.device, worker, card_hash(worker.device_identity()), thread=thread)
+            for worker, thread in zip(workers, threads, strict=True)
+        ]
+
+
+def _started(name: str, options: RunOptions, stack: ExitStack) -> WorkerBench:
+    worker = started_worker(name, options, f"worker-{name.replace(':', '-')}.log")
+    stack.callback(worker.close)
+    return worker
+
+
+@contextmanager
+def all_alone(
+    members: Sequence[Member], notice: Callable[[str], None], *, wait: bool
+) -> Iterator[None]:
+    """Hold the devices of all ``members``: two runs on one would measure each other.
+
+    In an order that is the same for all runs, so that two that wait do not wait for each other.
+
+    Raises:
+        InputError: another run has one of them, and this one is not to wait.
+    """
+    with ExitStack() as stack:
+        for member in sorted(members, key=lambda member: member.card):
+            assert isinstance(member.bench, WorkerBench), "it is on this host"
+            stack.enter_context(alone(member.bench, notice, wait=wait))
+        yield
