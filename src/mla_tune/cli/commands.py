@@ -10,6 +10,7 @@ import click
 
 from mla_tune import __version__
 from mla_tune.cli.backends import backends
+from mla_tune.cli.dashboard import dashboard
 from mla_tune.cli.history import history
 from mla_tune.cli.repository import check, diff
 from mla_tune.cli.standard_streams import standard_streams
@@ -36,7 +37,18 @@ def command(ctx: click.Context, /, **options: Any) -> None:
         sys.exit(tune(**options))
 
 
-for subcommand in (show, lookup, recheck, diff, check, history, backends, vllm_args, shapes):
+for subcommand in (
+    show,
+    lookup,
+    recheck,
+    diff,
+    check,
+    history,
+    backends,
+    vllm_args,
+    shapes,
+    dashboard,
+):
     command.add_command(subcommand)
 
 

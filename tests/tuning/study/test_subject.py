@@ -36,7 +36,7 @@ def test_a_name_stays_readable_for_a_batch_of_many_lengths():
 
 def test_facts_are_text_and_numbers():
     assert {type(fact) for fact in SUBJECT.facts.values()} == {str, int}
-    assert SUBJECT.facts["GPU"] == HEADER.device.name
+    assert SUBJECT.facts["device"] == HEADER.device.name
     assert "vllm 0" in str(SUBJECT.facts["software"])
 
 

@@ -6,22 +6,18 @@ import contextlib
 import fcntl
 import json
 import os
-import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from optuna.exceptions import ExperimentalWarning
 from optuna.storages import JournalStorage
 from optuna.storages.journal import BaseJournalBackend
 
 from mla_tune.errors import EnvironmentFailure, InputError
 from mla_tune.files.atomic_write import fresh_beside
 from mla_tune.files.own_file import kept_beside, open_own, write_whole
-from mla_tune.tuning.journal.lines import Numbering, Reading, Record, line_of, read_lines
-
-MOST_REFUSED = 20
-"""How many records, sound as they look, Optuna may refuse before the rest is given up."""
+from mla_tune.tuning.journal.lines import Numbering, Reading, Record, line_of
+from mla_tune.tuning.journal.replay import replayed, storage_over
 
 
 class JournalFile(BaseJournalBackend):
@@ -53,7 +49,7 @@ class JournalFile(BaseJournalBackend):
 
     def _read(self) -> None:
         content = _content(self._handle)
-        reading, self.storage = self._replayed(content)
+        reading, self.storage = replayed(content, self._replay)
         if reading.is_torn:
             os.ftruncate(self._handle, content[:-1].rfind(b"\n") + 1)
             os.fsync(self._handle)
@@ -62,29 +58,9 @@ class JournalFile(BaseJournalBackend):
         elif content and not content.endswith(b"\n"):
             write_whole(self._handle, b"\n")
 
-    def _replayed(self, content: bytes) -> tuple[Reading, JournalStorage]:
-        """What can be read of ``content``, without what Optuna refuses."""
-        refused: set[int] = set()
-        reading = read_lines(content)
-        while True:
-            self._take(reading.records)
-            try:
-                return reading, _storage_over(self)
-            except Exception:
-                # Whatever Optuna raises: its replay takes the shape of a record for granted.
-                first = _first_refused(reading.records)
-                if first is None:
-                    raise
-                if len(refused) < MOST_REFUSED:
-                    refused.add(reading.numbers[first])
-                    reading = read_lines(content, refused)
-                else:
-                    reading = reading.cut(first)
-
-    def _take(self, records: list[Record]) -> None:
-        self._records, self._numbering = records, Numbering()
-        for record in records:
-            self._numbering.count(record)
+    def _replay(self, records: list[Record]) -> JournalStorage:
+        self._records, self._numbering = records, Numbering.after(records)
+        return storage_over(self)
 
     def _set_aside(self, reading: Reading) -> None:
         """Keep the damaged file under another name, and write what could be read of it."""
@@ -131,39 +107,6 @@ class JournalFile(BaseJournalBackend):
             with contextlib.suppress(OSError):
                 os.close(handle)
         self._handle = self._lock = -1
-
-
-class _Prefix(BaseJournalBackend):
-    """The first ``length`` of some records."""
-
-    def __init__(self, records: Sequence[Record]) -> None:
-        self._records = records
-        self.length = 0
-
-    def read_logs(self, log_number_from: int) -> Sequence[Record]:
-        return self._records[log_number_from : self.length]
-
-    def append_logs(self, logs: list[dict[str, Any]]) -> None:
-        raise NotImplementedError("nothing is appended to a prefix")
-
-
-def _storage_over(backend: BaseJournalBackend) -> JournalStorage:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ExperimentalWarning)
-        return JournalStorage(backend)
-
-
-def _first_refused(records: Sequence[Record]) -> int | None:
-    """The index of the first record that Optuna does not replay."""
-    prefix = _Prefix(records)
-    storage = _storage_over(prefix)
-    for index in range(len(records)):
-        prefix.length = index + 1
-        try:
-            storage.get_all_studies()
-        except Exception:
-            return index
-    return None
 
 
 def _locked(path: Path) -> int:

@@ -10,7 +10,7 @@ A line is a record as Optuna's `JournalStorage` makes it, with fields of ours th
 Lines without them, of earlier versions, are read too.
 """
 
-__all__ = ["Numbering", "Reading", "Record", "line_of", "read_lines"]
+__all__ = ["Numbering", "Reading", "Record", "line_of", "read_lines", "read_next"]
 
 import json
 import re
@@ -44,6 +44,14 @@ class Numbering:
     study_names: list[str] = field(default_factory=list)
     num_trials: int = 0
     _known: set[str] = field(default_factory=set)
+
+    @classmethod
+    def after(cls, records: Iterable[Record]) -> "Numbering":
+        """The numbers after ``records``."""
+        numbering = cls()
+        for record in records:
+            numbering.count(record)
+        return numbering
 
     @property
     def at(self) -> list[int]:
@@ -113,6 +121,15 @@ def read_lines(content: bytes, refused: Collection[int] = ()) -> Reading:
     damaged = tuple(sorted(salvage.damaged))
     is_torn = damaged == (len(lines),) and _START not in lines[-1][1:] and not _parses(lines[-1])
     return Reading(salvage.records, salvage.numbers, damaged, is_torn)
+
+
+def read_next(line: bytes, numbering: Numbering) -> Record | None:
+    """The record of a whole line that goes on after ``numbering``; None where it may be damaged."""
+    (first, *others) = _pieces([line.decode("ascii", "replace")])
+    record = first.record
+    if others or first.is_damage or record is None or record.get("at") != numbering.at:
+        return None
+    return record
 
 
 def _parses(line: str) -> bool:

@@ -39,7 +39,7 @@ class Subject:
             "quantization": header.quantization,
             "mode": engine.mode,
             "max_model_len": engine.max_model_len,
-            "GPU": header.device.name,
+            "device": header.device.name,
             "software": ", ".join(f"{name} {version}" for name, version in header.software.items()),
             "software digest": software_digest,
         }
