@@ -77,6 +77,7 @@ NUMBERS = ("--min-speedup", "--confirm-seconds", "--sample-timeout", "--plan-tim
         (["--device", "xyz"], "unknown device 'xyz'"),
         (["--devices", "xyz"], "'xyz' is no GPU"),
         (["--devices", "0,1", "--device", "cpu"], "--device and --devices"),
+        (["--ray", "auto", "--record", "x"], "--record and --ray"),
         *(
             ([option, value], option)
             for option in NUMBERS

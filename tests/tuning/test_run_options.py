@@ -46,3 +46,10 @@ def test_several_devices_go_with_no_single_one_and_no_recording(option, given):
 def test_what_names_no_devices_is_refused():
     with pytest.raises(InputError, match="--devices 'x'"):
         RunOptions(devices="x")
+
+
+@pytest.mark.parametrize("given", [{"devices": "0,1"}, {"recording": Path("x")}])
+def test_a_cluster_goes_with_no_other_devices_and_no_recording(given):
+    with pytest.raises(InputError, match="and --ray"):
+        RunOptions(ray="auto", **given)
+    assert RunOptions(ray="auto", device="cpu").ray == "auto"

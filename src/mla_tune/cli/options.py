@@ -6,6 +6,7 @@ __all__ = [
     "FACTOR",
     "PATH",
     "POSITIVE",
+    "RAY",
     "SECONDS",
     "VLLM_COMMAND",
     "WAIT",
@@ -112,6 +113,14 @@ DEVICES = click.option(
     callback=device_names,
     metavar="LIST",
     help="Several GPUs side by side: all, or such as 0,1.",
+)
+
+RAY = click.option(
+    "--ray",
+    is_flag=False,
+    flag_value="auto",
+    metavar="[ADDRESS]",
+    help="All devices of a Ray cluster, that of this host unless told otherwise.",
 )
 
 WAIT = click.option(

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from mla_tune.cli.options import DEVICE, DEVICES, FACTOR, PATH, POSITIVE, SECONDS, WAIT, size
+from mla_tune.cli.options import DEVICE, DEVICES, FACTOR, PATH, POSITIVE, RAY, SECONDS, WAIT, size
 from mla_tune.tuning.run_options import MOST_PROCESSES, MOST_ROUNDS, RunOptions
 
 INTERRUPTED = 130
@@ -44,6 +44,7 @@ INPUT = (
     ),
     DEVICE,
     DEVICES,
+    RAY,
     click.option(
         "--max-tokens",
         callback=size,

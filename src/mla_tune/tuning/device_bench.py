@@ -67,7 +67,7 @@ def alone(worker: WorkerBench, notice: Callable[[str], None], *, wait: bool) -> 
 
 
 @contextmanager
-def scratch_worker(device: str) -> Iterator[WorkerBench]:
+def scratch_worker(device: str, limits: Limits | None = None) -> Iterator[WorkerBench]:
     """A worker whose log nobody will look for.
 
     Raises:
@@ -81,7 +81,7 @@ def scratch_worker(device: str) -> Iterator[WorkerBench]:
             remedy="set TMPDIR to a folder that can be written",
         ) from None
     with folder as scratch:
-        worker = WorkerBench(device, Path(scratch) / "worker.log")
+        worker = WorkerBench(device, Path(scratch) / "worker.log", limits or Limits())
         try:
             yield worker
         finally:

@@ -16,6 +16,7 @@ from mla_tune.tuning.planner import Planner
 from mla_tune.tuning.pool.campaign import PoolCampaign
 from mla_tune.tuning.pool.local import all_alone, local_members
 from mla_tune.tuning.pool.member import Kind, Member
+from mla_tune.tuning.pool.ray_members import ray_members
 from mla_tune.tuning.reporters import Reporter
 from mla_tune.tuning.result import TuneResult
 from mla_tune.tuning.run_options import RunOptions
@@ -25,13 +26,16 @@ from mla_tune.tuning.table_start import opened_journal
 
 
 def run_on_several(shapes: ShapesFile, options: RunOptions, reporter: Reporter) -> TuneResult:
-    """Tune ``shapes`` on the GPUs that ``options`` name.
+    """Tune ``shapes`` on the GPUs that ``options`` name, or on a Ray cluster.
 
     Raises:
         InputError, EnvironmentFailure: as of `mla_tune.tuning.run.run`.
     """
-    assert options.devices is not None
     check_folders(options, reporter.skipped)
+    if options.ray is not None:
+        with ray_members(options, reporter.skipped) as members:
+            return tuned_by(members, shapes, options, reporter)
+    assert options.devices is not None
     devices = resolved_devices(options.devices)
     with local_members(devices, options) as members:
         _planned(members, shapes, options, lambda _what: None, plentiful=True)

@@ -61,6 +61,7 @@ class RunOptions:
     study_dir: Path | None = None
     device: str = "auto"
     devices: str | None = None
+    ray: str | None = None
     max_tokens: int | None = None
     tensor_parallel_size: tuple[int, ...] = ()
     min_speedup: float | None = None
@@ -77,7 +78,7 @@ class RunOptions:
 
     def __post_init__(self) -> None:
         check_device_name(self.device)
-        self._check_devices()
+        self._check_several()
         for size in self.tensor_parallel_size:
             Bounds(1, MOST_REQUESTS, whole=True).check("tensor_parallel_size", size)
         if self.max_tokens is not None:
@@ -89,18 +90,24 @@ class RunOptions:
         Bounds(0, MOST_ROUNDS, whole=True).check("record_rounds", self.record_rounds)
         Bounds(1, MOST_PROCESSES, whole=True).check("processes", self.processes)
 
-    def _check_devices(self) -> None:
-        if self.devices is None:
-            return
-        check_device_names(self.devices)
-        others = {
+    def _check_several(self) -> None:
+        """Refuse what is of one device beside what names several."""
+        if self.devices is not None:
+            check_device_names(self.devices)
+        given = {
             "--device": self.device != RunOptions.device,
+            "--devices": self.devices is not None,
             "--record": self.record is not None,
             "--recording": self.recording is not None,
         }
-        for option, is_given in others.items():
-            if is_given:
-                raise InputError(f"{option} and --devices cannot be given together")
+        excluded = {
+            "--devices": ("--device", "--record", "--recording"),
+            "--ray": ("--devices", "--record", "--recording"),
+        }
+        for option, value in (("--devices", self.devices), ("--ray", self.ray)):
+            for other in excluded[option] if value is not None else ():
+                if given[other]:
+                    raise InputError(f"{other} and {option} cannot be given together")
 
     @cached_property
     def study_folder(self) -> Path:

@@ -26,6 +26,8 @@ class TuneOptions(TypedDict, total=False):
         device: ``cpu``, ``cuda``, ``cuda:N``, or ``auto`` for a GPU where there is one.
         devices: ``all``, or GPUs with commas between them, such as ``0,1``: each batch shape is
             tuned on one of them. Not together with ``device``.
+        ray: the address of a Ray cluster, or ``auto`` for the one that this host is in: on all its
+            GPUs, or on its processors with ``device="cpu"``.
         max_tokens: leave out batch shapes of more KV tokens than this, over all their requests.
         tensor_parallel_size: how many GPUs share the heads, once or several times; without any, as
             ``shapes`` says.
@@ -50,6 +52,7 @@ class TuneOptions(TypedDict, total=False):
     study_dir: AnyPath | None
     device: str
     devices: str | None
+    ray: str | None
     max_tokens: int | None
     tensor_parallel_size: int | Sequence[int]
     min_speedup: float | None
