@@ -8,7 +8,7 @@ there is nothing to configure. `TunedKernel` stands under the kernel's name in v
 hands every launch on: as it is while no launch is set, and with other constants while one is.
 """
 
-__all__ = ["KERNEL", "KERNEL_MODULE", "VLLM_LAUNCH", "TunedKernel"]
+__all__ = ["KERNEL", "KERNEL_MODULE", "VLLM_LAUNCH", "TunedKernel", "is_refusal"]
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -125,6 +125,15 @@ class _Watched:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._kernel, name)
+
+
+def is_refusal(error: Exception) -> bool:
+    """Whether Triton could not compile a kernel, or the GPU has not what the kernel needs.
+
+    Nothing has been launched then. A failing pass of its compiler has no class of Triton's.
+    """
+    kinds = {kind.__name__ for kind in type(error).__mro__}
+    return "TritonError" in kinds or "PassManager" in str(error)
 
 
 def _as_expected(grid: Any, arguments: Mapping[str, Any]) -> bool:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
+from mla_tune.plan.launch import launch_of
 from mla_tune.plan.plan import Plan
 from mla_tune.table.loading import LoadedTable
 from mla_tune.table.matching import EngineFacts, choose, told_apart
@@ -53,6 +54,7 @@ class Deployment:
         self.facts = facts
         self.most_kv_tokens = most_kv_tokens
         self._knobs = knobs
+        self._left_out: set[Plan] = set()
         self.counts = Counts(facts.backend)
         graph, eager = tables.get("graph"), tables.get("eager")
         self.lookups: Lookups | None = None
@@ -77,8 +79,23 @@ class Deployment:
             return longest
         return min(longest, self.most_kv_tokens // requests)
 
+    def leave_out(self, launch: Plan, error: Exception) -> None:
+        """Leave out the plans with ``launch`` from here on, and say that ``error`` is why."""
+        self._left_out.add(launch)
+        self.counts.fallbacks += 1
+        once(
+            logging.ERROR,
+            f"mla-tune: {self.facts.backend}: the launch {launch} does not run here "
+            f"({type(error).__name__}: {error}); its entries are left out",
+        )
+        if self.lookups is not None:
+            self.lookups.forget()
+            self.planned = {key: self.lookups.captured(*key) for key in self.planned}
+
     def _applicable(self, plan: Plan) -> bool:
         """Whether all knobs of ``plan`` can be set; says so where one cannot."""
+        if self._left_out and launch_of(plan) in self._left_out:
+            return False
         unknown = [knob for knob in plan if knob not in self._knobs]
         if not unknown:
             return True

@@ -1,10 +1,14 @@
 """Whether a plan really reached the kernel, seen from the call that launches it."""
 
-__all__ = ["ChecksSplits", "checked_by_impl", "verified"]
+__all__ = ["ChecksSplits", "at_the_launch", "checked_by_impl", "verified"]
 
 import logging
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
+from mla_tune.plan.launch import launch_of
+from mla_tune.plan.plan import Plan
 from mla_tune.vllm.log import logger
 from mla_tune.vllm.observe import calls_of
 from mla_tune.vllm.plugin.choice import Choice
@@ -12,10 +16,18 @@ from mla_tune.vllm.plugin.counts import Counts
 from mla_tune.vllm.plugin.fields import Fields
 from mla_tune.vllm.plugin.state import once
 
+SPLITS = "num_kv_splits"
+
 
 def checked_by_impl(choice: Choice, counts: Counts) -> Fields:
     """The field of a step's metadata that tells `ChecksSplits` what the step was chosen for."""
     return (("mla_tune", (choice, counts)),)
+
+
+def at_the_launch(plan: Plan) -> Plan:
+    """The part of ``plan`` that is seen where the decode kernel is launched."""
+    splits = plan.number(SPLITS)
+    return launch_of(plan) if splits is None else launch_of(plan).having(num_kv_splits=splits)
 
 
 class ChecksSplits:
@@ -29,38 +41,49 @@ class ChecksSplits:
         """The owner and the name of the function that launches the kernel, and its argument."""
         raise NotImplementedError
 
+    def launches_observed(self) -> AbstractContextManager[list[Plan]]:
+        """Collects the constants of the kernel's launches, where they can be set."""
+        return nullcontext([])
+
     def forward_mqa(
         self, q: Any, kv_c_and_k_pe_cache: Any, attn_metadata: Any, layer: Any, *args: Any
     ) -> Any:
         arguments = (q, kv_c_and_k_pe_cache, attn_metadata, layer, *args)
         tuned = getattr(attn_metadata, "mla_tune", None)
-        if tuned is None or tuned[0].checked or "num_kv_splits" not in tuned[0].plan:
+        if tuned is None or tuned[0].checked or not (wanted := at_the_launch(tuned[0].plan)):
             return super().forward_mqa(*arguments)  # type: ignore[misc]
         choice, counts = tuned
-        with calls_of(*self.split_argument()) as seen:
+        with calls_of(*self.split_argument()) as splits, self.launches_observed() as launches:
             result = super().forward_mqa(*arguments)  # type: ignore[misc]
-        wanted = choice.plan["num_kv_splits"]
-        verified(choice, "num_kv_splits", wanted, seen[0] if seen else None, counts)
+        seen = {SPLITS: splits[0]} if splits else {}
+        for launch in launches[:1]:
+            seen |= launch
+        verified(choice, wanted, seen, counts)
         return result
 
 
-def verified(choice: Choice, knob: str, wanted: Any, seen: Any, counts: Counts) -> None:
+def verified(
+    choice: Choice, wanted: Mapping[str, Any], seen: Mapping[str, Any], counts: Counts
+) -> None:
     """Compare what a kernel got with what the table says, and say so if they differ."""
     choice.checked = True
-    if seen == wanted:
+    missed = {name: value for name, value in wanted.items() if seen.get(name) != value}
+    if not missed:
         counts.verified += 1
         if counts.verified == 1:
+            reached = _named(wanted)
             logger.info(
-                "mla-tune: %s: %s=%s reached the kernel for %s",
-                counts.backend,
-                knob,
-                wanted,
-                choice.shape,
+                "mla-tune: %s: %s reached the kernel for %s", counts.backend, reached, choice.shape
             )
         return
     counts.not_applied += 1
+    got = ", ".join(str(seen.get(name)) for name in missed)
     once(
         logging.WARNING,
-        f"mla-tune: {counts.backend}: the table says {knob}={wanted} for {choice.shape}, but the "
-        f"kernel got {seen}; please report it with the vLLM release",
+        f"mla-tune: {counts.backend}: the table says {_named(missed)} for {choice.shape}, but the "
+        f"kernel got {got}; please report it with the vLLM release",
     )
+
+
+def _named(values: Mapping[str, Any]) -> str:
+    return " ".join(f"{name}={value}" for name, value in values.items())

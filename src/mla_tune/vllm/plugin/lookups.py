@@ -66,6 +66,11 @@ class Lookups:
             (rows * splits for splits, rows in self._modelled_rows.items()), default=0
         )
 
+    def forget(self) -> None:
+        """Look everything up again that has been looked up so far."""
+        self._cache.clear()
+        self._ragged.clear()
+
     @property
     def tabled(self) -> Collection[tuple[int, int]]:
         """(requests, query length) of the graph table's entries."""

@@ -7,7 +7,7 @@ from typing import Any
 
 from mla_tune.vllm.plugin.choice import VLLM_OWN, Choice
 from mla_tune.vllm.plugin.deployment import Deployment
-from mla_tune.vllm.plugin.fidelity import verified
+from mla_tune.vllm.plugin.fidelity import at_the_launch, verified
 from mla_tune.vllm.plugin.fields import Fields
 from mla_tune.vllm.plugin.prefill import PrefillByBatch
 from mla_tune.vllm.plugin.replay import STEPS_BETWEEN_LOOKS, Replay
@@ -90,15 +90,15 @@ class StepPolicy:
 
     def _check_path(self, metadata: Any, choice: Choice, fields: Fields) -> None:
         """Compare the path that a uniform batch has taken with the one its threshold means."""
-        # A split count, where there is one as well, is compared where the kernel is launched.
-        if choice.checked or "num_kv_splits" in choice.plan:
+        # What the kernel is launched with, where the plan says that as well, is compared there.
+        if choice.checked or at_the_launch(choice.plan):
             return
         threshold = dict(fields).get("reorder_batch_threshold", self.thresholds.vllm_own)
         if threshold == self.thresholds.vllm_own:
             return
         wanted = "decode" if metadata.max_query_len <= threshold else "prefill"
         seen = "decode" if metadata.num_prefills == 0 else "prefill"
-        verified(choice, "path", wanted, seen, self.deployment.counts)
+        verified(choice, {"path": wanted}, {"path": seen}, self.deployment.counts)
 
     def count(self, batch: Any, metadata: Any, choice: Choice) -> None:
         """Count a step that ran outside of graphs."""

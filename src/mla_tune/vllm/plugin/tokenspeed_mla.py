@@ -113,7 +113,7 @@ class TunedTokenspeedMLAImpl(ReservesAtLoad, VllmImpl):  # type: ignore[misc]
                 return super().forward_mqa(*arguments)
             with calls_of(compat.module(PACKAGE), *LAUNCH) as seen:
                 result = super().forward_mqa(*arguments)
-        verified(choice, KNOB, floor, seen[0] if seen else None, counts)
+        verified(choice, {KNOB: floor}, {KNOB: seen[0]} if seen else {}, counts)
         return result
 
 

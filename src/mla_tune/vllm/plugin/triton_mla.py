@@ -1,6 +1,7 @@
-"""TRITON_MLA: split counts per batch, and a workspace no larger than they need.
+"""TRITON_MLA: split counts and launches per batch, and a workspace no larger than they need.
 
-How a builder asks vLLM for a split count is said in `mla_tune.vllm.triton_splits`.
+How a builder asks vLLM for a split count is said in `mla_tune.vllm.triton_splits`, how a launch
+gets other constants in `mla_tune.vllm.triton_launch`.
 """
 
 __all__ = ["TunedTritonMLABackend"]
@@ -8,26 +9,30 @@ __all__ = ["TunedTritonMLABackend"]
 import functools
 import logging
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import vllm.v1.attention.backends.mla.triton_mla as vllm_triton_mla
 
+from mla_tune.plan.plan import Plan
 from mla_tune.vllm import workspace
 from mla_tune.vllm.backends.triton_mla import BACKEND, LAUNCH
 from mla_tune.vllm.log import logger
 from mla_tune.vllm.plugin.at_load import ReservesAtLoad
 from mla_tune.vllm.plugin.builder import TunedBuilder
 from mla_tune.vllm.plugin.choice import Choice
+from mla_tune.vllm.plugin.compiled_ahead import compile_ahead
 from mla_tune.vllm.plugin.deployment import Deployment, deployment_for
 from mla_tune.vllm.plugin.engine import captured_batches
-from mla_tune.vllm.plugin.fidelity import ChecksSplits, checked_by_impl
+from mla_tune.vllm.plugin.fidelity import ChecksSplits, at_the_launch, checked_by_impl
 from mla_tune.vllm.plugin.fields import Fields
+from mla_tune.vllm.plugin.launches import FIELD, LaunchFields, launch_knobs
 from mla_tune.vllm.plugin.layers import ServedLayers
 from mla_tune.vllm.plugin.splits import SplitLengths
 from mla_tune.vllm.plugin.state import once
 from mla_tune.vllm.plugin.subclass import tuned_backend
 from mla_tune.vllm.plugin.triton_workspace import RESERVE, keeps_vllms_splits, reserve, take
+from mla_tune.vllm.triton_launch import TunedKernel
 from mla_tune.vllm.triton_splits import SplitRule
 
 VllmBackend: Any = vllm_triton_mla.TritonMLABackend
@@ -37,10 +42,11 @@ VllmImpl: Any = VllmBackend.get_impl_cls()
 
 class TunedTritonMLAMetadataBuilder(TunedBuilder, VllmBuilder):  # type: ignore[misc]
     mla_tune_backend = BACKEND.name
-    mla_tune_knobs = TunedBuilder.mla_tune_knobs | {"num_kv_splits"}
+    mla_tune_knobs = TunedBuilder.mla_tune_knobs | {"num_kv_splits"} | launch_knobs()
 
-    # None: every split count is vLLM's own.
+    # None: every split count and every launch is vLLM's own.
     _lengths: SplitLengths | None = None
+    _launches: LaunchFields
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         # Rows x splits that we have reserved; None where vLLM has reserved, or nobody.
@@ -68,12 +74,14 @@ class TunedTritonMLAMetadataBuilder(TunedBuilder, VllmBuilder):  # type: ignore[
         if keeps_vllms_splits():
             once(
                 logging.WARNING,
-                "mla-tune: TRITON_MLA keeps vLLM's split counts and workspace: with microbatches "
-                "or DSpark's draft lane there is more than one workspace",
+                "mla-tune: TRITON_MLA keeps vLLM's split counts, launches and workspace: with "
+                "microbatches or DSpark's draft lane there is more than one workspace",
             )
             return
         rule = SplitRule.of_any_count(deployment.facts.sm_count)
         self._lengths = SplitLengths(rule, self._row_splits)
+        self._launches = LaunchFields(deployment)
+        compile_ahead(self, deployment, self._lengths, self._launches)
         planned = (choice.plan.number("num_kv_splits") for choice in deployment.planned.values())
         wanted = {splits for _, splits in deployment.lookups.splits_wanted()}
         wanted.update(splits for splits in planned if splits is not None)
@@ -126,14 +134,19 @@ class TunedTritonMLAMetadataBuilder(TunedBuilder, VllmBuilder):  # type: ignore[
         if wanted is not None:
             length, whole = lengths.asking_for(wanted, rows)
             if length is not None:
-                seen = checked_by_impl(choice, self._counts) if whole else ()
-                return (("max_seq_len", length), *seen)
+                return (("max_seq_len", length), *(self._as_planned(choice) if whole else ()))
         if self._row_splits is not None:
             length, whole = lengths.asking_for(lengths.rule.splits(metadata.max_seq_len), rows)
             if not whole and length is not None:
                 self._counts.capped += 1
                 return (("max_seq_len", length),)
-        return ()
+        return self._as_planned(choice) if wanted is None else ()
+
+    def _as_planned(self, choice: Choice) -> Fields:
+        """Of a step that has the whole plan: its launch, and what the impl compares with."""
+        if not at_the_launch(choice.plan):
+            return ()
+        return (*self._launches.of(choice.plan), *checked_by_impl(choice, self._counts))
 
 
 class TunedTritonMLAImpl(ReservesAtLoad, ChecksSplits, VllmImpl):  # type: ignore[misc]
@@ -170,8 +183,19 @@ class TunedTritonMLAImpl(ReservesAtLoad, ChecksSplits, VllmImpl):  # type: ignor
             logger.exception("mla-tune: TRITON_MLA's workspace is reserved as without tables")
             return None
 
+    def forward_mqa(self, q: Any, kv_c_and_k_pe_cache: Any, attn_metadata: Any, *args: Any) -> Any:
+        forward = functools.partial(
+            super().forward_mqa, q, kv_c_and_k_pe_cache, attn_metadata, *args
+        )
+        step_launch = getattr(attn_metadata, FIELD, None)
+        return forward() if step_launch is None else step_launch.run(forward)
+
     def split_argument(self) -> tuple[Any, str, str]:
         return vllm_triton_mla, *LAUNCH
+
+    def launches_observed(self) -> AbstractContextManager[list[Plan]]:
+        kernel = TunedKernel.of_vllm()
+        return nullcontext([]) if kernel is None else kernel.observed()
 
 
 TunedTritonMLABackend = tuned_backend(
