@@ -23,7 +23,10 @@ MAX_MODEL_LEN = 32768
 # By default TRITON_MLA takes 2 splits of 1k; FLASH_ATTN_MLA has no cap outside the graphs' sizes
 # and one of 32 within; queries of 256 take the decode path of FLASH_ATTN_MLA, not of FLASHMLA.
 CHECKS = {
-    "TRITON_MLA": {"8q1s1k": Plan(num_kv_splits=16)},
+    "TRITON_MLA": {
+        "8q1s1k": Plan(num_kv_splits=16),
+        "16q1s2k": Plan(num_kv_splits=8, block_n=64, num_warps=8, num_stages=1),
+    },
     "FLASH_ATTN_MLA": {
         "8q1s1k": Plan(num_kv_splits=8),
         "4q256s1k": Plan(reorder_batch_threshold=128),

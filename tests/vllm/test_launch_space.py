@@ -35,7 +35,7 @@ def tried(heads: int, most_bytes: int, **facts: int) -> tuple[Plan, ...]:
 def test_no_launch_needs_more_than_is_said(row: list) -> None:
     capability, cache_bytes, *constants, compiled = row
     said = space(128, capability // 10, cache_bytes).shared_bytes(launch(*constants))
-    assert compiled <= said <= compiled + 40_000
+    assert compiled <= said <= compiled + 70_000
 
 
 def test_two_stages_of_an_fp8_cache_are_never_tried_on_small_gpus() -> None:

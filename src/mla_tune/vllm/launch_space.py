@@ -2,8 +2,8 @@
 
 A launch that needs more shared memory than a thread block can have compiles for a second or more
 and then fails. What one needs follows from the kernel's tiles and from how Triton keeps them. The
-formula is of vLLM's kernel compiled by Triton 3.6.0 and 3.9.0 for compute capabilities 8.9 and 9.0
-(``shared`` in the compiled kernel's metadata; some are in ``tests/data/launch_shared_bytes.json``):
+formula is of vLLM's kernel compiled by Triton 3.6.0 for capabilities 8.9, 9.0, 10.0 and 12.0
+(``shared`` in the compiled kernel's metadata, kept in ``tests/data/launch_shared_bytes.json``):
 it is never below that.
 """
 
@@ -24,10 +24,10 @@ NUM_WARPS = (4, 8)
 # and takes the third stage.
 NUM_STAGES = (1, 2, 3)
 MOST_TILES_KEPT = 2
-# Rows from which on tensor cores read both factors from shared memory, in these capabilities. Of
-# the second nothing was compiled, and the larger of both sums holds.
+# Rows from which on tensor cores read both factors from shared memory, in these capabilities.
 WARP_GROUP_ROWS = 64
-WARP_GROUPS = (9, 10)
+WARP_GROUPS = (HOPPER, BLACKWELL) = (9, 10)
+BARRIERS = 1024
 
 
 @dataclass(frozen=True)
@@ -83,8 +83,13 @@ class LaunchSpace:
         if block_h < WARP_GROUP_ROWS or self.major not in WARP_GROUPS:
             return in_registers
         # The result passes through shared memory too, when the loop is done.
-        in_shared = max(queries + tile + pages + raw * (ahead - 1), 4 * block_h * rank)
-        return in_shared if self.major == WARP_GROUPS[0] else max(in_shared, in_registers)
+        result = 4 * block_h * rank
+        in_shared = max(queries + tile + pages + raw * (ahead - 1), result)
+        if self.major == HOPPER:
+            return in_shared
+        # There it is in tensor memory, and passes at each step of a loop that loads ahead.
+        passing = result if ahead > 1 else 0
+        return max(in_shared + passing + BARRIERS, in_registers)
 
 
 def _power_of_two(width: int) -> int:

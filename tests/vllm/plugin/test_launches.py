@@ -198,3 +198,32 @@ def test_a_release_without_the_constants_misses_with_one_line(
     told = [line for line in messages if "cannot set" in line]
     assert len(told) == 1
     assert "tables set block_n, block_h, num_warps, num_stages" in told[0]
+
+
+@pytest.mark.parametrize("launch", [Plan(), LAUNCH, Plan(block_n=128), Plan(block_n=16)], ids=str)
+def test_a_launch_reads_an_fp8_cache_as_vllms_does(launch: Plan) -> None:
+    """20 heads, no multiple of a block's, over pages of 16 tokens that lie out of order."""
+    from vllm.v1.attention.ops.triton_decode_attention import decode_attention_fwd
+
+    heads, rank, splits, kv_lens = 20, 256, 2, (70, 21)
+    generator = torch.Generator().manual_seed(0)
+    query = torch.randn(2, heads, rank + 64, generator=generator).half()
+    cache = torch.randn(8, 16, 1, rank + 64, generator=generator).to(torch.float8_e4m3fn)
+    table = torch.tensor([[1, 3, 5, 7, 2], [4, 6, 0, 0, 0]], dtype=torch.int32)
+    output, lse = torch.zeros(2, heads, rank).half(), torch.zeros(2, heads).half()
+    partial_results = torch.full((2, heads, splits, rank + 1), float("nan"))
+    scale = torch.tensor(0.5)
+    with kernel().launching(launch), kernel().observed() as seen:
+        decode_attention_fwd(
+            *(query, cache, cache[..., :rank], output, lse, table),
+            *(torch.tensor(kv_lens, dtype=torch.int32), partial_results, splits, 0.1, 16),
+            k_scale=scale,
+            v_scale=scale,
+            is_mla=True,
+        )
+    assert seen == [launch.over(VLLM_LAUNCH)]
+    for row, kv_len in enumerate(kv_lens):
+        latents = 0.5 * cache[table[row].long()].view(-1, rank + 64)[:kv_len].double()
+        weights = torch.softmax(0.1 * query[row].double() @ latents.T, dim=-1)
+        expected = weights @ latents[:, :rank]
+        assert float((output[row].double() - expected).norm() / expected.norm()) < 2e-3

@@ -182,3 +182,33 @@ def test_estimate_covers_what_is_used(name, dtype, heads):
         assert used <= get_backend(name).estimate_bytes(session.setup, [shape])
     finally:
         session.close()
+
+
+@pytest.mark.parametrize("dtype", ["auto", "fp8"])
+@pytest.mark.parametrize("heads", [16, 128])
+def test_every_launch_runs_and_agrees_with_float64(heads, dtype):
+    """Some minutes of compiling: each launch that the GPU is said to have the memory for."""
+    backend, shape = get_backend("TRITON_MLA"), BatchShape.parse(RAGGED)
+    if backend.unavailable(probe("cuda")):
+        pytest.skip("TRITON_MLA does not run here")
+    setup = Setup(
+        *("TRITON_MLA", MlaDimensions(heads), dtype),
+        max_model_len=4096,
+        max_num_requests=16,
+        max_num_query_tokens=64,
+        device="cuda",
+        launches=True,
+    )
+    session = backend.open(setup)
+    session.load([shape])
+    reference = session.reference(shape)
+    launched = [plan for plan in session.plan_space([shape]).plans if "block_n" in plan]
+    for plan in [plan for plan in launched if plan.get("num_kv_splits") == 4]:
+        prepared = session.prepare(shape, plan)
+        prepared.output.fill_(float("nan"))
+        with prepared.applied() as run:
+            run()
+        got = prepared.output[reference.rows].double()
+        error = (got - reference.values).norm() / reference.values.norm()
+        assert error < TOLERANCE[dtype], plan
+    session.close()
