@@ -62,6 +62,7 @@ H200 = EngineFacts(
     max_cudagraph_capture_size=512,
     packages=(("triton", "3.6.0"), ("flashinfer", "0.6.14")),
 )
+DIGESTS = {"triton_decode_attention.py": "1111", "triton_mla.py": "2222"}
 SOFTWARE = {"vllm": "0.26.0", "triton": "3.6.0", "flashinfer": "0.6.14"}
 
 

@@ -29,8 +29,9 @@ def test_the_cpu_is_described_by_name_threads_memory_and_software():
 def test_the_digest_follows_the_software_and_the_kernels():
     newer = replace(ENVIRONMENT, software={"torch": "2.14.0"})
     rebuilt = replace(ENVIRONMENT, kernels={"_C.abi3.so": "0123"})
-    digests = {e.software_digest for e in (ENVIRONMENT, newer, rebuilt)}
-    assert len(digests) == 3
+    patched = replace(ENVIRONMENT, digests={"triton_mla.py": "0123"})
+    digests = {e.software_digest for e in (ENVIRONMENT, newer, rebuilt, patched)}
+    assert len(digests) == 4
     assert ENVIRONMENT.software_digest == replace(ENVIRONMENT, memory_gib=1.0).software_digest
 
 

@@ -1,7 +1,7 @@
 import pytest
 
 from mla_tune.errors import InputError
-from mla_tune.versions import is_development_build, minor_release, release_numbers
+from mla_tune.versions import is_development_build, is_same_release, minor_release, release_numbers
 
 
 @pytest.mark.parametrize(
@@ -66,3 +66,18 @@ def test_development_builds() -> None:
     assert not is_development_build("0.33rc1")
     assert not is_development_build("main")
     assert not is_development_build("9" * 5000)
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        ("0.26.0", "0.26.0+cu130", True),
+        ("0.26.0", "v0.26", True),
+        ("0.26.0", "0.26.1", False),
+        ("0.26.0", "0.26.0.post1", False),
+        ("0.26.0.dev3+gabc", "0.26.0.dev3+gabc", False),
+        ("none", "none", False),
+    ],
+)
+def test_a_release_is_one_with_its_patch_number_wherever_it_was_built(one, other, same):
+    assert is_same_release(one, other) is same

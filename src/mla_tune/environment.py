@@ -7,7 +7,7 @@ import importlib.metadata
 import importlib.util
 import os
 import platform
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -32,6 +32,8 @@ class Environment:
         kernels: digest of each compiled kernel library of vLLM, by file name.
         locked_sm_clock_mhz: where the GPU's SM clock is locked; None: nowhere below its maximum.
         unwatched: what the driver does not say of this GPU and why; None: it says all.
+        digests: of the parts of the software that decide how fast a backend of vLLM is, by name;
+            see `mla_tune.vllm.digests`. Empty where they were not looked at.
     """
 
     device_name: str
@@ -42,6 +44,7 @@ class Environment:
     kernels: dict[str, str]
     locked_sm_clock_mhz: int | None = None
     unwatched: str | None = None
+    digests: dict[str, str] = field(default_factory=dict)
 
     @property
     def is_hip(self) -> bool:
@@ -64,7 +67,7 @@ class Environment:
     @cached_property
     def software_digest(self) -> str:
         """Changes when anything that could change a kernel's behaviour does."""
-        facts = sorted({**self.software, **self.kernels}.items())
+        facts = sorted({**self.software, **self.kernels, **self.digests}.items())
         return hashlib.sha256(repr(facts).encode()).hexdigest()[:12]
 
     def as_dict(self) -> dict[str, object]:

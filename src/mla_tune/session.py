@@ -210,6 +210,17 @@ class Backend(Protocol):
         """Whether plans of ``mode`` depend on the engine's max_cudagraph_capture_size."""
         ...
 
+    def decided_by(self, mode: str) -> tuple[str, ...]:
+        """The parts of an installation that decide how fast it is in ``mode``, by name.
+
+        Empty where only versions tell.
+        """
+        ...
+
+    def digests(self) -> dict[str, str]:
+        """Digests of all such parts that are installed here, by name."""
+        ...
+
     def unavailable(self, environment: Environment) -> str | None:
         """Why this backend cannot run in ``environment``, or None when it can.
 

@@ -1,6 +1,6 @@
 """Which versions of a package are the same for a table: one rule wherever versions are compared."""
 
-__all__ = ["is_development_build", "minor_release", "release_numbers"]
+__all__ = ["is_development_build", "is_same_release", "minor_release", "release_numbers"]
 
 from packaging.version import Version
 
@@ -20,6 +20,18 @@ def minor_release(version: str) -> str:
     except ValueError:  # among them InvalidVersion; int() refuses 5,000 digits
         return version
     return str(parsed) if parsed.is_devrelease else f"{parsed.major}.{parsed.minor}"
+
+
+def is_same_release(version: str, other: str) -> bool:
+    """Whether two versions are of one release, patch number included, built here or there.
+
+    ``0.26.0`` and ``0.26.0+cu130`` are; a development build is of no release.
+    """
+    try:
+        one, another = Version(version), Version(other)
+    except ValueError:
+        return False
+    return Version(one.public) == Version(another.public) and not one.is_devrelease
 
 
 def release_numbers(version: str) -> tuple[int, int, int]:

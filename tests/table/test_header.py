@@ -49,3 +49,30 @@ def test_what_the_driver_does_not_say_is_told_and_keeps_no_tables_apart():
     silent = header_of(unwatched="clocks (NVML: Not Found)")
     assert silent.model_dump()["device"]["unwatched"] == "clocks (NVML: Not Found)"
     assert HEADER.first_difference(silent) is None
+
+
+DIGESTS = {"triton_decode_attention.py": "1", "triton_mla.py": "2", "mla_attention.py": "3"}
+
+
+def triton_header(mode="graph", **facts):
+    environment = replace(ENVIRONMENT, software={"vllm": "0.33.0"}, **facts)
+    return Header.of(environment, "TRITON_MLA", MlaDimensions(2), "auto", mode, 4096)
+
+
+def test_a_header_holds_the_digests_that_decide_in_its_mode():
+    everything = DIGESTS | {"flashmla.py": "of another backend"}
+    eager = triton_header("eager", digests=everything)
+    assert (eager.software_digests, eager.schema_version) == (DIGESTS, 4)
+    graph = triton_header(digests=everything)
+    assert graph.software_digests.keys() == {"triton_decode_attention.py", "triton_mla.py"}
+    assert triton_header().software_digests is None
+    assert header_of(digests=everything).software_digests is None
+    assert Header.model_validate(graph.model_dump(exclude_none=True)) == graph
+
+
+def test_headers_of_other_digests_differ_and_without_any_versions_tell():
+    held = triton_header(digests=DIGESTS)
+    other = triton_header(digests=DIGESTS | {"triton_mla.py": "other"})
+    assert held.first_difference(other) == ("triton_mla.py", "2", "other")
+    assert held.first_difference(triton_header()) is None
+    assert triton_header().first_difference(held) is None

@@ -8,7 +8,7 @@ from mla_tune.plan.plan import UNTUNED, Plan
 from mla_tune.table import Table
 from mla_tune.table.loading import LoadedTable, load_tables
 from mla_tune.table.matching import choose, differences, told_apart
-from tabled_engine import DIMENSIONS, ENGINE, H200, SOFTWARE, entry, header
+from tabled_engine import DIGESTS, DIMENSIONS, ENGINE, H200, SOFTWARE, entry, header
 
 EAGER = ENGINE | {"mode": "eager"}
 
@@ -54,6 +54,34 @@ def test_one_differing_field_refuses_a_table(changes: dict[str, Any], field: str
     assert chosen == {}
     assert reason is not None
     assert field in reason
+
+
+def test_what_changed_is_named_and_not_its_digest() -> None:
+    facts = replace(H200, vllm="0.27.0", digests=tuple(DIGESTS.items()))
+    same = loaded("same.yaml", software_digests=DIGESTS)
+    assert choose([same], facts) == ({"graph": same}, None)
+    other = DIGESTS | {"triton_decode_attention.py": "other"}
+    chosen, reason = choose([loaded("t.yaml", software_digests=other)], facts)
+    assert chosen == {}
+    assert reason == (
+        "the nearest table, t.yaml, does not hold: "
+        "triton_decode_attention.py differs from what was measured"
+    )
+    changes = {"kv_cache_dtype": "fp8", "software_digests": dict.fromkeys(DIGESTS, "other")}
+    _, reason = choose([loaded("t.yaml", **changes)], facts)
+    assert reason == (
+        "the nearest table, t.yaml, is for KV cache dtype fp8 (engine: auto), and does not hold: "
+        "triton_decode_attention.py, triton_mla.py differ from what was measured"
+    )
+
+
+def test_a_virtual_function_is_the_gpu_itself_and_an_instance_of_mig_is_not() -> None:
+    device = {"name": "AMD Instinct MI350X", "compute_capability": "9.5", "sm_count": 256}
+    facts = replace(H200, compute_capability="9.5", sm_count=256)
+    held = table(device=device)
+    assert differences(held, replace(facts, device_name="AMD Instinct MI350X VF")) == []
+    found = differences(table(), replace(H200, device_name="NVIDIA H200 MIG 1g.18gb", sm_count=16))
+    assert [name for name, _, _ in found] == ["GPU", "SM count"]
 
 
 LOCKED = {

@@ -1,5 +1,6 @@
 import errno
 import os
+from dataclasses import replace
 
 import pytest
 from filelock import FileLock
@@ -35,6 +36,37 @@ def test_a_table_that_is_true_for_something_else_is_left_alone(tmp_path):
     assert "kv_cache_dtype auto, this run is for fp8" in caught.value.what
     assert "--replace" in caught.value.remedy
     assert path.read_bytes() == before
+
+
+def test_entries_of_another_kernel_are_not_mixed_into_a_table(tmp_path):
+    digests = {"triton_decode_attention.py": "1", "triton_mla.py": "2"}
+
+    def header(known):
+        environment = replace(ENVIRONMENT, software={"vllm": "0.33.0"}, digests=known)
+        return Header.of(environment, "TRITON_MLA", MlaDimensions(2), "auto", "graph", 4096)
+
+    path = tmp_path / "t.yaml"
+    merge(path, header(digests), [entry("q1s1k")])
+    merge(path, header(digests), [entry("q1s2k")])
+    before = path.read_bytes()
+    with pytest.raises(InputError) as caught:
+        merge(path, header(digests | {"triton_mla.py": "patched"}), [entry("q1s4k")])
+    assert "was measured with another triton_mla.py than this run would be" in caught.value.what
+    assert path.read_bytes() == before
+    assert TableFile.load(path).header == header(digests)
+
+
+def test_a_table_of_before_there_were_digests_is_added_to_and_gets_none(tmp_path):
+    path = tmp_path / "t.yaml"
+    environment = replace(ENVIRONMENT, software={"vllm": "0.33.0"})
+    of = (environment, "TRITON_MLA", MlaDimensions(2), "auto", "graph", 4096)
+    merge(path, Header.of(*of), [entry("q1s1k")])
+    digests = {"triton_decode_attention.py": "1", "triton_mla.py": "2"}
+    newer = Header.of(replace(environment, digests=digests), *of[1:])
+    merge(path, newer, [entry("q1s2k")])
+    found = TableFile.load(path)
+    assert (found.header.schema_version, found.header.software_digests) == (2, None)
+    assert len(found.entries) == 2
 
 
 def _full(*_args, **_kwargs):

@@ -83,7 +83,7 @@ def test_a_plan_out_of_bounds_is_refused_by_line(row, says):
     ("before", "after", "says"),
     [
         ("backend: TORCH_MLA", "backend: TORCH_MLB", ":2: backend: backend 'TORCH_MLB' is not"),
-        ("num_q_heads: 2", "num_q_heads: 0", ":4: model.num_q_heads"),
+        ("num_q_heads: 2", "num_q_heads: 0", ":4: model: num_q_heads is 0"),
         ("num_q_heads: 2", "num_q_heads: 1000000", ":4: model.num_q_heads"),
         ("num_q_heads: 2, ", "", ":4: model: it gives kv_lora_rank"),
         ("kv_lora_rank: 512", "kv_lora_rank: -512", ":4: model.kv_lora_rank"),

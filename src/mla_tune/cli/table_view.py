@@ -24,8 +24,10 @@ def show_table(console: Console, header: Header, entries: Sequence[Entry]) -> No
     )
     rows = [_cells(entry) for entry in entries]
     lines = in_columns(COLUMNS, rows, NUM_LEFT_ALIGNED)
+    parts = [f"{name} {told}" for name, told in (header.software_digests or {}).items()]
+    measured_with = [f"measured with {', '.join(map(printable, parts))}"] if parts else []
     notes = [f"{entry.shape}: {printable(entry.note)}" for entry in entries if entry.note]
-    console.out("\n".join([printable(title), *lines, *notes]), highlight=False)
+    console.out("\n".join([printable(title), *measured_with, *lines, *notes]), highlight=False)
 
 
 def _cells(entry: Entry) -> tuple[str, ...]:

@@ -12,6 +12,7 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -33,6 +34,7 @@ from mla_tune.measuring.bench import Announce, Bench
 from mla_tune.measuring.throttle import locked_clock_of
 from mla_tune.plan.failure import FailureKind, PlanFailure
 from mla_tune.plan.plan import Plan
+from mla_tune.registry import BACKENDS
 
 BenchFactory = Callable[[Environment, Announce], Bench]
 """Makes the bench inside the worker; importable by name, since it crosses a process."""
@@ -92,7 +94,8 @@ def serve(
 
 def _looked_at(device: str) -> Environment:
     """What this process finds itself on, the GPU's clocks included."""
-    environment = probe(device)
+    digests = {name: told for backend in BACKENDS for name, told in backend.digests().items()}
+    environment = replace(probe(device), digests=digests)
     if device == "cpu":
         return environment
     import torch

@@ -10,9 +10,18 @@ Schema versions:
        An entry may say over how many processes its interval is (left out: rounds of one).
     3  an eager table may have a section ``between``: a model that answers between its entries,
        see `mla_tune.table.between`.
+    4  ``software_digests``: what of the software decides how fast the backend is, by name; see
+       `mla_tune.table.software`. Left out: versions alone say whether a table is true.
 """
 
-__all__ = ["SCHEMA_VERSION", "WITHOUT_BETWEEN", "Device", "EngineSettings", "Header"]
+__all__ = [
+    "SCHEMA_VERSION",
+    "WITHOUT_BETWEEN",
+    "WITH_BETWEEN",
+    "Device",
+    "EngineSettings",
+    "Header",
+]
 
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal
@@ -32,10 +41,12 @@ from mla_tune.registry import BACKENDS
 from mla_tune.shapes import MlaDimensions
 from mla_tune.vllm.compat.graphs import default_capture_size
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 
 WITHOUT_BETWEEN = 2
-"""What is written while a table has no such section: readers of version 2 can have it too."""
+"""What is written while a table has neither: readers of version 2 can have it too."""
+WITH_BETWEEN = 3
+"""What is written of a table with that section and without digests."""
 
 
 class _Section(BaseModel):
@@ -97,6 +108,14 @@ class EngineSettings(_Section):
     index_topk: TokenCount | None = None
 
 
+def _decisive_digests(environment: Environment, backend: str, mode: str) -> dict[str, str] | None:
+    """What of the software decides how fast ``backend`` is; None where nothing was looked at."""
+    names = BACKENDS[backend].decided_by(mode) if backend in BACKENDS else ()
+    return {
+        name: environment.digests[name] for name in names if name in environment.digests
+    } or None
+
+
 _CHOSEN_BY_VLLM = ("block_size", "max_cudagraph_capture_size")
 
 
@@ -111,6 +130,7 @@ class Header(_Section):
     quantization: str = UNQUANTIZED
     engine: EngineSettings
     software: dict[str, str]
+    software_digests: dict[str, str] | None = None
 
     @classmethod
     def of(
@@ -135,7 +155,9 @@ class Header(_Section):
             "block_size": block_size,
             "max_cudagraph_capture_size": max_cudagraph_capture_size,
         }
+        digests = _decisive_digests(environment, backend, mode)
         header = cls(
+            schema_version=SCHEMA_VERSION if digests else WITHOUT_BETWEEN,
             backend=backend,
             device=Device(
                 name=environment.device_name,
@@ -151,6 +173,7 @@ class Header(_Section):
                 {"mode": mode, "max_model_len": max_model_len, "index_topk": index_topk} | given
             ),
             software=environment.software,
+            software_digests=digests,
         )
         return header.model_copy(update={"engine": header.full_engine})
 
@@ -191,9 +214,16 @@ class Header(_Section):
         for name in mine:
             if mine[name] != theirs[name]:
                 return name, mine[name], theirs[name]
+        ours, others = self.software_digests or {}, other.software_digests or {}
+        for name in ours:
+            # A table of before there were digests is told by its versions.
+            if name in others and ours[name] != others[name]:
+                return name, ours[name], others[name]
         return None
 
     def _facts(self) -> dict[str, Any]:
         """What the entries are true for, however the header is written."""
         full = self.model_copy(update={"engine": self.full_engine})
-        return full.model_dump(exclude={"schema_version": True, "device": {"unwatched"}})
+        return full.model_dump(
+            exclude={"schema_version": True, "software_digests": True, "device": {"unwatched"}}
+        )

@@ -8,8 +8,9 @@ from typing import Any
 
 from mla_tune.registry import BACKENDS
 from mla_tune.table import Table
+from mla_tune.table.device_names import device_kind
 from mla_tune.table.loading import LoadedTable
-from mla_tune.versions import minor_release
+from mla_tune.table.software import compared
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,7 @@ class EngineFacts:
         max_model_len: the longest sequence the engine admits.
         max_cudagraph_capture_size: the largest batch, in tokens, under a full graph; 0 without.
         packages: versions of the installed packages, beside vLLM, that kernels come with.
+        digests: of the parts of the software that decide how fast the backend is, by name.
     """
 
     backend: str
@@ -43,13 +45,14 @@ class EngineFacts:
     max_model_len: int
     max_cudagraph_capture_size: int
     packages: tuple[tuple[str, str], ...]
+    digests: tuple[tuple[str, str], ...] = ()
 
 
 def differences(table: Table, facts: EngineFacts) -> list[tuple[str, Any, Any]]:
     """Every field in which a table differs from the engine: name, table's value, engine's."""
     header = table.header
-    packages = _packages(table)
-    installed = dict(facts.packages)
+    installed = {"vllm": facts.vllm, **dict(facts.packages)}
+    measured, found = compared(table, installed, dict(facts.digests))
     # A full graph holds decodes alone, which absorb kv_b_proj in 16 bits whatever it was.
     has_prefills = header.engine.mode == "eager"
     follows = BACKENDS[header.backend].follows_capture_size(header.engine.mode)
@@ -64,8 +67,7 @@ def differences(table: Table, facts: EngineFacts) -> list[tuple[str, Any, Any]]:
         quantization=header.quantization if has_prefills else None,
         block_size=None if facts.block_size is None else header.full_engine.block_size,
         capture_size=header.full_engine.max_cudagraph_capture_size if captures else None,
-        vllm=header.software.get("vllm", "none"),
-        packages={name: header.software.get(name, "none") for name in packages},
+        software=measured,
     )
     ours = _comparable(
         backend=facts.backend,
@@ -77,13 +79,13 @@ def differences(table: Table, facts: EngineFacts) -> list[tuple[str, Any, Any]]:
         quantization=facts.quantization if has_prefills else None,
         block_size=facts.block_size,
         capture_size=facts.max_cudagraph_capture_size if captures else None,
-        vllm=facts.vllm,
-        packages={name: installed.get(name, "none") for name in packages},
+        software=found,
     )
     return [
         (name, theirs.get(name), ours.get(name))
         for name in dict.fromkeys((*ours, *theirs))
         if theirs.get(name) != ours.get(name)
+        and not (name == "GPU" and device_kind(theirs[name]) == device_kind(ours[name]))
     ]
 
 
@@ -98,12 +100,11 @@ def _comparable(
     quantization: str | None,
     block_size: int | None,
     capture_size: int | None,
-    vllm: str,
-    packages: dict[str, str],
+    software: dict[str, str],
 ) -> dict[str, Any]:
     values: dict[str, Any] = {
         "backend": backend,
-        "vLLM release": minor_release(vllm),
+        **software,
         "GPU": device_name,
         "compute capability": compute_capability,
     }
@@ -111,23 +112,11 @@ def _comparable(
         # On a CPU this is the number of threads, which is no property of the device.
         values["SM count"] = sm_count
     values.update(model)
-    values.update({f"{name} release": minor_release(packages[name]) for name in packages})
     values["KV cache dtype"] = _plain_dtype(kv_cache_dtype)
     values["quantization"] = quantization
     values["block size"] = block_size
     values["max_cudagraph_capture_size"] = capture_size
     return values
-
-
-def _packages(table: Table) -> list[str]:
-    """The packages whose version decides what the table's plans are worth.
-
-    Triton compiles a decode kernel anew in every engine, and FlashInfer's kernels are in its
-    own wheel: a release of either can move the best plan with vLLM as it was. Their minor
-    releases count, as vLLM's do.
-    """
-    plans = [plan for entry in table.entries for _, plan in entry.plans()]
-    return sorted(BACKENDS[table.header.backend].packages(plans))
 
 
 def _plain_dtype(name: str) -> str:
@@ -161,9 +150,24 @@ def choose(
     if not left:
         return chosen, None
     fields, nearest = min(left, key=lambda item: len(item[0]))
-    told = ", ".join(f"{name} {table} (engine: {engine})" for name, table, engine in fields)
     what = f"the nearest table for {nearest.mode} mode" if chosen else "the nearest table"
-    return chosen, f"{what}, {nearest.path}, is for {told}"
+    return chosen, f"{what}, {nearest.path}, {_told(nearest.table, fields)}"
+
+
+def _told(table: Table, fields: list[tuple[str, Any, Any]]) -> str:
+    """In what a table differs from the engine; a digest's figures tell nobody anything."""
+    digests = table.header.software_digests or {}
+    parts = [name for name, _, _ in fields if name in digests]
+    told = [
+        f"{name} {value} (engine: {engine})"
+        for name, value, engine in fields
+        if name not in digests
+    ]
+    said = [f"is for {', '.join(told)}"] if told else []
+    if parts:
+        verb = "differs" if len(parts) == 1 else "differ"
+        said.append(f"does not hold: {', '.join(parts)} {verb} from what was measured")
+    return ", and ".join(said)
 
 
 def told_apart(table: Table, facts: EngineFacts) -> str:

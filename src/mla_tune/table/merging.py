@@ -10,7 +10,7 @@ from mla_tune.files.document import Document
 from mla_tune.shapes import Workload
 from mla_tune.table.between import Between
 from mla_tune.table.entry import Entry
-from mla_tune.table.header import SCHEMA_VERSION, Header
+from mla_tune.table.header import WITH_BETWEEN, Header
 from mla_tune.table.keys import with_keys
 from mla_tune.table.layout import Layout
 from mla_tune.table.store import TABLE, TableFile
@@ -46,7 +46,8 @@ def with_between(file: TableFile, between: Between | None) -> TableFile:
     """The table with a model, read back from its text."""
     if between is None or (file.between and between_line(file.between) == between_line(between)):
         return file
-    keys = {"schema_version": f"schema_version: {SCHEMA_VERSION}", "between": between_line(between)}
+    version = max(WITH_BETWEEN, file.header.schema_version)
+    keys = {"schema_version": f"schema_version: {version}", "between": between_line(between)}
     text = with_keys(file.document, keys, before="entries")
     return TableFile.from_document(Document.parse(file.document.path, text, TABLE))
 

@@ -143,7 +143,10 @@ def check_mergeable(path: Path, old: Header, new: Header) -> None:
     difference = old.first_difference(new)
     if difference is not None:
         name, was, now = difference
+        told = f"is for {name} {one_line(was)}, this run is for {one_line(now)}"
+        if name in (new.software_digests or {}):
+            told = f"was measured with another {name} than this run would be"
         raise InputError(
-            f"table {path} is for {name} {one_line(was)}, this run is for {one_line(now)}",
+            f"table {path} {told}",
             remedy="choose another folder with --out, or --replace to begin a new table",
         )

@@ -67,6 +67,14 @@ class TorchMla:
         del mode
         return False
 
+    def decided_by(self, mode: str) -> tuple[str, ...]:
+        """By torch, whose version every table names."""
+        del mode
+        return ()
+
+    def digests(self) -> dict[str, str]:
+        return {}
+
     def unavailable(self, environment: Environment) -> str | None:
         """It runs wherever torch does, and torch is what looked at ``environment``."""
         del environment

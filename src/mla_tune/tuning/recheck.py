@@ -12,6 +12,7 @@ from mla_tune.plan.failure import PlanFailure
 from mla_tune.session import Setup
 from mla_tune.shapes import BatchShape, Case, MlaDimensions, RequestGroup, Workload
 from mla_tune.table import Entry, Speedup, TableFile
+from mla_tune.table.device_names import device_kind
 from mla_tune.tuning.decide import slows
 from mla_tune.tuning.look import look_at
 from mla_tune.tuning.process_spread import MEASURED_SPREAD, over_processes
@@ -51,7 +52,7 @@ def recheck(bench: Bench, file: TableFile, device: str, rounds: int) -> Iterator
         InputError: the table is for another device.
     """
     header = file.header
-    if header.device.name != bench.environment.device_name:
+    if device_kind(header.device.name) != device_kind(bench.environment.device_name):
         raise InputError(
             f"the table is for {header.device.name}, this is {bench.environment.device_name}"
         )

@@ -30,7 +30,8 @@ from mla_tune.session import Session, Setup
 from mla_tune.shapes import BatchShape
 from mla_tune.vllm import compat, memory
 from mla_tune.vllm.compat import graphs
-from mla_tune.vllm.prefill import PREFILL_BACKENDS, packages_of
+from mla_tune.vllm.digests import Part, digests_of
+from mla_tune.vllm.prefill import PREFILL_BACKENDS, PREFILL_PARTS, packages_of
 from mla_tune.vllm.session.kernel_knob import KernelKnob, Launcher
 
 DENSE_DTYPES = ("auto", "bfloat16", "fp8", "fp8_e4m3")
@@ -132,6 +133,8 @@ class VllmBackend:
             that its kernels are in; empty for none.
         package: what the decode kernels come with, where that is not vLLM's own wheel and not
             pinned exactly by it.
+        decode_parts: what of an installation decides how fast its decode path is.
+        prefill_parts: the same of its prefill path, for plans that weigh one against the other.
         sparse: whether it attends to the top-k tokens that an indexer picked.
         captured_since: the release from which on its decode steps are replayed from CUDA graphs.
         uniform_since: the release from which on its decode path takes more than one query token
@@ -157,6 +160,8 @@ class VllmBackend:
     kv_cache_dtypes: tuple[str, ...] = DENSE_DTYPES
     extension: str = ""
     package: str | None = None
+    decode_parts: tuple[Part, ...] = ()
+    prefill_parts: tuple[Part, ...] = PREFILL_PARTS
     sparse: bool = False
     captured_since: tuple[int, ...] = ()
     uniform_since: tuple[int, ...] | None = ()
@@ -207,6 +212,15 @@ class VllmBackend:
         """The packages beside vLLM whose version decides what ``plans`` are worth."""
         prefills = {name for plan in plans if (name := plan.text("prefill_backend"))}
         return packages_of(prefills) | ({self.package} if self.package else set())
+
+    def decided_by(self, mode: str) -> tuple[str, ...]:
+        """As `mla_tune.session.Backend.decided_by`: a full graph holds decodes alone."""
+        parts = self.decode_parts + (self.prefill_parts if mode == "eager" else ())
+        return tuple(dict.fromkeys(part.name for part in parts))
+
+    def digests(self) -> dict[str, str]:
+        """As `mla_tune.session.Backend.digests`."""
+        return digests_of((*self.decode_parts, *self.prefill_parts))
 
     def follows_capture_size(self, mode: str) -> bool:
         """Whether plans of ``mode`` depend on the engine's max_cudagraph_capture_size."""

@@ -9,6 +9,8 @@ __all__ = [
     "NEED_WORKSPACE",
     "PLANS_EACH_STEP",
     "PREFILL_BACKENDS",
+    "PREFILL_PARTS",
+    "SPARSE_PREFILL_PARTS",
     "Kind",
     "default_prefill",
     "engine_setting",
@@ -27,6 +29,7 @@ from typing import Any
 from mla_tune.errors import InputError, UnavailableError
 from mla_tune.vllm import compat
 from mla_tune.vllm.compat import prefills
+from mla_tune.vllm.digests import Binary, Part, Source
 from mla_tune.vllm.observe import set_for_now
 
 
@@ -95,6 +98,36 @@ def prefill_name(instance: Any) -> str:
     if name == "FLASH_ATTN":
         return f"fa{instance.vllm_flash_attn_version}"
     return _SHORT.get(name, name.lower())
+
+
+PREFILL_PARTS: tuple[Part, ...] = (
+    Source(
+        "model_executor/layers/attention/mla_attention.py",
+        (
+            *("MLAAttention.forward_impl", "MLAAttention._v_up_proj"),
+            *("MLACommonBaseImpl.forward_mha", "MLACommonBaseImpl._compute_prefill_context"),
+            *("MLACommonImpl.forward_mha", "MLACommonImpl._compute_prefill_context"),
+            *("MLACommonMetadataBuilder.build", "build_mla_chunked_context_metadata"),
+        ),
+    ),
+    Source("v1/attention/backends/mla/prefill/flash_attn.py", called="prefill/flash_attn.py"),
+    Source(
+        "v1/attention/backends/utils.py",
+        ("split_decodes_and_prefills",),
+        called="split_decodes_and_prefills",
+    ),
+    Binary("vllm_flash_attn/_vllm_fa2_C*.so"),
+    Binary("vllm_flash_attn/_vllm_fa3_C*.so"),
+)
+"""What decides how fast the prefill path is with vLLM's own wheel.
+
+The kernels of the other prefill backends come with packages; see `packages_of`.
+"""
+
+SPARSE_PREFILL_PARTS: tuple[Part, ...] = (
+    *PREFILL_PARTS,
+    Source("model_executor/layers/attention/sparse_mla_attention.py"),
+)
 
 
 def packages_of(names: Iterable[str]) -> set[str]:

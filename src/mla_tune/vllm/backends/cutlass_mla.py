@@ -12,6 +12,7 @@ from mla_tune.session import Setup
 from mla_tune.shapes import BatchShape
 from mla_tune.vllm.backend import DENSE_BOUNDS, EngineSetting, FrozenSplits, Splits, VllmBackend
 from mla_tune.vllm.cutlass_workspace import MOST_SPLITS, workspace_bytes
+from mla_tune.vllm.digests import Release, Source
 from mla_tune.vllm.observe import calls_of, set_for_now
 
 # The method of vLLM's impl that launches the kernel, and its argument.
@@ -92,6 +93,11 @@ BACKEND = VllmBackend(
     aliases=("cutlass_mla",),
     module="cutlass_mla",
     majors=(10,),
+    decode_parts=(
+        # Its kernel is one of thousands in vLLM's main library, which no two releases share.
+        Release(),
+        Source("v1/attention/backends/mla/cutlass_mla.py"),
+    ),
     blocks=BlockSizes((128,)),
     uniform_since=None,
     bounds={

@@ -12,6 +12,7 @@ from mla_tune.session import Setup
 from mla_tune.shapes import BatchShape
 from mla_tune.vllm import compat
 from mla_tune.vllm.backend import DENSE_BOUNDS, EngineSetting, FrozenSplits, Splits, VllmBackend
+from mla_tune.vllm.digests import Binary, Source
 from mla_tune.vllm.memory import bytes_per_split
 from mla_tune.vllm.observe import calls_of, set_for_now
 
@@ -111,6 +112,14 @@ BACKEND = VllmBackend(
     majors=(9,),
     kv_cache_dtypes=("auto", "bfloat16"),
     extension=EXTENSION,
+    decode_parts=(
+        Binary("vllm_flash_attn/_vllm_fa3_C*.so"),
+        Source(
+            "vllm_flash_attn/flash_attn_interface.py",
+            ("flash_attn_varlen_func", "get_scheduler_metadata"),
+        ),
+        Source("v1/attention/backends/mla/flashattn_mla.py"),
+    ),
     blocks=BlockSizes((16,), multiples=True),
     # A cap; 0 is none. FlashAttention itself stops at 256.
     bounds={**DENSE_BOUNDS, "num_kv_splits": Numbers((range(256 + 1),))},

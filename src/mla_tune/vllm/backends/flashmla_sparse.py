@@ -6,6 +6,8 @@ from mla_tune.plan.blocks import BlockSizes
 from mla_tune.session import Setup
 from mla_tune.vllm.backend import VllmBackend
 from mla_tune.vllm.backends.flashmla import EXTENSION
+from mla_tune.vllm.digests import Binary, Source
+from mla_tune.vllm.prefill import SPARSE_PREFILL_PARTS
 
 # vLLM's MIN_HEADS_FOR_BF16_PREFILL.
 LEAST_HEADS_APART = 32
@@ -26,7 +28,13 @@ BACKEND = VllmBackend(
     majors=(9, 10),
     kv_cache_dtypes=("auto", "bfloat16", "fp8_ds_mla"),
     sparse=True,
+    prefill_parts=SPARSE_PREFILL_PARTS,
     extension=EXTENSION,
+    decode_parts=(
+        Binary("_flashmla_C*.so"),
+        Source("v1/attention/ops/flashmla.py", called="ops/flashmla.py"),
+        Source("v1/attention/backends/mla/flashmla_sparse.py"),
+    ),
     blocks=BlockSizes((64,)),
     parts_prefills=_parts_prefills,
 )

@@ -19,6 +19,7 @@ from mla_tune.session import Setup
 from mla_tune.shapes import BatchShape
 from mla_tune.vllm import compat, workspace
 from mla_tune.vllm.backend import DENSE_BOUNDS, EngineSetting, VllmBackend
+from mla_tune.vllm.digests import Package, Source
 from mla_tune.vllm.observe import calls_of, set_for_now
 
 PACKAGE = "tokenspeed_mla"
@@ -125,6 +126,10 @@ BACKEND = VllmBackend(
     majors=(10,),
     kv_cache_dtypes=("fp8", "fp8_e4m3"),
     extension=PACKAGE,
+    decode_parts=(
+        Package("tokenspeed-mla"),
+        Source("v1/attention/backends/mla/tokenspeed_mla.py"),
+    ),
     blocks=BlockSizes((32, 64)),
     bounds={**DENSE_BOUNDS, "min_split_kv": Numbers((range(1, 256 + 1),))},
     settings={"min_split_kv": EngineSetting(f"--attention-config.{FLOOR}={{}}")},

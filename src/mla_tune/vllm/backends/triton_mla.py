@@ -16,6 +16,7 @@ from mla_tune.session import Setup
 from mla_tune.shapes import BatchShape
 from mla_tune.vllm import compat
 from mla_tune.vllm.backend import DENSE_BOUNDS, FrozenSplits, Splits, VllmBackend
+from mla_tune.vllm.digests import Source
 from mla_tune.vllm.launch_space import LaunchSpace
 from mla_tune.vllm.memory import bytes_per_split
 from mla_tune.vllm.observe import calls_of
@@ -197,6 +198,16 @@ BACKEND = VllmBackend(
     module="triton_mla",
     interpreted=True,
     package="triton",
+    decode_parts=(
+        Source("v1/attention/ops/triton_decode_attention.py"),
+        Source(
+            "v1/attention/backends/mla/triton_mla.py",
+            (
+                *("_compute_num_kv_splits", "_MIN_WORK_PER_SPLIT", "_SPLIT_OCCUPANCY_MULTIPLIER"),
+                "TritonMLAImpl.forward_mqa",
+            ),
+        ),
+    ),
     blocks=BlockSizes((16,), multiples=True),
     # Its builder declared no CUDA graph support before.
     captured_since=(0, 22, 1),

@@ -6,6 +6,7 @@ import importlib.metadata
 from typing import Any
 
 from mla_tune.environment import KERNEL_PACKAGES, described, installed_versions
+from mla_tune.registry import BACKENDS
 from mla_tune.table.matching import EngineFacts
 from mla_tune.vllm.captures import captured_requests
 from mla_tune.vllm.compat.parallel import decode_context_parallel, prefill_context_parallel
@@ -34,6 +35,7 @@ def engine_facts(backend: str, vllm_config: Any, layers: ServedLayers) -> Engine
         max_model_len=int(vllm_config.model_config.max_model_len),
         max_cudagraph_capture_size=_largest_capture(vllm_config.compilation_config),
         packages=tuple(installed_versions(*KERNEL_PACKAGES).items()),
+        digests=tuple(BACKENDS[backend].digests().items()),
     )
 
 
