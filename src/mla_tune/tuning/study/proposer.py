@@ -2,6 +2,7 @@
 
 __all__ = ["SAMPLERS", "Proposer"]
 
+import contextlib
 import warnings
 from collections.abc import Callable, Sequence
 
@@ -52,7 +53,13 @@ class Proposer:
             self._study.enqueue_trial(parameters.of(plan))
 
     def learn(self, trial: FrozenTrial) -> None:
-        """Take in a finished trial of the study on disk."""
+        """Take in a finished trial of the study on disk.
+
+        One of a plan with a knob whose value nobody knows (see `Parameters`) is passed over: a
+        Gaussian process would model no knob that is not in every trial.
+        """
+        if trial.params.keys() != self._distributions.keys():
+            return
         self._study.add_trial(
             optuna.trial.create_trial(
                 state=trial.state,
@@ -66,6 +73,8 @@ class Proposer:
     def propose(self, untried: Sequence[Plan]) -> Plan:
         """The one of ``untried`` that is nearest to the sampler's next point."""
         asked = self._study.ask(self._distributions)
-        # The plan that is tried gets a trial of its own; of this one no sampler learns.
-        self._study.tell(asked, state=TrialState.FAIL)
+        # The plan that is tried gets a trial of its own; of this one no sampler learns. Once its
+        # grid is exhausted, BruteForceSampler would end the loop of an `optimize`.
+        with contextlib.suppress(RuntimeError):
+            self._study.tell(asked, state=TrialState.FAIL)
         return self._parameters.nearest(asked.params, untried)

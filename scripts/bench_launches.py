@@ -1,0 +1,117 @@
+#!/usr/bin/env python3
+"""Compare search policies over launches and splits on recordings: regret, compilations and seconds.
+
+    python scripts/bench_launches.py --made-up
+    python scripts/bench_launches.py launches.jsonl.gz --budget 60
+
+A recording is one of every plan of a table's workloads (`--record FILE --record-rounds 16
+--launches` of `mla-tune`). Each policy tunes the workloads of a table in turn, as a run does, on
+the earlier half of the rounds; the later half judges. Prints a table in Markdown.
+"""
+
+import argparse
+import concurrent.futures
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+
+import numpy as np
+
+from launch_policies import compiled_as, table_policies
+from made_up_launches import made_up
+from mla_tune.measuring.recording import Recording
+from mla_tune.plan.plan import Plan
+from search_halves import Judge, choices, played
+
+SEEN_BEST = "the best of the played rounds"
+HEADS = ("policy", "tables", "regret, mean", "worst", "compiled", "share", "GPU s", "CPU s")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One policy on one table, with one seed.
+
+    Attributes:
+        policy: its name.
+        regrets: of each workload.
+        compiled: kernels that it needed.
+        all_kernels: how many kernels the plans of the table are.
+        measured_s: seconds that the samples took.
+        thought_s: seconds of everything else.
+    """
+
+    policy: str
+    regrets: tuple[float, ...]
+    compiled: int
+    all_kernels: int
+    measured_s: float
+    thought_s: float
+
+
+def rows(recording: Recording, seed: int, budgets: Sequence[int], only: str) -> list[Row]:
+    """Every policy on every table of ``recording``."""
+    found: list[Row] = []
+    recording = choices(recording)
+    to_play = played(recording)
+    for _, group in groupby(recording.tracks, key=lambda track: track.setup):
+        tracks = list(group)
+        judges = [Judge.of_later(track) for track in tracks]
+        kernels = {compiled_as(plan) for track in tracks for plan in track.plans}
+        for name, run in table_policies(seed, budgets).items():
+            if only in name:
+                spent = run(to_play, tracks, seed)
+                regrets = _regrets(judges, spent.chosen)
+                cost = (spent.compiled, len(kernels), spent.measured_s, spent.thought_s)
+                found.append(Row(name, regrets, *cost))
+        seen = [Judge.of_earlier(track).best for track in tracks]
+        found.append(Row(SEEN_BEST, _regrets(judges, seen), len(kernels), len(kernels), 0.0, 0.0))
+    return found
+
+
+def _regrets(judges: Sequence[Judge], chosen: Sequence[Plan]) -> tuple[float, ...]:
+    return tuple(judge.regret(plan) for judge, plan in zip(judges, chosen, strict=True))
+
+
+def table(found: Sequence[Row]) -> str:
+    """One line a policy, over its tables and seeds."""
+    lines = [f"| {' | '.join(HEADS)} |", "|---" * len(HEADS) + "|"]
+    for name in dict.fromkeys(row.policy for row in found):
+        mine = [row for row in found if row.policy == name]
+        regrets = np.concatenate([row.regrets for row in mine])
+        share = np.mean([row.compiled / row.all_kernels for row in mine])
+        cells = [name, f"{len(mine)}", f"{np.mean(regrets):.2%}", f"{np.max(regrets):.1%}"]
+        cells += [f"{np.mean([row.compiled for row in mine]):.0f}", f"{share:.0%}"]
+        cells += [
+            f"{np.mean([getattr(r, of) for r in mine]):.1f}" for of in ("measured_s", "thought_s")
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Parse the arguments and run."""
+    parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
+    parser.add_argument("recordings", type=Path, nargs="*")
+    parser.add_argument(
+        "--made-up", action="store_true", help="also of a made-up kernel, one a seed"
+    )
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument(
+        "--budget", type=int, nargs="*", default=[30, 60], help="plans of a sampler"
+    )
+    parser.add_argument("--only", default="", help="policies with this in their name")
+    parser.add_argument("--jobs", type=int, default=2)
+    args = parser.parse_args()
+    recorded = [Recording.load(path) for path in args.recordings]
+    with concurrent.futures.ProcessPoolExecutor(args.jobs) as pool:
+        parts = [
+            pool.submit(rows, recording, seed, args.budget, args.only)
+            for seed in range(args.seeds)
+            for recording in (*recorded, *([made_up(seed)] if args.made_up else []))
+        ]
+        print(table([row for part in parts for row in part.result()]))
+
+
+if __name__ == "__main__":
+    main()
