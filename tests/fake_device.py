@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from mla_tune.environment import Environment
+from mla_tune.measuring.compilation import Compilation
 from mla_tune.measuring.orders import balanced_orders
 from mla_tune.measuring.stopwatch import Samples
 from mla_tune.plan.failure import FailureKind, PlanFailure
@@ -78,7 +79,7 @@ class FakeBench:
         latencies_us: of every plan, the default first; a mapping of KV length where it matters.
         noise: standard deviation of the log latencies.
         seed: of the noise.
-        race_faults, check_faults: kind of the failure by plan.
+        race_faults, check_faults, compile_faults: kind of the failure by plan.
         slowdown: how much slower than at full clock the device is at its next sample.
         before: called with a word for each thing asked of the device, before it is done.
     """
@@ -88,6 +89,7 @@ class FakeBench:
     seed: int = 0
     race_faults: Mapping[Plan, str] = field(default_factory=dict)
     check_faults: Mapping[Plan, str] = field(default_factory=dict)
+    compile_faults: Mapping[Plan, str] = field(default_factory=dict)
     before: Callable[[str], None] = lambda _what: None
     slowdown: Callable[[], float] | None = None
     environment: Environment = ENVIRONMENT
@@ -99,6 +101,7 @@ class FakeBench:
         self.raced: list[tuple[str, tuple[Plan, ...]]] = []
         self.race_rounds: list[int] = []
         self.checked: list[tuple[str, Plan]] = []
+        self.compiled: list[Plan] = []
 
     def free_bytes(self) -> int:
         return 8 * GIB
@@ -113,6 +116,18 @@ class FakeBench:
     def load(self, workload: Workload) -> None:
         self.before(f"load {workload}")
         self.workload = workload
+
+    def compile(self, plans: Sequence[Plan]) -> Compilation:
+        """A kernel of its own for each plan, whatever the workload."""
+        self.before(f"compile {len(plans)}")
+        new = [plan for plan in plans if plan not in {*self.compiled, *self.compile_faults}]
+        self.compiled += new
+        failures = {
+            plan: PlanFailure(f"scripted for {plan}", plan=plan, kind=FailureKind(kind))
+            for plan, kind in self.compile_faults.items()
+            if plan in plans
+        }
+        return Compilation(len(new), float(len(new)), failures)
 
     def race(self, plans: Sequence[Plan], rounds: int, seed: int) -> dict[Plan, Samples]:
         self.before(f"race {self._key} {'; '.join(map(str, plans))}")

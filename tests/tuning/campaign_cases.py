@@ -8,9 +8,9 @@ from fake_device import DEFAULT, ENVIRONMENT, FakeBench, splits, workload
 from mla_tune.session import Setup
 from mla_tune.shapes import MlaDimensions
 from mla_tune.table import Header, TableFile
+from mla_tune.tuning import reporters
 from mla_tune.tuning.campaign import Campaign
 from mla_tune.tuning.job import TableJob
-from mla_tune.tuning.observers import SilentObserver
 from mla_tune.tuning.settings import Settings
 from mla_tune.tuning.study import Journal, Subject
 
@@ -19,7 +19,7 @@ DIES = splits(8)
 WORKLOADS = (workload("8q1s1k"), workload("8q1s2k"))
 
 
-class SilentReporter(SilentObserver):
+class SilentReporter(reporters.SilentReporter):
     """Keeps what it is told about the run as a whole."""
 
     def __init__(self):
@@ -31,14 +31,8 @@ class SilentReporter(SilentObserver):
         self.abandoned = []
         self.stayed = []
 
-    def begun(self, jobs):
-        pass
-
     def skipped(self, what):
         self.notices.append(what)
-
-    def started(self, job, workload):
-        pass
 
     def kept(self, workload, doubt):
         del doubt

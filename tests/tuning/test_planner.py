@@ -49,10 +49,10 @@ def test_launches_are_tried_where_they_are_asked_for_and_the_backend_has_them(
     monkeypatch.setattr(compat, "release", lambda: (0, 33, 0))
     shapes = load_shapes(write(HEAD + "batch_specs: [q1s1k]\nbackends: [TRITON_MLA, FLASHMLA]\n"))
     gpu = replace(ENVIRONMENT, compute_capability="9.0")
-    for asked in (True, False):
+    for asked, tried in (("few", True), ("all", True), ("none", False), (None, False)):
         planner = Planner(gpu, "cuda", 64 * GIB, shapes, tmp_path, lambda _: None, launches=asked)
         found = {job.setup.backend: job.setup.launches for job in planner.jobs([])}
-        assert found == {"TRITON_MLA": asked, "FLASHMLA": False}
+        assert found == {"TRITON_MLA": tried, "FLASHMLA": False}
 
 
 def test_what_a_backend_does_not_have_is_named_and_skipped(planned):

@@ -16,11 +16,13 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from mla_tune.cli.printing import say, say_error
 from mla_tune.cli.table_view import show_table, told_plan
 from mla_tune.errors import MlaTuneError
+from mla_tune.measuring.compilation import Compilation
 from mla_tune.plan.plan import Plan
 from mla_tune.printable import printable
 from mla_tune.shapes import Workload
 from mla_tune.table import Entry, Header, Speedup
 from mla_tune.tuning.job import TableJob
+from mla_tune.tuning.result import Cost
 from mla_tune.tuning.study import Outcome
 
 
@@ -111,6 +113,18 @@ class TerminalReporter:
         self._began = time.monotonic()
         self._tried = 0
 
+    def searching(self, job: TableJob, workload: Workload, num_launches: int) -> None:
+        self._current = f"{num_launches} launches on {_named(job, workload)}"
+        self._tried = 0
+
+    def launches_found(self, job: TableJob, launches: Sequence[Plan]) -> None:
+        told = "; ".join(map(str, launches)) or "none is faster than the backend's own"
+        say(self._console, f"{job.path.stem}: launches to tune over: {told}")
+
+    def compiled(self, workload: Workload, done: Compilation) -> None:
+        del workload
+        self._show(f"compiled {done.kernels} kernels in {done.seconds:.0f} s")
+
     def planned(self, workload: Workload, num_plans: int) -> None:
         del workload
         self._plans = num_plans
@@ -176,6 +190,12 @@ class TerminalReporter:
         ]
         what = f"{len(entries)} decided batch shapes are not in their table"
         say_error(self._console, what, error)
+
+    def spent(self, job: TableJob, cost: Cost) -> None:
+        if not cost.kernels:
+            return
+        told = f"{cost.seconds:.0f} s, {cost.compiling_s:.0f} s of them for {cost.kernels} kernels"
+        say(self._console, f"{job.path.stem}: {told} compiled ahead", style="dim")
 
     def _passed(self, job: TableJob, workload: Workload) -> None:
         """Count a batch shape, once: one that was nominated comes by again."""

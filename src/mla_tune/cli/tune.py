@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from mla_tune.cli.options import DEVICE, DEVICES, FACTOR, PATH, POSITIVE, RAY, SECONDS, WAIT, size
+from mla_tune.tuning.launches import LAUNCHES
 from mla_tune.tuning.run_options import MOST_PROCESSES, MOST_ROUNDS, RunOptions
 
 INTERRUPTED = 130
@@ -60,8 +61,9 @@ INPUT = (
     ),
     click.option(
         "--launches",
-        is_flag=True,
-        help="Also try other launch constants of the decode kernel (TRITON_MLA).",
+        type=click.Choice(LAUNCHES),
+        help="Launches of a kernel to try beside vLLM's own (TRITON_MLA): the best few of a "
+        "search, or all. [default: few; none for eager tables]",
     ),
 )
 

@@ -13,6 +13,7 @@ from typing import Protocol
 
 from mla_tune.device.driver import driver_of
 from mla_tune.environment import Environment
+from mla_tune.measuring.compilation import NOTHING_COMPILED, Compilation
 from mla_tune.measuring.correctness import OutputCheck
 from mla_tune.measuring.load import load_watch_for
 from mla_tune.measuring.orders import balanced_orders
@@ -54,6 +55,14 @@ class Bench(Protocol):
 
     def load(self, workload: Workload) -> None:
         """Make the inputs of ``workload``, which the calls below are about."""
+        ...
+
+    def compile(self, plans: Sequence[Plan]) -> Compilation:
+        """Compile the kernels of ``plans`` for the loaded workload, on all cores.
+
+        What is measured afterwards finds them in the compiler's cache. Nothing is done where
+        kernels come compiled.
+        """
         ...
 
     def race(self, plans: Sequence[Plan], rounds: int, seed: int) -> dict[Plan, Samples]:
@@ -130,6 +139,11 @@ class SessionBench:
         self._opened.load(self._shapes)
         default = self.plan_space(self._shapes).default
         self._check = OutputCheck(self._opened, self._shapes, default)
+
+    def compile(self, plans: Sequence[Plan]) -> Compilation:
+        """As `Bench.compile`."""
+        del plans
+        return NOTHING_COMPILED
 
     def race(self, plans: Sequence[Plan], rounds: int, seed: int) -> dict[Plan, Samples]:
         """As `Bench.race`; what a slowed-down device measured is thrown away and taken again."""

@@ -16,6 +16,7 @@ from typing import Any
 
 from mla_tune.errors import DeviceLost
 from mla_tune.measuring.bench import SessionBench
+from mla_tune.measuring.compilation import Compilation
 from mla_tune.measuring.running_clock import RunningClock
 from mla_tune.measuring.second_try import ask_about_plans, ask_without_plans
 from mla_tune.measuring.stopwatch import Samples
@@ -98,6 +99,11 @@ class WorkerBench:
         self._workload = None
         self._ask_without_plans("load", workload)
         self._workload = workload
+
+    def compile(self, plans: Sequence[Plan]) -> Compilation:
+        """As `Bench.compile`. Raises WorkloadFailure when two workers are lost over it."""
+        done: Compilation = self._ask_without_plans("compile", tuple(plans))
+        return done
 
     def race(self, plans: Sequence[Plan], rounds: int, seed: int) -> dict[Plan, Samples]:
         """As `Bench.race`; a plan may also have timed out, or ended its worker."""

@@ -117,6 +117,11 @@ class Workload:
         return f"{count}q{format_size(group.query_len)}s{_lengths(listed)}"
 
     @property
+    def rows(self) -> int:
+        """Query tokens of its largest batch: the rows that a decode kernel works on."""
+        return max(shape.num_query_tokens for shape in self.shapes)
+
+    @property
     def measured_key(self) -> str:
         """What is measured, for journals and recordings: guards and ragged cases as well.
 

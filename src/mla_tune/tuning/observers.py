@@ -5,6 +5,7 @@ __all__ = ["Observer", "SilentObserver"]
 from collections.abc import Sequence
 from typing import Protocol
 
+from mla_tune.measuring.compilation import Compilation
 from mla_tune.plan.plan import Plan
 from mla_tune.shapes import Workload
 from mla_tune.tuning.study import Outcome
@@ -14,6 +15,7 @@ class Observer(Protocol):
     """Who is told how one workload goes."""
 
     def planned(self, workload: Workload, num_plans: int) -> None: ...
+    def compiled(self, workload: Workload, done: Compilation) -> None: ...
     def tried(self, workload: Workload, outcome: Outcome, best_us: float | None) -> None: ...
     def confirming(self, workload: Workload, finalists: Sequence[Plan], rounds: int) -> None: ...
     def kept(self, workload: Workload, doubt: str) -> None: ...
@@ -24,6 +26,9 @@ class SilentObserver:
 
     def planned(self, workload: Workload, num_plans: int) -> None:
         """So many plans are to be tried."""
+
+    def compiled(self, workload: Workload, done: Compilation) -> None:
+        """Kernels of its plans have been compiled."""
 
     def tried(self, workload: Workload, outcome: Outcome, best_us: float | None) -> None:
         """A plan was tried; ``best_us`` is the incumbent's latency in microseconds."""

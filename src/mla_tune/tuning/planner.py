@@ -16,6 +16,7 @@ from mla_tune.shapes.file import ShapesFile
 from mla_tune.tuning.graph_cases import graph_cases, largest_capture, longest_of_one, longest_served
 from mla_tune.tuning.guards import Fits, guarded
 from mla_tune.tuning.job import TableJob
+from mla_tune.tuning.launches import launches_in
 from mla_tune.tuning.ragged import with_ragged
 
 MEMORY_SHARE = 0.92
@@ -35,7 +36,7 @@ class Planner:
         shapes: what to tune for.
         out: folder of the tables.
         skipped: told of everything that is left out, and why.
-        launches: whether other launch constants than vLLM's are tried.
+        launches: as `launches_in` takes it.
     """
 
     environment: Environment
@@ -44,7 +45,7 @@ class Planner:
     shapes: ShapesFile
     out: Path
     skipped: Callable[[str], None]
-    launches: bool = False
+    launches: str | None = None
 
     def jobs(self, backends: Sequence[str]) -> list[TableJob]:
         """Everything to be done for ``backends``, or for those the shapes file lists.
@@ -156,7 +157,8 @@ class Planner:
             max_cudagraph_capture_size=largest_capture(shapes, self.environment)
             if backend.is_vllm
             else None,
-            launches=self.launches and not set(LAUNCH_KNOBS).isdisjoint(backend.knobs),
+            launches=launches_in(mode, self.launches) != "none"
+            and not set(LAUNCH_KNOBS).isdisjoint(backend.knobs),
         )
 
     def _supported(self, name: str, mode: str) -> list[Case]:

@@ -6,10 +6,12 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from mla_tune.errors import MlaTuneError
+from mla_tune.plan.plan import Plan
 from mla_tune.shapes import Workload
 from mla_tune.table import Entry
 from mla_tune.tuning.job import TableJob
 from mla_tune.tuning.observers import Observer, SilentObserver
+from mla_tune.tuning.result import Cost
 
 
 class Reporter(Observer, Protocol):
@@ -18,6 +20,8 @@ class Reporter(Observer, Protocol):
     def on(self, device: str) -> "Reporter": ...
     def skipped(self, what: str) -> None: ...
     def begun(self, jobs: Sequence[TableJob]) -> None: ...
+    def searching(self, job: TableJob, workload: Workload, num_launches: int) -> None: ...
+    def launches_found(self, job: TableJob, launches: Sequence[Plan]) -> None: ...
     def started(self, job: TableJob, workload: Workload) -> None: ...
     def decided(self, job: TableJob, workload: Workload, entry: Entry) -> None: ...
     def nominated(self, job: TableJob, workload: Workload, entry: Entry) -> None: ...
@@ -27,6 +31,7 @@ class Reporter(Observer, Protocol):
         self, job: TableJob, workloads: Sequence[Workload], error: MlaTuneError
     ) -> None: ...
     def unpublished(self, job: TableJob, entries: Sequence[Entry], error: MlaTuneError) -> None: ...
+    def spent(self, job: TableJob, cost: Cost) -> None: ...
 
 
 class SilentReporter(SilentObserver):
@@ -45,6 +50,12 @@ class SilentReporter(SilentObserver):
 
     def begun(self, jobs: Sequence[TableJob]) -> None:
         """What there is to do: one job a table."""
+
+    def searching(self, job: TableJob, workload: Workload, num_launches: int) -> None:
+        """So many launches of the kernel are tried on a batch shape that stands for others."""
+
+    def launches_found(self, job: TableJob, launches: Sequence[Plan]) -> None:
+        """The launches that all batch shapes of a table are tuned over, beside the own one."""
 
     def started(self, job: TableJob, workload: Workload) -> None:
         """A batch shape is begun."""
@@ -66,3 +77,6 @@ class SilentReporter(SilentObserver):
 
     def unpublished(self, job: TableJob, entries: Sequence[Entry], error: MlaTuneError) -> None:
         """Decided entries could not be written to their table."""
+
+    def spent(self, job: TableJob, cost: Cost) -> None:
+        """The run is done with a table."""

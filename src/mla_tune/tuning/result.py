@@ -1,6 +1,6 @@
 """What a run decided, and what it could not."""
 
-__all__ = ["Failure", "TuneResult", "TunedTable"]
+__all__ = ["Cost", "Failure", "TuneResult", "TunedTable"]
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -11,6 +11,21 @@ from mla_tune.table import Entry, Table
 
 
 @dataclass(frozen=True)
+class Cost:
+    """What one table cost a run.
+
+    Attributes:
+        seconds: from the opening of its session to its last entry; `compiling_s` of them ...
+        compiling_s: ... for compiling ahead, on all cores, ...
+        kernels: ... so many that the compiler's cache did not have.
+    """
+
+    seconds: float
+    compiling_s: float = 0.0
+    kernels: int = 0
+
+
+@dataclass(frozen=True)
 class TunedTable:
     """A table that a run wrote to.
 
@@ -18,10 +33,12 @@ class TunedTable:
         path: its file.
         entries: those that this run decided, or found decided by an earlier one, in the order of
             the shapes. Latencies are in µs.
+        cost: in this run; None where it was interrupted, or where several devices shared it.
     """
 
     path: Path
     entries: tuple[Entry, ...]
+    cost: Cost | None = None
 
     @cached_property
     def table(self) -> Table:

@@ -93,7 +93,8 @@ def _planned(
         first = own[0]
         free_bytes = sys.maxsize if plentiful else min(m.bench.free_bytes() for m in own)
         planner = Planner(
-            first.environment, first.bench.device, free_bytes, shapes, options.out, notice
+            *(first.environment, first.bench.device, free_bytes, shapes, options.out, notice),
+            launches=options.launches,
         )
         try:
             found[kind] = planner.jobs(options.backends)

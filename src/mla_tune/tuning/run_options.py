@@ -12,6 +12,7 @@ from typing import Any
 from mla_tune.device.choice import check_device_name, check_device_names
 from mla_tune.errors import InputError
 from mla_tune.shapes.batch import MOST_REQUESTS
+from mla_tune.tuning.launches import LAUNCHES
 
 
 @dataclass(frozen=True)
@@ -67,12 +68,12 @@ class RunOptions:
     min_speedup: float | None = None
     confirm_seconds: float = 30.0
     processes: int = 3
+    launches: str | None = None
     sample_timeout: float = 30.0
     plan_timeout: float = 180.0
     record: Path | None = None
     record_rounds: int = 0
     recording: Path | None = None
-    launches: bool = False
     replace: bool = False
     wait: bool = False
 
@@ -87,6 +88,8 @@ class RunOptions:
             FACTOR.check("min_speedup", self.min_speedup)
         for option in ("confirm_seconds", "sample_timeout", "plan_timeout"):
             SECONDS.check(option, getattr(self, option))
+        if self.launches is not None and self.launches not in LAUNCHES:
+            raise InputError(f"launches is {self.launches!r:.80}", valid=", ".join(LAUNCHES))
         Bounds(0, MOST_ROUNDS, whole=True).check("record_rounds", self.record_rounds)
         Bounds(1, MOST_PROCESSES, whole=True).check("processes", self.processes)
 

@@ -35,4 +35,5 @@ def settings_for(options: RunOptions, environment: Environment) -> Settings:
         confirmation_s=options.confirm_seconds,
         # Such a run is for the recording, which is of one process.
         processes=1 if options.record_rounds else options.processes,
+        launches=options.launches,
     )

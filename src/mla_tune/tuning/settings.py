@@ -22,6 +22,7 @@ class Settings:
         processes: in how many processes, one after another, a plan is raced before it is published.
         process_rounds: interleaved rounds in each of them after the first.
         policy: how plans are proposed; None: by the size of the space.
+        launches: as `launches_in` takes it.
     """
 
     min_speedup: float = 1.01
@@ -34,3 +35,4 @@ class Settings:
     processes: int = 3
     process_rounds: int = 48
     policy: Policy | None = None
+    launches: str | None = None

@@ -10,11 +10,13 @@ from mla_tune.errors import MlaTuneError, UnavailableError, WorkloadFailure
 from mla_tune.shapes import Workload
 from mla_tune.table import Entry
 from mla_tune.tuning.job import TableJob
+from mla_tune.tuning.launch_search import launches_for
 from mla_tune.tuning.nominee import Nominee
 from mla_tune.tuning.other_processes import OtherProcesses
 from mla_tune.tuning.publishing import Publishing
 from mla_tune.tuning.quarantine import Ward
 from mla_tune.tuning.reporters import Reporter
+from mla_tune.tuning.result import Cost
 from mla_tune.tuning.streak import Streak
 from mla_tune.tuning.table_model import table_model
 from mla_tune.tuning.tally import Tally
@@ -45,12 +47,17 @@ class TableRun:
 
     def run(self) -> None:
         """Tune the table; a session that cannot be built costs this table only."""
+        began_s = self.tuner.clock()
         try:
             self.tuner.bench.open(self.job.setup)
+            self.tuner.launches = launches_for(self.job, self.tuner, self.reporter)
             self._tune_each()
             model = table_model(self.job, self.tuner)
             self._others().confirm(self._nominees)
             self._publishing.model = model
+            compiled = self.tuner.compiled
+            seconds = self.tuner.clock() - began_s
+            self.tally.spent(self.job, Cost(seconds, compiled.seconds, compiled.kernels))
         except (WorkloadFailure, UnavailableError) as error:
             self.tally.given_up(self.job, self.job.workloads, error)
         finally:

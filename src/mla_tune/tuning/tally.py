@@ -11,7 +11,7 @@ from mla_tune.shapes import Workload
 from mla_tune.table import Entry
 from mla_tune.tuning.job import TableJob
 from mla_tune.tuning.reporters import Reporter
-from mla_tune.tuning.result import Failure, TunedTable, TuneResult
+from mla_tune.tuning.result import Cost, Failure, TunedTable, TuneResult
 
 
 @dataclass
@@ -24,11 +24,13 @@ class Tally:
     Attributes:
         published: the entries that are in a table, by its path.
         failures: what could not be tuned or written.
+        costs: of tables, by path.
     """
 
     reporter: Reporter
     published: dict[Path, list[Entry]] = field(default_factory=dict)
     failures: list[Failure] = field(default_factory=list)
+    costs: dict[Path, Cost] = field(default_factory=dict)
 
     def written(self, job: TableJob, entries: Sequence[Entry]) -> None:
         """Note entries that are in their table."""
@@ -49,6 +51,11 @@ class Tally:
         self.failures.append(Failure(job.path, tuple(map(str, workloads)), error))
         self.reporter.given_up(job, workloads, error)
 
+    def spent(self, job: TableJob, cost: Cost) -> None:
+        """Note what a table cost that the run is done with."""
+        self.costs[job.path] = cost
+        self.reporter.spent(job, cost)
+
     def result(self, jobs: Sequence[TableJob] = (), remarks: Sequence[str] = ()) -> TuneResult:
         """All of it.
 
@@ -60,7 +67,11 @@ class Tally:
         shapes = [str(workload) for job in jobs for workload in job.workloads]
         place = {shape: number for number, shape in reversed([*enumerate(shapes)])}
         tables = (
-            TunedTable(path, tuple(sorted(found, key=lambda e: place.get(e.shape, 0))))
+            TunedTable(
+                path,
+                tuple(sorted(found, key=lambda e: place.get(e.shape, 0))),
+                self.costs.get(path),
+            )
             for path in paths
             if (found := self.published.get(path))
         )

@@ -36,12 +36,14 @@ class TuneOptions(TypedDict, total=False):
         confirm_seconds: most seconds that comparing a shape's best plans to the default takes.
         processes: in how many processes, one after another, a plan is raced against the default
             before it is published; 1 leaves it at the one that found it.
+        launches: for a backend whose kernel's launch can be set, how many launches are tried:
+            ``none`` but vLLM's own, the best ``few`` of a search on three batch shapes, or ``all``
+            with every split count; None is ``few`` for graph tables and ``none`` for eager ones.
         sample_timeout: seconds after which a sample counts as hung.
         plan_timeout: seconds that compiling and checking a plan may take.
         record: a file that also keeps every sample taken (gzip where its name ends in ``.gz``).
         record_rounds: record so many samples of every plan, side by side.
         recording: with ``backends="RECORDED"``: play back the samples of this file.
-        launches: also try other launch constants of the decode kernel than vLLM's (TRITON_MLA).
         replace: put a table aside that is for another device, release or setting, and begin
             another in its place.
         wait: wait for a device that another run is measuring on, where this raises otherwise.
@@ -58,12 +60,12 @@ class TuneOptions(TypedDict, total=False):
     min_speedup: float | None
     confirm_seconds: float
     processes: int
+    launches: str | None
     sample_timeout: float
     plan_timeout: float
     record: AnyPath | None
     record_rounds: int
     recording: AnyPath | None
-    launches: bool
     replace: bool
     wait: bool
 

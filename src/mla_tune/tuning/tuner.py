@@ -4,19 +4,22 @@ __all__ = ["Tuner"]
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from pydantic import ValidationError
 
 from mla_tune.measuring.bench import Bench
+from mla_tune.measuring.compilation import NOTHING_COMPILED, Compilation
 from mla_tune.plan.plan import Plan
+from mla_tune.plan.space import PlanSpace
 from mla_tune.shapes import BatchShape, RequestGroup, Workload
 from mla_tune.table import Entry
 from mla_tune.tuning.between import Trials
 from mla_tune.tuning.confirmation import Confirmation
 from mla_tune.tuning.decide import MIN_ROUNDS
 from mla_tune.tuning.entry import outlasts_doubt, proven_plan, published_entry
+from mla_tune.tuning.launches import ALL_LAUNCHES, Launches, has_own_launch
 from mla_tune.tuning.loaded import LoadedWorkload
 from mla_tune.tuning.nominee import Nominee, is_own_card
 from mla_tune.tuning.observers import Observer, SilentObserver
@@ -26,6 +29,8 @@ from mla_tune.tuning.screening import Screening
 from mla_tune.tuning.settings import Settings
 from mla_tune.tuning.speedups import WIDEST
 from mla_tune.tuning.study import Journal, Ledger, Outcome, Policy
+
+ENUMERATE = Policy().name
 
 
 @dataclass
@@ -41,6 +46,10 @@ class Tuner:
         clock: seconds, for the length of a confirmation.
         card: which of several devices measures; None where there is one.
         remark: what entries measured here are to say of the device.
+        launches: what is tried of a plan space.
+
+    Attributes:
+        compiled: what was compiled ahead so far.
     """
 
     bench: Bench
@@ -52,6 +61,9 @@ class Tuner:
     clock: Callable[[], float] = time.monotonic
     card: str | None = None
     remark: str = ""
+    launches: Launches = ALL_LAUNCHES
+    compiled: Compilation = field(default=NOTHING_COMPILED, init=False)
+    _screened_last: Workload | None = field(default=None, init=False)
 
     def tune(
         self, workload: Workload, previous: Entry | None = None, neighbour: Entry | None = None
@@ -74,9 +86,9 @@ class Tuner:
         Raises:
             WorkloadFailure: not one plan runs.
         """
-        space = self.bench.plan_space(workload.shapes)
+        space = self.space(workload)
         plans = space.plans
-        policy = self.settings.policy or Policy.for_space(len(plans))
+        policy = self._policy(plans)
         ranking = [*_ranking(previous), *_ranking(neighbour)]
         ledger = self.journal.ledger(
             *(workload.measured_key, plans, policy, ranking), space.default_assignment
@@ -86,8 +98,9 @@ class Tuner:
         decided = _decided(ledger.verdict, terms)
         if decided is not None and self._is_whole(workload, decided, ledger, previous):
             return decided
-        self.bench.load(workload)
-        loaded = LoadedWorkload(workload, plans[0], self.bench, self.quarantine, self.ward)
+        loaded = self._load(workload, plans[0])
+        if policy.name == ENUMERATE:
+            self._compile(loaded, ledger, plans)
         Screening(loaded, ledger, self.settings, self.observer).run()
         entry, is_proven = self._confirmed(loaded, ledger.outcomes(), previous)
         if is_proven:
@@ -95,6 +108,61 @@ class Tuner:
             card = {} if self.card is None else {"card": self.card}
             ledger.decide({"terms": terms, "entry": entry.model_dump(mode="json")} | card)
         return entry
+
+    def plan_space(self, workload: Workload) -> PlanSpace:
+        """All plans of ``workload``, whatever their launch.
+
+        Raises:
+            WorkloadFailure: the bench has ended, and does not come back.
+        """
+        return self.bench.plan_space(workload.shapes)
+
+    def space(self, workload: Workload) -> PlanSpace:
+        """What is tried of `plan_space`. Raises as it does."""
+        whole = self.plan_space(workload)
+        return replace(whole, plans=self.launches.among(whole.plans, workload.rows))
+
+    def screened(self, workload: Workload, study: str, plans: Sequence[Plan]) -> list[Outcome]:
+        """Screen ``plans`` and decide nothing, going on where an earlier run left it.
+
+        Args:
+            workload: which; it is loaded where plans are left to be tried.
+            study: the name that the trials are kept under.
+            plans: what is tried, the default first.
+
+        Raises:
+            WorkloadFailure: it does not load.
+        """
+        assignment = self.plan_space(workload).default_assignment
+        ledger = self.journal.ledger(study, plans, Policy(), (), assignment)
+        if not {outcome.plan for outcome in ledger.outcomes()} >= set(plans):
+            self.observer.planned(workload, len(plans))
+            loaded = LoadedWorkload(workload, plans[0], self.bench, self.quarantine, self.ward)
+            if self._screened_last != workload:
+                loaded = self._load(workload, plans[0])
+                self._screened_last = workload
+            self._compile(loaded, ledger, plans)
+            Screening(loaded, ledger, self.settings, self.observer).run()
+        return ledger.outcomes()
+
+    def _load(self, workload: Workload, default: Plan) -> LoadedWorkload:
+        self._screened_last = None
+        self.bench.load(workload)
+        return LoadedWorkload(workload, default, self.bench, self.quarantine, self.ward)
+
+    def _compile(self, loaded: LoadedWorkload, ledger: Ledger, plans: Sequence[Plan]) -> None:
+        """Compile what is left to be tried, and put what cannot be compiled into quarantine."""
+        tried = {outcome.plan for outcome in ledger.outcomes()}
+        left = [plan for plan in plans if plan not in tried and not loaded.quarantined(plan)]
+        done = self.bench.compile(left) if left else NOTHING_COMPILED
+        for plan, failure in done.failures.items():
+            loaded.filed(plan, failure)
+        if done.kernels:
+            self.compiled += done
+            self.observer.compiled(loaded.workload, done)
+
+    def _policy(self, plans: Sequence[Plan]) -> Policy:
+        return self.settings.policy or Policy.for_space(len(plans))
 
     def _is_whole(
         self, workload: Workload, entry: Entry, ledger: Ledger, previous: Entry | None
@@ -147,17 +215,21 @@ class Tuner:
         Raises:
             WorkloadFailure: the bench has ended, and does not come back.
         """
-        plans = self.bench.plan_space(workload.shapes).plans
+        plans = self.space(workload).plans
         return _decided(self.journal.verdict(workload.measured_key, plans), self._terms(workload))
 
     def trials(self, workload: Workload) -> Trials:
         """What has been tried for ``workload`` so far, in this run or an earlier one.
 
+        With the backend's own launch alone: a model of its splits knows no other.
+
         Raises:
             WorkloadFailure: as `decided`.
         """
-        plans = self.bench.plan_space(workload.shapes).plans
-        return Trials(workload, plans[0], self.journal.outcomes(workload.measured_key, plans))
+        plans = self.space(workload).plans
+        outcomes = self.journal.outcomes(workload.measured_key, plans)
+        own = [outcome for outcome in outcomes if has_own_launch(outcome.plan, plans[0])]
+        return Trials(workload, plans[0], own)
 
     def default_at(self, kv_len: int) -> Plan | None:
         """What stands for the backend untuned for one request of ``kv_len`` tokens.
@@ -180,9 +252,8 @@ class Tuner:
         Raises:
             WorkloadFailure: as `decided`.
         """
-        plans = self.bench.plan_space(workload.shapes).plans
-        policy = self.settings.policy or Policy.for_space(len(plans))
-        ledger = self.journal.ledger(workload.measured_key, plans, policy)
+        plans = self.space(workload).plans
+        ledger = self.journal.ledger(workload.measured_key, plans, self._policy(plans))
         over_processes = {
             "processes": self.settings.processes,
             "spread": MEASURED_SPREAD,

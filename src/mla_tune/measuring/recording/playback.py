@@ -5,9 +5,11 @@ __all__ = ["RecordedBench"]
 import random
 from collections.abc import Sequence
 
+from mla_tune.measuring.compilation import NOTHING_COMPILED, Compilation
 from mla_tune.measuring.recording.content import Recording, Track
 from mla_tune.measuring.stopwatch import Samples
 from mla_tune.plan.failure import FailureKind, PlanFailure
+from mla_tune.plan.launch import launch_of
 from mla_tune.plan.plan import Plan
 from mla_tune.plan.space import PlanSpace
 from mla_tune.session import Setup
@@ -38,13 +40,26 @@ class RecordedBench:
         return self._tracks[self._setup, tuple(shapes)]
 
     def plan_space(self, shapes: Sequence[BatchShape]) -> PlanSpace:
-        """The recorded plans. Raises KeyError for shapes that were not recorded."""
+        """The recorded plans. Raises KeyError for shapes that were not recorded.
+
+        A run that tried few launches has listed all and recorded those.
+        """
         track = self._find(shapes)
-        return PlanSpace(track.plans, len(track.plans))
+        plans = tuple(
+            plan
+            for plan in track.plans
+            if not launch_of(plan) or plan in track.rounds or plan in track.failures
+        )
+        return PlanSpace(plans, len(plans))
 
     def load(self, workload: Workload) -> None:
         """Turn to one track."""
         self._track = self._find(workload.shapes)
+
+    def compile(self, plans: Sequence[Plan]) -> Compilation:
+        """Nothing is compiled for a playback."""
+        del plans
+        return NOTHING_COMPILED
 
     def race(self, plans: Sequence[Plan], rounds: int, seed: int) -> dict[Plan, Samples]:
         """Draw ``rounds`` of each plan, the same position for all."""

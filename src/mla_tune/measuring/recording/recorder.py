@@ -7,6 +7,7 @@ from dataclasses import asdict
 from typing import Any
 
 from mla_tune.measuring.bench import Bench
+from mla_tune.measuring.compilation import Compilation
 from mla_tune.measuring.orders import order_seed
 from mla_tune.measuring.recording.file import RecordingFile
 from mla_tune.measuring.stopwatch import Samples
@@ -90,6 +91,8 @@ class Recorder:
 
     def _race_all(self, plans: list[Plan], seed: int) -> None:
         """Race all plans that work, taking out the ones that turn out not to."""
+        failed = self.compile(plans).failures
+        plans = [plan for plan in plans if plan not in failed]
         while plans:
             try:
                 self._written(plans, self._every_plan_rounds, seed)
@@ -99,6 +102,13 @@ class Recorder:
                 plans.remove(failure.plan)
             else:
                 return
+
+    def compile(self, plans: Sequence[Plan]) -> Compilation:
+        """As the bench's own."""
+        done = self._bench.compile(plans)
+        if done.failures and not self._is_renewed:
+            self._file.append([_failure_line(failure) for failure in done.failures.values()])
+        return done
 
     def race(self, plans: Sequence[Plan], rounds: int, seed: int) -> dict[Plan, Samples]:
         """As the bench's own."""
@@ -110,8 +120,7 @@ class Recorder:
         try:
             taken = self._bench.race(plans, rounds, seed)
         except PlanFailure as failure:
-            content = {"kind": failure.kind, "what": failure.what[:MOST_TEXT]}
-            self._file.append([{"plan": dict(failure.plan), "failure": content}])
+            self._file.append([_failure_line(failure)])
             raise
         self._file.append(_race_lines(taken))
         return taken
@@ -128,6 +137,11 @@ class Recorder:
     def close(self) -> None:
         """As the bench's own; the file is closed by who has opened it."""
         self._bench.close()
+
+
+def _failure_line(failure: PlanFailure) -> dict[str, Any]:
+    content = {"kind": failure.kind, "what": failure.what[:MOST_TEXT]}
+    return {"plan": dict(failure.plan), "failure": content}
 
 
 def _race_lines(taken: dict[Plan, Samples]) -> Iterator[dict[str, Any]]:

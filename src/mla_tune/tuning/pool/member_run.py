@@ -4,10 +4,12 @@ __all__ = ["MemberRun"]
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 from mla_tune.errors import DeviceLost, MlaTuneError, UnavailableError, WorkloadFailure
 from mla_tune.shapes import Workload
 from mla_tune.table import Entry
+from mla_tune.tuning.launch_search import launches_for
 from mla_tune.tuning.nominee import Nominee
 from mla_tune.tuning.one_process import OneProcess
 from mla_tune.tuning.pool.member import Member
@@ -111,6 +113,7 @@ class MemberRun:
             self._refuse(unit, error)
             return
         tuner = self.tuner(table)
+        tuner.launches = table.launches(partial(launches_for, table.job, tuner, self.reporter))
         streak = self._streaks.setdefault(table, Streak())
         self.reporter.started(table.job, workload)
         try:

@@ -3,7 +3,7 @@
 __all__ = ["SharedTable", "Unit", "cost_of"]
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from mla_tune.errors import MlaTuneError
@@ -11,6 +11,7 @@ from mla_tune.shapes import Workload
 from mla_tune.table import Entry
 from mla_tune.table.between import Between
 from mla_tune.tuning.job import TableJob
+from mla_tune.tuning.launches import Launches
 from mla_tune.tuning.nominee import Nominee
 from mla_tune.tuning.other_processes import spread_over
 from mla_tune.tuning.pool.member import Kind, Member
@@ -69,6 +70,8 @@ class SharedTable:
     def __post_init__(self) -> None:
         self._publishing = Publishing(self.job, self.tally)
         self._lock = threading.Lock()
+        self._launches: Launches | None = None
+        self._searching = threading.Lock()
 
     @property
     def name(self) -> str:
@@ -87,6 +90,13 @@ class SharedTable:
             Unit(self, workload, cost_of(workload, self.previous.get(str(workload))))
             for workload in self.job.workloads
         ]
+
+    def launches(self, search: Callable[[], Launches]) -> Launches:
+        """What `launches_for` says: the first device searches, and the others wait for it."""
+        with self._searching:
+            if self._launches is None:
+                self._launches = search()
+            return self._launches
 
     def publish(self, entry: Entry) -> None:
         """Take a decided entry, to be written when writing is due."""
