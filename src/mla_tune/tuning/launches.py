@@ -25,9 +25,9 @@ LAUNCHES = ("none", "few", "all")
 def launches_in(mode: str, asked: str | None) -> str:
     """Which of `LAUNCHES` is tried for a table of ``mode``; None asks for what is best there.
 
-    An engine compiles each new pair of a launch and a split count when it first meets it. A
-    captured graph has its pair compiled at start; an eager step would wait for it while it is
-    served, so an eager table has only the backend's own launch unless it is asked for others.
+    When an engine starts, it compiles each pair of a launch and a split count that its tables name.
+    A graph table names one a captured size; an eager one may name hundreds, and has only the
+    backend's own launch unless it is asked for others.
     """
     return asked or ("few" if mode == "graph" else "none")
 
