@@ -21,6 +21,7 @@ from mla_tune._version import __version__
 from mla_tune.device.card import card_hash
 from mla_tune.environment import Environment
 from mla_tune.errors import DeviceLost, InputError, MlaTuneError
+from mla_tune.measuring.compilation import Compilation
 from mla_tune.measuring.stopwatch import Samples
 from mla_tune.measuring.worker_client import Limits, Stopped
 from mla_tune.plan.plan import Plan
@@ -91,6 +92,11 @@ class RayBench:
     def load(self, workload: Workload) -> None:
         """As `Bench.load`."""
         self._ask("load", workload)
+
+    def compile(self, plans: Sequence[Plan]) -> Compilation:
+        """As `Bench.compile`."""
+        done: Compilation = self._ask("compile", tuple(plans))
+        return done
 
     def race(self, plans: Sequence[Plan], rounds: int, seed: int) -> dict[Plan, Samples]:
         """As `Bench.race`."""
