@@ -26,7 +26,8 @@ NUM_STAGES = (1, 2, 3)
 MOST_TILES_KEPT = 2
 # Rows from which on tensor cores read both factors from shared memory, in these capabilities.
 WARP_GROUP_ROWS = 64
-WARP_GROUPS = (HOPPER, BLACKWELL) = (9, 10)
+HOPPER = 9
+WARP_GROUPS = (HOPPER, 10)
 BARRIERS = 1024
 
 
@@ -76,20 +77,17 @@ class LaunchSpace:
         loaded = width + (rank if self.loads_values else 0)
         queries, tile, pages = 2 * block_h * width, 2 * block_n * loaded, 8 * block_n
         raw = self.cache_bytes * block_n * loaded
-        # What is loaded ahead in 16 bits is read by the products where it lies.
-        converted = 0 if self.cache_bytes == 2 else raw * ahead
-        shuffled = max(16 * rank, 0 if self.cache_bytes == 2 else 5 * rank * block_n // 8)
-        in_registers = queries + tile + pages + converted + shuffled
         if block_h < WARP_GROUP_ROWS or self.major not in WARP_GROUPS:
-            return in_registers
-        # The result passes through shared memory too, when the loop is done.
+            # What is loaded ahead in 16 bits is read by the products where it lies.
+            converted = 0 if self.cache_bytes == 2 else raw * ahead
+            shuffled = max(16 * rank, 0 if self.cache_bytes == 2 else 5 * rank * block_n // 8)
+            return queries + tile + pages + converted + shuffled
+        # The result passes through shared memory when the loop is done; out of tensor memory also
+        # at each step of a loop that loads ahead, unless the products wait for a conversion.
         result = 4 * block_h * rank
-        in_shared = max(queries + tile + pages + raw * (ahead - 1), result)
-        if self.major == HOPPER:
-            return in_shared
-        # There it is in tensor memory, and passes at each step of a loop that loads ahead.
-        passing = result if ahead > 1 else 0
-        return max(in_shared + passing + BARRIERS, in_registers)
+        passes = self.major != HOPPER and self.cache_bytes == 2 and ahead > 1
+        looping = queries + tile + pages + raw * (ahead - 1) + (result if passes else 0)
+        return max(looping + BARRIERS, result)
 
 
 def _power_of_two(width: int) -> int:

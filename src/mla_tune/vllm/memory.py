@@ -19,8 +19,9 @@ from mla_tune.shapes import BatchShape
 
 # Rows of the buffer that a prefill's context is gathered into, chunk by chunk, in every release.
 CONTEXT_ROWS = 64 * 1024
-# A graph keeps what its launches allocate, and every plan of a batch has a graph: TRITON_MLA's nine
-# powers of two, two counts that fill waves, and the default.
+# Every plan of a batch has a graph. All share a pool of memory (`GraphReplay`): what one of them
+# allocates is there for the next. The margin is of before, when each graph of TRITON_MLA's twelve
+# split counts had a pool of its own.
 GRAPHS_A_BATCH = 12
 
 

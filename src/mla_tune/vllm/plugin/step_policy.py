@@ -90,11 +90,11 @@ class StepPolicy:
 
     def _check_path(self, metadata: Any, choice: Choice, fields: Fields) -> None:
         """Compare the path that a uniform batch has taken with the one its threshold means."""
-        # What the kernel is launched with, where the plan says that as well, is compared there.
-        if choice.checked or at_the_launch(choice.plan):
+        if choice.checked:
             return
         threshold = dict(fields).get("reorder_batch_threshold", self.thresholds.vllm_own)
-        if threshold == self.thresholds.vllm_own:
+        # What the kernel is launched with, where the plan says that as well, is compared there.
+        if threshold == self.thresholds.vllm_own or at_the_launch(choice.plan):
             return
         wanted = "decode" if metadata.max_query_len <= threshold else "prefill"
         seen = "decode" if metadata.num_prefills == 0 else "prefill"

@@ -24,7 +24,7 @@ from mla_tune.vllm.plugin.choice import Choice
 from mla_tune.vllm.plugin.compiled_ahead import compile_ahead
 from mla_tune.vllm.plugin.deployment import Deployment, deployment_for
 from mla_tune.vllm.plugin.engine import captured_batches
-from mla_tune.vllm.plugin.fidelity import ChecksSplits, at_the_launch, checked_by_impl
+from mla_tune.vllm.plugin.fidelity import ChecksSplits, checked_by_impl
 from mla_tune.vllm.plugin.fields import Fields
 from mla_tune.vllm.plugin.launches import FIELD, LaunchFields, launch_knobs
 from mla_tune.vllm.plugin.layers import ServedLayers
@@ -144,9 +144,10 @@ class TunedTritonMLAMetadataBuilder(TunedBuilder, VllmBuilder):  # type: ignore[
 
     def _as_planned(self, choice: Choice) -> Fields:
         """Of a step that has the whole plan: its launch, and what the impl compares with."""
-        if not at_the_launch(choice.plan):
+        launch = self._launches.of(choice.plan)
+        if not launch and "num_kv_splits" not in choice.plan:
             return ()
-        return (*self._launches.of(choice.plan), *checked_by_impl(choice, self._counts))
+        return (*launch, *checked_by_impl(choice, self._counts))
 
 
 class TunedTritonMLAImpl(ReservesAtLoad, ChecksSplits, VllmImpl):  # type: ignore[misc]
