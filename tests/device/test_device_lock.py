@@ -178,3 +178,11 @@ def test_the_folder_is_one_for_all_users_unless_named():
         == lock_folder({})
         != lock_folder({FOLDER_VARIABLE: "/shared"})
     )
+
+
+def test_no_password_of_a_database_is_told_to_all_users_of_the_host(monkeypatch):
+    given = ["/usr/bin/mla-tune", "--storage", "postgresql://me:secret@db:5432/mla", "--wait"]
+    monkeypatch.setattr("sys.argv", given)
+    told = Holder.here().command
+    assert "secret" not in told
+    assert "postgresql://me:***@db:5432/mla" in told

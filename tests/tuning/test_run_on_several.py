@@ -149,3 +149,26 @@ def test_a_gpu_that_is_not_there_ends_the_run(tmp_path):
     given = options(tmp_path, devices="98,99", shapes=TINY)
     with pytest.raises(InputError, match=r"cuda:9. is not there"):
         run(given, SilentReporter())
+
+
+class Counts(SilentReporter):
+    """Counts trials."""
+
+    num_trials = 0
+
+    def tried(self, *told):
+        del told
+        self.num_trials += 1
+
+
+def test_a_run_with_a_database_goes_on_from_what_is_there(tmp_path):
+    few = TINY | {"batch_specs": ["q1s64", "2q1s64"]}
+    given = options(tmp_path, devices=None, device="cpu", shapes=few)
+    given = replace(given, storage=f"sqlite:///{tmp_path}/studies.db")
+    first, second = Counts(), Counts()
+    done = run(given, first)
+    assert not done.failures
+    assert first.num_trials > 0
+    assert run(given, second) == done
+    assert second.num_trials == 0
+    assert not list((tmp_path / "study").glob("*.journal"))

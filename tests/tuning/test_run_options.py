@@ -53,3 +53,24 @@ def test_a_cluster_goes_with_no_other_devices_and_no_recording(given):
     with pytest.raises(InputError, match="and --ray"):
         RunOptions(ray="auto", **given)
     assert RunOptions(ray="auto", device="cpu").ray == "auto"
+
+
+def test_studies_are_in_a_database_where_storage_is_a_url_and_in_a_folder_else(tmp_path):
+    options = RunOptions(storage="postgresql://me:secret@db/mla", study_dir=tmp_path)
+    assert options.database == "postgresql://me:secret@db/mla"
+    assert options.study_folder == tmp_path
+    assert options.kept_in == "postgresql+psycopg://me:***@db/mla"
+    folder = RunOptions(storage=str(tmp_path))
+    assert (folder.database, folder.study_folder) == (None, tmp_path)
+    assert folder.kept_in == str(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("given", "problem"),
+    [({"storage": "mysql://x/y"}, "mysql"),
+     ({"storage": "a", "study_dir": Path("b")}, "two folders"),
+     ({"storage": "sqlite:///x", "record": Path("r")}, "--record and a database")],
+)  # fmt: skip
+def test_what_can_keep_no_studies_is_refused(given, problem):
+    with pytest.raises(InputError, match=problem):
+        RunOptions(**given)

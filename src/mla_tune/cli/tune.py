@@ -43,6 +43,11 @@ INPUT = (
         metavar="DIR",
         help="Folder of the journals a run resumes from. [default: user state folder]",
     ),
+    click.option(
+        "--storage",
+        metavar="URL",
+        help="Keep the studies in PostgreSQL (postgresql://…), which several runs may share.",
+    ),
     DEVICE,
     DEVICES,
     RAY,
@@ -161,7 +166,7 @@ def tune(**options: Any) -> int:
         except KeyboardInterrupt:
             click.echo(
                 f"\ninterrupted; {reporter.num_decided} batch shapes are decided and every "
-                f"finished trial is kept in {given.study_folder}. "
+                f"finished trial is kept in {given.kept_in}. "
                 "Run the same command to go on.",
                 err=True,
             )

@@ -39,9 +39,9 @@ class Holder:
     @classmethod
     def here(cls) -> "Holder":
         """Describe this process."""
-        command = shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])[:LONGEST_COMMAND]
+        command = shlex.join([Path(sys.argv[0]).name, *map(_without_password, sys.argv[1:])])
         since = datetime.now().astimezone().isoformat(sep=" ", timespec="seconds")
-        return cls(os.getpid(), platform.node(), since, command)
+        return cls(os.getpid(), platform.node(), since, command[:LONGEST_COMMAND])
 
     @classmethod
     def written(cls, text: bytes) -> "Holder":
@@ -56,6 +56,11 @@ class Holder:
         if not self.pid:
             return "a process that left no name"
         return f"process {self.pid} on {self.host}, since {self.since} ({self.command})"
+
+
+def _without_password(argument: str) -> str:
+    """An argument as all users of the host may read it: of a URL without its password."""
+    return re.sub(r"(://[^/:@]*):[^@]*@", r"\1:***@", argument)
 
 
 def _shown(text: object) -> str:

@@ -46,7 +46,7 @@ def run(options: RunOptions, reporter: Reporter) -> TuneResult:
     shapes = asked_shapes(options, reporter.skipped)
     for notice in shapes.notices:
         reporter.skipped(notice)
-    if options.devices is not None or options.ray is not None:
+    if options.devices or options.ray or options.database:
         return run_on_several(shapes, options, reporter)
     with _kept_samples(options, reporter) as kept, worker_for(options) as worker:
         _check_before_waiting(worker, shapes, options)

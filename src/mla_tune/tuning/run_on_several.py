@@ -3,7 +3,8 @@
 __all__ = ["run_on_several", "tuned_by"]
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from functools import partial
 
 from mla_tune.device.choice import resolved_devices
@@ -21,7 +22,8 @@ from mla_tune.tuning.reporters import Reporter
 from mla_tune.tuning.result import TuneResult
 from mla_tune.tuning.run_options import RunOptions
 from mla_tune.tuning.run_settings import check_folders, settings_for
-from mla_tune.tuning.study import Journal
+from mla_tune.tuning.study import Journal, Subject
+from mla_tune.tuning.study.database import StudyDatabase
 from mla_tune.tuning.table_start import opened_journal
 
 
@@ -32,19 +34,30 @@ def run_on_several(shapes: ShapesFile, options: RunOptions, reporter: Reporter) 
         InputError, EnvironmentFailure: as of `mla_tune.tuning.run.run`.
     """
     check_folders(options, reporter.skipped)
-    if options.ray is not None:
-        with ray_members(options, reporter.skipped) as members:
-            return tuned_by(members, shapes, options, reporter)
-    assert options.devices is not None
-    devices = resolved_devices(options.devices)
+    with _database(options) as database:
+        if options.ray is not None:
+            with ray_members(options, reporter.skipped) as members:
+                return tuned_by(members, shapes, options, reporter, database)
+        return _run_here(shapes, options, reporter, database)
+
+
+def _run_here(
+    shapes: ShapesFile, options: RunOptions, reporter: Reporter, database: StudyDatabase | None
+) -> TuneResult:
+    several = options.devices
+    devices = resolved_devices(several) if several is not None else (options.device,)
     with local_members(devices, options) as members:
         _planned(members, shapes, options, lambda _what: None, plentiful=True)
         with all_alone(members, reporter.skipped, wait=options.wait):
-            return tuned_by(members, shapes, options, reporter)
+            return tuned_by(members, shapes, options, reporter, database)
 
 
 def tuned_by(
-    members: Sequence[Member], shapes: ShapesFile, options: RunOptions, reporter: Reporter
+    members: Sequence[Member],
+    shapes: ShapesFile,
+    options: RunOptions,
+    reporter: Reporter,
+    database: StudyDatabase | None = None,
 ) -> TuneResult:
     """Tune ``shapes`` on ``members``, which nobody else measures on.
 
@@ -59,11 +72,12 @@ def tuned_by(
     jobs = _planned(members, shapes, options, reporter.skipped)
     campaign = PoolCampaign(
         members=members,
-        journals=partial(_journal, options, reporter.skipped),
+        journals=partial(_journal, options, reporter.skipped, database),
         study_dir=options.study_folder,
         settings=settings_for(options, members[0].environment),
         reporter=reporter,
         replace=options.replace,
+        claims=database.claims if database is not None else None,
     )
     return campaign.run(jobs)
 
@@ -140,7 +154,23 @@ def _difference(one: Member, other: Member) -> str:
     return "their software differs"
 
 
+@contextmanager
+def _database(options: RunOptions) -> Iterator[StudyDatabase | None]:
+    """The database of the studies, if they are in one."""
+    if options.database is None:
+        yield None
+        return
+    with closing(StudyDatabase(options.database)) as database, database.failures_named():
+        yield database
+
+
 def _journal(
-    options: RunOptions, notice: Callable[[str], None], job: TableJob, environment: Environment
+    options: RunOptions,
+    notice: Callable[[str], None],
+    database: StudyDatabase | None,
+    job: TableJob,
+    environment: Environment,
 ) -> Journal:
+    if database is not None:
+        return database.journal(Subject.of(job.header, environment.software_digest))
     return opened_journal(options.study_folder, job, environment, notice)

@@ -60,6 +60,7 @@ class RunOptions:
     backends: tuple[str, ...] = ()
     out: Path = Path("tuned_configs")
     study_dir: Path | None = None
+    storage: str | None = None
     device: str = "auto"
     devices: str | None = None
     ray: str | None = None
@@ -80,6 +81,7 @@ class RunOptions:
     def __post_init__(self) -> None:
         check_device_name(self.device)
         self._check_several()
+        self._check_storage()
         for size in self.tensor_parallel_size:
             Bounds(1, MOST_REQUESTS, whole=True).check("tensor_parallel_size", size)
         if self.max_tokens is not None:
@@ -112,15 +114,46 @@ class RunOptions:
                 if given[other]:
                     raise InputError(f"{other} and {option} cannot be given together")
 
+    def _check_storage(self) -> None:
+        if self.storage is None:
+            return
+        if self.database is None and self.study_dir is not None:
+            raise InputError(
+                "--storage and --study-dir name two folders of journals", remedy="give one of them"
+            )
+        if self.database is not None:
+            from mla_tune.tuning.study.database import check_storage_url
+
+            check_storage_url(self.database)
+            for option, given in (("--record", self.record), ("--recording", self.recording)):
+                if given is not None:
+                    raise InputError(f"{option} and a database cannot be given together")
+
+    @property
+    def database(self) -> str | None:
+        """The URL of the database that has the studies; None where they are journals."""
+        return self.storage if self.storage is not None and "://" in self.storage else None
+
+    @property
+    def kept_in(self) -> str:
+        """Where finished trials are, for a person; without the password of a database."""
+        if self.database is None:
+            return str(self.study_folder)
+        from mla_tune.tuning.study.database import check_storage_url
+
+        return check_storage_url(self.database).render_as_string(hide_password=True)
+
     @cached_property
     def study_folder(self) -> Path:
-        """``--study-dir``, or a place of the user's that survives reboots.
+        """``--study-dir`` or ``--storage``, or a place of the user's that survives reboots.
 
         Raises:
             InputError: the user has no home folder, as in a container run under a bare number.
         """
         if self.study_dir is not None:
             return self.study_dir
+        if self.storage is not None and self.database is None:
+            return Path(self.storage)
         import platformdirs
 
         try:

@@ -23,6 +23,8 @@ class TuneOptions(TypedDict, total=False):
         out: folder of the tables.
         study_dir: folder of the journals a run resumes from; None is one in the user's state
             folder.
+        storage: the URL of a PostgreSQL database for the studies, which several runs may share; or
+            a folder, as ``study_dir``.
         device: ``cpu``, ``cuda``, ``cuda:N``, or ``auto`` for a GPU where there is one.
         devices: ``all``, or GPUs with commas between them, such as ``0,1``: each batch shape is
             tuned on one of them. Not together with ``device``.
@@ -52,6 +54,7 @@ class TuneOptions(TypedDict, total=False):
     backends: str | Sequence[str]
     out: AnyPath
     study_dir: AnyPath | None
+    storage: str | None
     device: str
     devices: str | None
     ray: str | None

@@ -49,10 +49,15 @@ class Journal:
     @classmethod
     def in_memory(cls) -> "Journal":
         """A journal that ends with the process, for simulations."""
+        return cls.over(InMemoryStorage(), Subject())
+
+    @classmethod
+    def over(cls, storage: BaseStorage, subject: Subject) -> "Journal":
+        """The studies of one table in a storage that has those of others too."""
         journal = cls.__new__(cls)
-        journal._storage = InMemoryStorage()
+        journal._storage = storage
         journal._file = None
-        journal._subject = Subject()
+        journal._subject = subject
         journal.notices = ()
         return journal
 
