@@ -15,36 +15,18 @@ from pathlib import Path
 
 from search_alike import published_alike
 from search_document import Findings, document, everywhere
-from search_policies import SAMPLERS, SIZES, first_acting, share_of_its_own
 from search_tables import plot
 from search_tunes import tunes
-
-SAMPLER_SEEDS = 20
 
 
 def findings(recordings: Sequence[Path], seeds: int, jobs: int) -> Findings:
     """All results, worked out by ``jobs`` processes."""
     with concurrent.futures.ProcessPoolExecutor(jobs) as pool:
-        asked = {
-            (name, size): pool.submit(share_of_its_own, name, size, SAMPLER_SEEDS)
-            for name in SAMPLERS
-            for size in SIZES
-        }
-        own = {key: share.result() for key, share in asked.items()}
-        acts_from = {
-            name: size
-            for name in SAMPLERS
-            if (size := first_acting([(n, own[name, n]) for n in SIZES])) is not None
-        }
-        parts = [
-            pool.submit(tunes, path, seed, acts_from)
-            for path in recordings
-            for seed in range(seeds)
-        ]
+        parts = [pool.submit(tunes, path, seed) for path in recordings for seed in range(seeds)]
         nulls = [pool.submit(published_alike, path, 0) for path in recordings]
         results = [result for part in parts for result in part.result()]
         alike = [found for null in nulls for found in null.result()]
-    return Findings(results, alike, own, acts_from, seeds)
+    return Findings(results, alike, seeds)
 
 
 def main() -> None:

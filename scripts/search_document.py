@@ -1,7 +1,6 @@
 """The text of docs/search.md: what was compared, how, what it shows and what it cannot."""
 
-import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from textwrap import fill
 
@@ -10,7 +9,7 @@ import numpy as np
 from mla_tune.tuning.decide import MIN_ROUNDS
 from mla_tune.tuning.settings import Settings
 from mla_tune.tuning.study.policy import LARGEST_ENUMERATED
-from search_policies import AS_A_RUN, HALF, SAMPLERS, sampled
+from search_policies import ACTS_FROM, AS_A_RUN, HALF, SAMPLERS, START_UP, sampled
 from search_tables import table
 from search_tunes import Result
 
@@ -25,15 +24,11 @@ class Findings:
         results: of all tunes.
         alike: of the workloads whose plans are alike, the table of each and whether a plan was
             published.
-        own: by sampler and size of a space, the share of seeds in which it was no random draw.
-        acts_from: by sampler, the size from which on that is most of them.
         seeds: how often each workload was tuned.
     """
 
     results: Sequence[Result]
     alike: Sequence[tuple[str, bool]]
-    own: Mapping[tuple[str, int], float]
-    acts_from: Mapping[str, int]
     seeds: int
 
 
@@ -105,53 +100,22 @@ names."""),
 
 
 def _samplers(found: Findings) -> list[str]:
-    sizes = sorted({size for _, size in found.own})
-    heads = ["plans", *map(str, sizes)]
-    rows = [
-        [name.upper(), *(f"{found.own[name, size]:.0%}" for size in sizes)] for name in SAMPLERS
-    ]
-    first = ", ".join(
-        f"{name.upper()} from {found.acts_from[name]} plans on"
-        if name in found.acts_from
-        else f"{name.upper()} at no such size"
-        for name in SAMPLERS
+    large = [result for result in found.results if result.num_plans >= ACTS_FROM]
+    names = ", ".join(sorted({result.recording for result in large}))
+    where = (
+        f"The recorded spaces that large are those of {names}:" if large else "None is recorded."
     )
     return [
         "## Samplers",
-        _filled("""
-Optuna's TPE and GP begin with ten trials at random; of those that are screened out, TPE counts all
-and GP none. With a budget of half of the plans (at all of them a sampler is an enumeration with
-repeats), that start-up is all there is of a small space. Share of seeds in which they propose
-anything else than the random draw with the same seed, for a made-up valley of latencies:"""),
-        "\n".join(f"| {' | '.join(row)} |" for row in (heads, ["---"] * len(heads), *rows)),
         _filled(f"""
-In most seeds they are of their own: {first}. Where they cannot act they are not compared.
-{_where_they_act(found)}"""),
-        *_compared(found),
+Optuna's TPE and GP begin with {START_UP} trials at random. With a budget of half of the plans (at
+all of them a sampler is an enumeration with repeats), that start-up is all there is of a small
+space. So they are compared from {ACTS_FROM} plans on. {where}"""),
+        *([table(large, "chosen", lambda result: result.policy)] if large else []),
         _filled(f"""
-That spaces of up to {LARGEST_ENUMERATED} plans are enumerated, and larger ones left to GP with
-patience, is a choice that no recording has tested."""),
+Spaces of up to {LARGEST_ENUMERATED} plans are enumerated. Larger ones, those with launch constants,
+have [a comparison of their own](search-launches.md)."""),
     ]
-
-
-def _large(found: Findings) -> list[Result]:
-    """The results of the spaces in which some sampler acts."""
-    least = min(found.acts_from.values(), default=math.inf)
-    return [result for result in found.results if result.num_plans >= least]
-
-
-def _where_they_act(found: Findings) -> str:
-    large = _large(found)
-    if not large:
-        largest = max(result.num_plans for result in found.results)
-        return f"The largest recorded space has {largest} plans: none of them can act."
-    names = ", ".join(sorted({result.recording for result in large}))
-    return f"The recorded spaces that are large enough are those of {names}:"
-
-
-def _compared(found: Findings) -> list[str]:
-    large = _large(found)
-    return [table(large, "chosen", lambda result: result.policy)] if large else []
 
 
 def _unseen(found: Findings, as_run: Sequence[Result]) -> list[str]:

@@ -3,7 +3,7 @@
 import math
 import statistics
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -71,7 +71,7 @@ class _UntilConfirmation(SilentObserver):
             self.rounds = self.bench.rounds_spent
 
 
-def tunes(path: Path, seed: int, acts_from: Mapping[str, int]) -> list[Result]:
+def tunes(path: Path, seed: int) -> list[Result]:
     """All workloads of a recording with something to choose, under every policy, with one seed."""
     recording = choices(Recording.load(path))
     bench = RecordedBench(played(recording), seed)
@@ -81,7 +81,7 @@ def tunes(path: Path, seed: int, acts_from: Mapping[str, int]) -> list[Result]:
         for track in group:
             bench.open(track.setup)
             judged = _Judged(label(recording, track), track)
-            for name, policy in policies(len(track.plans), seed, acts_from).items():
+            for name, policy in policies(len(track.plans), seed).items():
                 ranking = neighbour if name == AS_A_RUN else None
                 entry, screened, spent = tune(bench, track, policy, ranking)
                 if name == AS_A_RUN:
