@@ -13,6 +13,7 @@ from mla_tune.cli.backends import backends
 from mla_tune.cli.dashboard import dashboard
 from mla_tune.cli.history import history
 from mla_tune.cli.repository import check, diff
+from mla_tune.cli.retune import retune
 from mla_tune.cli.standard_streams import standard_streams
 from mla_tune.cli.tables import lookup, recheck, show, vllm_args
 from mla_tune.cli.traffic import shapes
@@ -37,18 +38,8 @@ def command(ctx: click.Context, /, **options: Any) -> None:
         sys.exit(tune(**options))
 
 
-for subcommand in (
-    show,
-    lookup,
-    recheck,
-    diff,
-    check,
-    history,
-    backends,
-    vllm_args,
-    shapes,
-    dashboard,
-):
+READING = (show, lookup, recheck, vllm_args, diff, check, history)
+for subcommand in (*READING, retune, backends, shapes, dashboard):
     command.add_command(subcommand)
 
 

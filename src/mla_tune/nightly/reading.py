@@ -28,7 +28,7 @@ class Reading(BaseModel):
         latency_us, default_us: medians in microseconds, as in an entry.
         speedup: the default's latency over the plan's; absent where no plan is published.
         software: versions by name.
-        kernels: digests of the compiled kernels, by file.
+        kernels: digests of compiled kernels and of vLLM's own rules, by name.
         card: which GPU, as `mla_tune.device.card.card_hash` names it.
         seconds: what measuring it took, where that is known.
     """
@@ -63,7 +63,7 @@ def differences(before: Reading, after: Reading) -> Iterator[str]:
     for name, (old, new) in _changed(before.software, after.software):
         yield f"{name} {old or 'none'} → {new or 'none'}"
     for name, _ in _changed(before.kernels, after.kernels):
-        yield f"{name} rebuilt"
+        yield f"{name} changed"
     if before.plan != after.plan:
         yield f"plan {before.plan or 'default'} → {after.plan or 'default'}"
 

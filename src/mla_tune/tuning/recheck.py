@@ -4,6 +4,7 @@ __all__ = ["Recheck", "measured_setup", "measured_workload", "recheck"]
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from mla_tune.errors import InputError, WorkloadFailure
 from mla_tune.measuring.bench import Bench
@@ -119,6 +120,7 @@ def measured_workload(entry: Entry) -> Workload:
 def measured_setup(file: TableFile, workloads: list[Workload], device: str) -> Setup:
     """What ``file`` was measured in, large enough for ``workloads``."""
     header = file.header
+    own: dict[str, Any] = header.own_settings
     shapes: list[BatchShape] = [shape for workload in workloads for shape in workload.shapes]
     return Setup(
         backend=header.backend,
@@ -130,4 +132,5 @@ def measured_setup(file: TableFile, workloads: list[Workload], device: str) -> S
         max_num_query_tokens=max(shape.num_query_tokens for shape in shapes),
         index_topk=header.engine.index_topk or Setup.index_topk,
         device=device,
+        **own,
     )

@@ -1,0 +1,70 @@
+from dataclasses import replace
+
+from night_cases import GPU, SHAPES, FakeGpu, tune
+
+from mla_tune.errors import UnavailableError
+from mla_tune.nightly.target import targets_in
+
+FEW = SHAPES[:2]
+
+
+def found_in(folder, site):
+    notices: list[str] = []
+    return targets_in(folder / "tables", site, notices.append), notices
+
+
+def test_an_unchanged_table_is_due_for_nothing(tmp_path):
+    path = tune(FakeGpu(), tmp_path, shapes=FEW)
+    ((target,), notices) = found_in(tmp_path, FakeGpu())
+    assert (target.path, target.source, target.reasons, notices) == (path, path, (), [])
+
+
+def test_changed_software_is_told_with_both_versions(tmp_path):
+    tune(FakeGpu(), tmp_path, shapes=FEW)
+    newer = replace(GPU, software={"torch": "2.12.0", "driver": "580.1", "triton": "9"})
+    ((target,), _) = found_in(tmp_path, FakeGpu(environment=newer))
+    # A table of TORCH_MLA does not depend on Triton.
+    assert target.reasons == ("torch 2.11.0 → 2.12.0",)
+    patched = replace(GPU, software={"torch": "2.11.1", "driver": "580.1"})
+    ((target,), _) = found_in(tmp_path, FakeGpu(environment=patched))
+    assert target.reasons == ()
+
+
+def test_a_table_that_was_renamed_is_looked_after_under_its_name(tmp_path):
+    path = tune(FakeGpu(), tmp_path, shapes=FEW)
+    renamed = path.rename(path.with_name("ours.yaml"))
+    ((target,), _) = found_in(tmp_path, FakeGpu())
+    assert (target.path, target.reasons) == (renamed, ())
+
+
+def test_tables_of_other_devices_are_no_work_where_there_is_an_own_one(tmp_path):
+    other = replace(GPU, device_name="NVIDIA Other")
+    tune(FakeGpu(), tmp_path, shapes=FEW)
+    own = tune(FakeGpu(environment=other), tmp_path, shapes=FEW)
+    ((target,), _) = found_in(tmp_path, FakeGpu(environment=other))
+    assert (target.path, target.reasons) == (own, ())
+
+
+def test_tables_in_folders_stay_there(tmp_path):
+    path = tune(FakeGpu(), tmp_path, shapes=FEW)
+    place = path.parent / "team" / path.name
+    place.parent.mkdir()
+    path.rename(place)
+    other = replace(GPU, device_name="NVIDIA Other")
+    ((target,), _) = found_in(tmp_path, FakeGpu(environment=other))
+    assert target.path.parent == place.parent
+    assert target.source == place
+
+
+def test_what_cannot_be_read_or_measured_is_told_and_left_out(tmp_path):
+    path = tune(FakeGpu(), tmp_path, shapes=FEW)
+    (path.parent / "broken.yaml").write_text("schema_version: 1\n")
+
+    class NotHere(FakeGpu):
+        def job(self, file, folder):
+            del file, folder
+            raise UnavailableError("TORCH_MLA needs something else")
+
+    found, notices = found_in(tmp_path, NotHere())
+    assert found == []
+    assert [notice.split(":")[0] for notice in notices] == [path.name, "broken.yaml"]
