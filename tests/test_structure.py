@@ -34,6 +34,7 @@ NOT_OF_ONE_MODULE = {
     "vllm/test_engine_captures.py": "shapes of an engine, compared with what vLLM captures",
     "vllm/compat/test_pins.py": "the releases pinned in several files",
     "vllm/plugin/test_bench_step.py": "scripts/bench_step.py, which needs vLLM",
+    "vllm/plugin/test_context_parallel.py": "vLLM's own builder as one of several ranks",
     "vllm/plugin/test_gpu_plugin.py": "the whole plugin on a GPU",
     "vllm/plugin/test_register.py": "`register`, in processes of its own",
     "vllm/plugin/test_vllm_weights.py": "quantized weights in the layers of vLLM itself",

@@ -20,17 +20,20 @@ class EngineFacts:
     Attributes:
         device_name, compute_capability, sm_count: as the driver gives them; the capability is
             None on a CPU.
-        model: num_q_heads on this GPU and the four MLA dimensions.
+        model: num_q_heads that the decode kernel on this GPU sees and the four MLA dimensions.
         kv_cache_dtype: vLLM's name, of the layers that the backend serves; 16-bit names that only
             repeat the activations' are ``auto``.
         quantization: of those layers' ``kv_b_proj``, as `mla_tune.quantization` names it.
         block_size: tokens in a block of their KV cache; None while that is not settled, and then
             it is not compared.
         vllm: the installed release.
-        max_model_len: the longest sequence the engine admits.
+        max_model_len: the longest sequence the engine admits; what one rank holds of it where
+            the KV cache is spread over ranks.
         max_cudagraph_capture_size: the largest batch, in tokens, under a full graph; 0 without.
         packages: versions of the installed packages, beside vLLM, that kernels come with.
         digests: of the parts of the software that decide how fast the backend is, by name.
+        context_parallel: ranks that each hold a part of a decode's KV cache. A decode kernel sees
+            the heads of all of them, and KV lengths of one.
     """
 
     backend: str
@@ -46,6 +49,7 @@ class EngineFacts:
     max_cudagraph_capture_size: int
     packages: tuple[tuple[str, str], ...]
     digests: tuple[tuple[str, str], ...] = ()
+    context_parallel: int = 1
 
 
 def differences(table: Table, facts: EngineFacts) -> list[tuple[str, Any, Any]]:

@@ -33,18 +33,19 @@ class StepPart(NamedTuple):
         return Lengths(self.requests, self.kv_total, self.longest_kv_len)
 
 
-def parts_of(mode: str, batch: Any, metadata: Any) -> Iterator[StepPart]:
+def parts_of(mode: str, batch: Any, metadata: Any, ranks: int = 1) -> Iterator[StepPart]:
     """The decode part and the prefill part of a step, without those of dummy batches.
 
     Args:
         mode: ``graph`` for the replay of a captured graph, else ``eager``.
         batch: vLLM's CommonAttentionMetadata; only its CPU data is read.
         metadata: what was built from it.
+        ranks: that share the KV cache of a request; lengths are what one of them holds.
     """
     bound = batch.seq_lens_cpu_upper_bound
     if bound is None:
         return
-    lens = bound.numpy()
+    lens = -(-bound.numpy() // ranks)
     rows = min(metadata.num_reqs, len(lens))
     decodes = min(metadata.num_decodes, rows)
     decode_tokens = metadata.num_decode_tokens

@@ -76,7 +76,7 @@ class TrafficWriter:
         if self._is_broken:
             return
         try:
-            for part in parts_of(mode, batch, metadata):
+            for part in parts_of(mode, batch, metadata, self._facts.context_parallel):
                 self.add(mode, outcome, part)
         except Exception as error:
             self._is_broken = True

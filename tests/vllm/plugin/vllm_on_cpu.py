@@ -1,7 +1,10 @@
 """A real MLA layer and builder of the installed vLLM, on the CPU, found through its registry."""
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,7 +14,7 @@ from cpu_builders import flash_attention_stand_ins
 from mla_tune.registry import vllm_backend
 from mla_tune.session import Setup
 from mla_tune.shapes import BatchShape
-from mla_tune.vllm.observe import calls_of
+from mla_tune.vllm.observe import calls_of, set_for_now
 from mla_tune.vllm.session.config import current_config, use_cpu_platform
 from mla_tune.vllm.session.parts import PREFIX, build_parts
 from tabled_engine import MODEL
@@ -63,6 +66,7 @@ class Engine:
             max_seq_len=longest or int(kv_lens.max()),
             block_table_tensor=table,
             slot_mapping=torch.stack(slots),
+            dcp_local_seq_lens=-(-kv_lens // self.builder.dcp_world_size),
         )
 
     def forward(self, spec: str, metadata: Any) -> torch.Tensor:
@@ -95,12 +99,14 @@ def start(
     *,
     captures: tuple[int, ...] = (),
     tensor_parallel: int = 1,
+    context_parallel: int = 1,
     **config: Any,
 ) -> Engine:
     """Build the TRITON_MLA layer and a builder of ``backend``, as the registry has them now.
 
     ``captures`` are the batch sizes of the decode graphs the engine says it will capture; the
-    rest goes into the compilation config. The builder is one of ``tensor_parallel`` ranks.
+    rest goes into the compilation config. The builder is one of ``tensor_parallel`` ranks, of which
+    ``context_parallel`` share the KV cache of each request.
     """
     from vllm.config import CUDAGraphMode
     from vllm.v1.attention.backends.registry import AttentionBackendEnum
@@ -120,13 +126,35 @@ def start(
     for name, value in config.items():
         setattr(compilation, name, value)
     parts.vllm_config.parallel_config.tensor_parallel_size = tensor_parallel
+    parts.vllm_config.parallel_config.decode_context_parallel_size = context_parallel
     spec = parts.layer.get_kv_cache_spec(parts.vllm_config)
     # The layer is TRITON_MLA's; vLLM gives each backend blocks that its kernels take.
     spec = replace(spec, block_size=vllm_backend(backend).blocks.own)
     builder_cls = AttentionBackendEnum[backend].get_class().get_builder_cls()
-    with current_config(parts.vllm_config):
+    with current_config(parts.vllm_config), _one_of(context_parallel, parts.layer):
         builder = builder_cls(spec, [PREFIX], parts.vllm_config, torch.device("cpu"))
     return Engine(parts.vllm_config, parts.layer, builder)
+
+
+@contextmanager
+def _one_of(ranks: int, layer: Any) -> Iterator[None]:
+    """Have vLLM take this process for one of ``ranks`` that share the KV cache of a request."""
+    if ranks == 1:
+        yield
+        return
+    import vllm.model_executor.layers.attention.mla_attention as mla_attention
+
+    class Manager(mla_attention.MLADCPManager):  # type: ignore[misc]
+        def __init__(self) -> None:
+            """Without the other ranks."""
+
+        def init_kv_gather(self, *_: Any) -> None:
+            """Only prefills gather."""
+
+    layer.dcp_manager = Manager()
+    group = SimpleNamespace(world_size=ranks, rank_in_group=0)
+    with set_for_now(mla_attention, "get_dcp_group", lambda: group):
+        yield
 
 
 def leave_out_flash_attention(patch: pytest.MonkeyPatch) -> list[int]:

@@ -27,6 +27,8 @@ from mla_tune.vllm.plugin.reach import most_kv_tokens
 from mla_tune.vllm.plugin.state import once, process_state
 from mla_tune.vllm.plugin.statement import failed, set_up
 
+NO_EAGER = "eager tables are not used with decode context parallelism, only those of graphs"
+
 
 class Deployment:
     """What the builders of one backend share.
@@ -138,8 +140,13 @@ def tables_for(facts: EngineFacts, vllm_config: Any) -> tuple[dict[str, LoadedTa
     """The tables that are true for an engine, by mode, and why there is none for a mode."""
     if refused := refusal(vllm_config):
         return {}, refused
-    tables = process_state().tables
-    return choose([table for table in tables if table.table.header.backend == facts.backend], facts)
+    tables = [t for t in process_state().tables if t.table.header.backend == facts.backend]
+    if facts.context_parallel == 1:
+        return choose(tables, facts)
+    # A prefill gathers its context from all ranks, and an eager step may hold one.
+    graphs = [table for table in tables if table.mode == "graph"]
+    chosen, reason = choose(graphs, facts)
+    return chosen, reason or (NO_EAGER if len(graphs) < len(tables) else None)
 
 
 def deployment_for(

@@ -9,7 +9,11 @@ from mla_tune.environment import KERNEL_PACKAGES, described, installed_versions
 from mla_tune.registry import BACKENDS
 from mla_tune.table.matching import EngineFacts
 from mla_tune.vllm.captures import captured_requests
-from mla_tune.vllm.compat.parallel import decode_context_parallel, prefill_context_parallel
+from mla_tune.vllm.compat.parallel import (
+    decode_context_parallel,
+    local_kv_len,
+    prefill_context_parallel,
+)
 from mla_tune.vllm.plugin.layers import ServedLayers
 
 
@@ -22,20 +26,24 @@ def engine_facts(backend: str, vllm_config: Any, layers: ServedLayers) -> Engine
         layers: those that the backend serves.
     """
     name, capability, sm_count = _device()
+    parallel = vllm_config.parallel_config
+    ranks = decode_context_parallel(parallel)
+    heads = dict(layers.model)["num_q_heads"] * ranks
     return EngineFacts(
         backend=backend,
         device_name=name,
         compute_capability=capability,
         sm_count=sm_count,
-        model=layers.model,
+        model=tuple((dict(layers.model) | {"num_q_heads": heads}).items()),
         kv_cache_dtype=layers.kv_cache_dtype,
         quantization=layers.quantization,
         block_size=layers.block_size,
         vllm=importlib.metadata.version("vllm"),
-        max_model_len=int(vllm_config.model_config.max_model_len),
+        max_model_len=local_kv_len(parallel, int(vllm_config.model_config.max_model_len)),
         max_cudagraph_capture_size=_largest_capture(vllm_config.compilation_config),
         packages=tuple(installed_versions(*KERNEL_PACKAGES).items()),
         digests=tuple(BACKENDS[backend].digests().items()),
+        context_parallel=ranks,
     )
 
 
@@ -67,8 +75,6 @@ def refusal(vllm_config: Any) -> str | None:
     parallel = vllm_config.parallel_config
     if getattr(envs, "VLLM_BATCH_INVARIANT", False):
         return "VLLM_BATCH_INVARIANT fixes the split counts"
-    if decode_context_parallel(parallel) > 1:
-        return "decode context parallelism changes every shape; tables are measured without it"
     if prefill_context_parallel(parallel) > 1:
         return "prefill context parallelism changes every shape; tables are measured without it"
     return None

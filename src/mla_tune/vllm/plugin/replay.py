@@ -22,7 +22,7 @@ class Replay:
         before: what to set on the builder before vLLM builds.
         after: what to set on the metadata that it has built; a step may still run outside the
             graph.
-        longest_kv: the KV length beyond which the entry says nothing.
+        longest_kv: the KV length, on all ranks together, beyond which the entry says nothing.
         look_every: after how many steps there is something else to do.
         tally: the steps of its outcome, which a step adds itself to.
     """
@@ -36,7 +36,16 @@ class Replay:
 
     @classmethod
     def of(
-        cls, choice: Choice, before: Fields, after: Fields, look_every: int, tally: Tally
+        cls,
+        choice: Choice,
+        before: Fields,
+        after: Fields,
+        look_every: int,
+        tally: Tally,
+        ranks: int = 1,
     ) -> "Replay":
-        longest = math.inf if choice.longest_kv is None else DEFAULT_WITHIN * choice.longest_kv
+        """``ranks`` share the KV cache of a request, whose whole length vLLM tells a builder."""
+        longest = math.inf
+        if choice.longest_kv is not None:
+            longest = DEFAULT_WITHIN * choice.longest_kv * ranks
         return cls(choice, before, after, longest, look_every, tally)

@@ -110,7 +110,8 @@ class StepPolicy:
         """What the steps do that replay a graph captured for ``choice``; see `Replay`."""
         look_every = STEPS_BETWEEN_LOOKS if self.deployment.traffic_writer is None else 1
         tally = self.deployment.counts.tally(choice.outcome)
-        return Replay.of(choice, before, after, look_every, tally)
+        ranks = self.deployment.facts.context_parallel
+        return Replay.of(choice, before, after, look_every, tally, ranks)
 
     def look(self, replay: Replay, batch: Any, metadata: Any) -> None:
         """Do what only some replays need: the traffic histogram, a warning, a report."""

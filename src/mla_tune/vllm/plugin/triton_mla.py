@@ -97,12 +97,12 @@ class TunedTritonMLAMetadataBuilder(TunedBuilder, VllmBuilder):  # type: ignore[
         rows = self.vllm_config.scheduler_config.max_num_seqs
         if self._setup.takes_many_tokens:
             rows *= self.reorder_batch_threshold
-        if not self._reserve(rows, self.num_heads, self.mla_dims.kv_lora_rank):
+        if not self._reserve(rows, self.mla_dims.kv_lora_rank):
             super()._reserve_attn_logits_workspace()
 
-    def _reserve(self, rows: int, heads: int, kv_lora_rank: int) -> bool:
+    def _reserve(self, rows: int, kv_lora_rank: int) -> bool:
         try:
-            self._row_splits = reserve(self._setup.deployment, rows, heads, kv_lora_rank)
+            self._row_splits = reserve(self._setup.deployment, rows, kv_lora_rank)
         except Exception as error:
             self._setup.fail(error)
         return self._row_splits is not None
@@ -116,7 +116,7 @@ class TunedTritonMLAMetadataBuilder(TunedBuilder, VllmBuilder):  # type: ignore[
             return
 
         def reserving(vllm_config: Any, rows: int, heads: int, kv_lora_rank: int) -> None:
-            if not self._reserve(rows, heads, kv_lora_rank):
+            if not self._reserve(rows, kv_lora_rank):
                 original(vllm_config, rows, heads, kv_lora_rank)
 
         setattr(vllm_triton_mla, RESERVE, reserving)
@@ -163,7 +163,9 @@ class TunedTritonMLAImpl(ReservesAtLoad, ChecksSplits, VllmImpl):  # type: ignor
         if row_splits is None or manager is None:
             super().reserve_workspace()
         else:
-            take(manager, row_splits, self.num_heads, self.kv_lora_rank)
+            # vLLM's base class of impls counts the ranks that share a request's cache.
+            heads = self.num_heads * getattr(self, "dcp_world_size", 1)
+            take(manager, row_splits, heads, self.kv_lora_rank)
 
     @functools.cached_property
     def _row_splits(self) -> int | None:
@@ -179,7 +181,7 @@ class TunedTritonMLAImpl(ReservesAtLoad, ChecksSplits, VllmImpl):  # type: ignor
             knobs = TunedTritonMLAMetadataBuilder.mla_tune_knobs
             found = deployment_for(BACKEND.name, knobs, config, layers, captures)
             rows = config.scheduler_config.max_num_seqs * decode_query_len
-            return reserve(found, rows, self.num_heads, self.kv_lora_rank)
+            return reserve(found, rows, self.kv_lora_rank)
         except Exception:
             logger.exception("mla-tune: TRITON_MLA's workspace is reserved as without tables")
             return None

@@ -19,12 +19,11 @@ from mla_tune.vllm.triton_splits import SplitRule
 RESERVE = "_reserve_attn_logits_workspace"
 
 
-def reserve(deployment: Deployment, rows: int, heads: int, kv_lora_rank: int) -> int | None:
+def reserve(deployment: Deployment, rows: int, kv_lora_rank: int) -> int | None:
     """Reserve vLLM's shared workspace for the splits the table can ask for.
 
     Args:
         rows: the most rows of queries of any decode step.
-        heads: query heads the kernel sees.
         kv_lora_rank: width of a partial result, less its log-sum-exp.
 
     Returns:
@@ -34,6 +33,7 @@ def reserve(deployment: Deployment, rows: int, heads: int, kv_lora_rank: int) ->
     manager = workspace.manager()
     if deployment.lookups is None or manager is None or keeps_vllms_splits():
         return None
+    heads = dict(deployment.facts.model)["num_q_heads"]
     rule = SplitRule.of_any_count(deployment.facts.sm_count)
     own_splits = rule.splits(deployment.facts.max_model_len)
     row_splits = row_splits_needed(
