@@ -74,3 +74,11 @@ def test_studies_are_in_a_database_where_storage_is_a_url_and_in_a_folder_else(t
 def test_what_can_keep_no_studies_is_refused(given, problem):
     with pytest.raises(InputError, match=problem):
         RunOptions(**given)
+
+
+def test_a_part_of_a_run_has_studies_of_its_own(tmp_path):
+    assert RunOptions(units="2/8", study_dir=tmp_path).study_folder == tmp_path / "units-2-of-8"
+    with pytest.raises(InputError, match="--units is '8/2'"):
+        RunOptions(units="8/2")
+    with pytest.raises(InputError, match="--units and a database"):
+        RunOptions(units="1/2", storage="postgresql://db/mla")

@@ -48,6 +48,11 @@ INPUT = (
         metavar="URL",
         help="Keep the studies in PostgreSQL (postgresql://…), which several runs may share.",
     ),
+    click.option(
+        "--units",
+        metavar="I/N",
+        help="Tune part I of N of the batch shapes, as one of N processes that share folders.",
+    ),
     DEVICE,
     DEVICES,
     RAY,

@@ -29,7 +29,7 @@ from mla_tune.tuning.result import TuneResult
 from mla_tune.tuning.run_folders import check_output
 from mla_tune.tuning.run_on_several import run_on_several
 from mla_tune.tuning.run_options import RunOptions
-from mla_tune.tuning.run_settings import check_folders, settings_for
+from mla_tune.tuning.run_settings import check_folders, own_part, settings_for
 
 RECORDED = "RECORDED"
 
@@ -123,6 +123,7 @@ def _tuned(
     clock: Callable[[], float] = time.monotonic,
 ) -> TuneResult:
     check_folders(options, reporter.skipped)
+    jobs = own_part(jobs, options, reporter.skipped)
     settings = settings_for(options, bench.environment)
     campaign = Campaign(bench, options.study_folder, settings, reporter, options.replace, clock)
     return campaign.run(jobs)

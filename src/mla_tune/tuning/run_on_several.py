@@ -15,13 +15,13 @@ from mla_tune.tuning.device_bench import tell_of_gpu
 from mla_tune.tuning.job import TableJob
 from mla_tune.tuning.planner import Planner
 from mla_tune.tuning.pool.campaign import PoolCampaign
-from mla_tune.tuning.pool.local import all_alone, local_members
+from mla_tune.tuning.pool.local import all_alone, empty_logs, local_members
 from mla_tune.tuning.pool.member import Kind, Member
 from mla_tune.tuning.pool.ray_members import ray_members
 from mla_tune.tuning.reporters import Reporter
 from mla_tune.tuning.result import TuneResult
 from mla_tune.tuning.run_options import RunOptions
-from mla_tune.tuning.run_settings import check_folders, settings_for
+from mla_tune.tuning.run_settings import check_folders, own_part, settings_for
 from mla_tune.tuning.study import Journal, Subject
 from mla_tune.tuning.study.database import StudyDatabase
 from mla_tune.tuning.table_start import opened_journal
@@ -49,6 +49,7 @@ def _run_here(
     with local_members(devices, options) as members:
         _planned(members, shapes, options, lambda _what: None, plentiful=True)
         with all_alone(members, reporter.skipped, wait=options.wait):
+            empty_logs(members)
             return tuned_by(members, shapes, options, reporter, database)
 
 
@@ -69,7 +70,8 @@ def tuned_by(
         tell_of_gpu(member.environment, lambda what: told.setdefault(what))
     for notice in told:
         reporter.skipped(notice)
-    jobs = _planned(members, shapes, options, reporter.skipped)
+    planned = _planned(members, shapes, options, reporter.skipped)
+    jobs = {kind: own_part(own, options, reporter.skipped) for kind, own in planned.items()}
     campaign = PoolCampaign(
         members=members,
         journals=partial(_journal, options, reporter.skipped, database),

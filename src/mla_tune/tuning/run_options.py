@@ -13,6 +13,7 @@ from mla_tune.device.choice import check_device_name, check_device_names
 from mla_tune.errors import InputError
 from mla_tune.shapes.batch import MOST_REQUESTS
 from mla_tune.tuning.launches import LAUNCHES
+from mla_tune.tuning.part import Part
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,7 @@ class RunOptions:
     out: Path = Path("tuned_configs")
     study_dir: Path | None = None
     storage: str | None = None
+    units: str | None = None
     device: str = "auto"
     devices: str | None = None
     ray: str | None = None
@@ -82,6 +84,11 @@ class RunOptions:
         check_device_name(self.device)
         self._check_several()
         self._check_storage()
+        if self.part is not None and self.database is not None:
+            raise InputError(
+                "--units and a database cannot be given together",
+                remedy="runs that share a database take what is free; leave --units out",
+            )
         for size in self.tensor_parallel_size:
             Bounds(1, MOST_REQUESTS, whole=True).check("tensor_parallel_size", size)
         if self.max_tokens is not None:
@@ -135,6 +142,11 @@ class RunOptions:
         return self.storage if self.storage is not None and "://" in self.storage else None
 
     @property
+    def part(self) -> Part | None:
+        """The part of the workloads that ``--units`` names; None for all of them."""
+        return None if self.units is None else Part.parse(self.units)
+
+    @property
     def kept_in(self) -> str:
         """Where finished trials are, for a person; without the password of a database."""
         if self.database is None:
@@ -147,9 +159,14 @@ class RunOptions:
     def study_folder(self) -> Path:
         """``--study-dir`` or ``--storage``, or a place of the user's that survives reboots.
 
+        Parts of a run have a folder each below it.
+
         Raises:
             InputError: the user has no home folder, as in a container run under a bare number.
         """
+        return self._whole_folder() / (self.part.folder if self.part is not None else "")
+
+    def _whole_folder(self) -> Path:
         if self.study_dir is not None:
             return self.study_dir
         if self.storage is not None and self.database is None:

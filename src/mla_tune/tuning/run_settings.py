@@ -1,10 +1,11 @@
 """What the options of a run mean once its device is known."""
 
-__all__ = ["check_folders", "settings_for"]
+__all__ = ["check_folders", "own_part", "settings_for"]
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from mla_tune.environment import Environment
+from mla_tune.tuning.job import TableJob
 from mla_tune.tuning.run_folders import check_output, check_study_folder, shipped_folder_notice
 from mla_tune.tuning.run_options import RunOptions
 from mla_tune.tuning.settings import Settings
@@ -25,6 +26,19 @@ def check_folders(options: RunOptions, notice: Callable[[str], None]) -> None:
     check_study_folder(options.study_folder)
     if told := shipped_folder_notice(options.out):
         notice(told)
+
+
+def own_part(
+    jobs: Sequence[TableJob], options: RunOptions, notice: Callable[[str], None]
+) -> Sequence[TableJob]:
+    """What of ``jobs`` is this run's, by ``--units``; told where that is nothing."""
+    part = options.part
+    if part is None:
+        return jobs
+    own = part.of_jobs(jobs)
+    if not own:
+        notice(f"--units {options.units}: there are fewer batch shapes than parts, and none for it")
+    return own
 
 
 def settings_for(options: RunOptions, environment: Environment) -> Settings:

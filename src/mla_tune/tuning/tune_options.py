@@ -25,6 +25,7 @@ class TuneOptions(TypedDict, total=False):
             folder.
         storage: the URL of a PostgreSQL database for the studies, which several runs may share; or
             a folder, as ``study_dir``.
+        units: ``I/N`` tunes part I of N of the batch shapes; each part has studies of its own.
         device: ``cpu``, ``cuda``, ``cuda:N``, or ``auto`` for a GPU where there is one.
         devices: ``all``, or GPUs with commas between them, such as ``0,1``: each batch shape is
             tuned on one of them. Not together with ``device``.
@@ -55,6 +56,7 @@ class TuneOptions(TypedDict, total=False):
     out: AnyPath
     study_dir: AnyPath | None
     storage: str | None
+    units: str | None
     device: str
     devices: str | None
     ray: str | None

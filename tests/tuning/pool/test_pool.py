@@ -15,6 +15,7 @@ from pool_cases import (
 from fake_device import splits
 from mla_tune.errors import DeviceLost, EnvironmentFailure, WorkloadFailure
 from mla_tune.table import TableFile
+from mla_tune.tuning.pool import member_run
 from mla_tune.tuning.study import Journal
 
 ALL = {(f"Fake-heads={heads}", spec): (splits(8), 3) for heads in (2, 4) for spec in SPECS}
@@ -199,3 +200,41 @@ def test_a_run_for_fewer_shapes_than_devices_uses_what_it_needs(tmp_path):
     run(tmp_path, *gpus, own=jobs(tmp_path, heads=(2,), specs=("q1s1k",)))
     assert list(plans(tmp_path).values()) == [(splits(8), 3)]
     assert sum(bool(shapes_of(bench)) for bench in gpus) == 1
+
+
+def test_a_search_for_launches_that_one_device_cannot_do_is_anothers(tmp_path, monkeypatch):
+    real = member_run.launches_for
+
+    def fails_on_the_first(job, tuner, reporter):
+        if tuner.bench.device == "cuda:0":
+            raise WorkloadFailure("the worker ended twice when asked to plan_space")
+        return real(job, tuner, reporter)
+
+    monkeypatch.setattr(member_run, "launches_for", fails_on_the_first)
+    gpus = gpu(0), gpu(1)
+    result, _ = run(tmp_path, *gpus)
+    assert not result.failures
+    assert plans(tmp_path) == ALL
+    # Once it is found, all devices have it.
+    assert shapes_of(gpus[1])
+
+
+class OneProcess(FakeGpu):
+    def renew(self):
+        return False
+
+
+def test_devices_without_another_process_decide_by_what_the_first_saw(tmp_path):
+    run(tmp_path, OneProcess(LATENCIES, noise=0.01), OneProcess(LATENCIES, noise=0.01))
+    assert plans(tmp_path) == {key: (splits(8), 1) for key in ALL}
+
+
+class LostOnRenewal(FakeGpu):
+    def renew(self):
+        raise DeviceLost("its node is gone")
+
+
+def test_a_device_that_is_lost_between_two_processes_gives_its_winners_to_another(tmp_path):
+    result, _ = run(tmp_path, LostOnRenewal(LATENCIES, noise=0.01, device="cuda:0"), gpu(1))
+    assert plans(tmp_path) == ALL
+    assert not result.failures

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mla_tune.measuring.worker_client import Stopped
 from mla_tune.tuning.pool.queue import UnitQueue
 from mla_tune.tuning.pool.shared_table import Unit
 
@@ -167,3 +168,22 @@ def test_forty_shapes_of_two_backends_keep_the_devices_busy(num_devices, least):
         alone = wall_time_s(1, random.Random(seed))
         together = wall_time_s(num_devices, random.Random(seed))
         assert alone / together / num_devices >= least
+
+
+def test_what_is_no_unit_is_held_by_one_run_and_waited_for_by_the_others(monkeypatch):
+    claims = Taken("launches")
+    queue = UnitQueue([], claims)
+    pauses = []
+
+    def pause(seconds):
+        pauses.append(seconds)
+        if len(pauses) == 3:
+            claims.keys.clear()
+
+    monkeypatch.setattr("mla_tune.tuning.pool.queue.time.sleep", pause)
+    with queue.hold("launches"):
+        assert len(pauses) == 3
+    assert claims.keys == {"launches"}, "given back, which this stand-in files as taken"
+    queue.stop()
+    with pytest.raises(Stopped), queue.hold("launches"):
+        pass

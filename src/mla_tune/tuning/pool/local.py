@@ -1,12 +1,14 @@
 """The GPUs of this host as the devices of one run."""
 
-__all__ = ["all_alone", "local_members"]
+__all__ = ["all_alone", "empty_logs", "local_members"]
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 
 from mla_tune.device.card import card_hash
+from mla_tune.files.own_file import open_own
 from mla_tune.measuring.worker_client import WorkerBench
 from mla_tune.tuning.device_bench import alone, started_worker
 from mla_tune.tuning.pool.member import Member
@@ -54,7 +56,18 @@ def all_alone(
         InputError: another run has one of them, and this one is not to wait.
     """
     with ExitStack() as stack:
-        for member in sorted(members, key=lambda member: member.card):
-            assert isinstance(member.bench, WorkerBench), "it is on this host"
-            stack.enter_context(alone(member.bench, notice, wait=wait))
+        for worker in _workers(sorted(members, key=lambda member: member.card)):
+            stack.enter_context(alone(worker, notice, wait=wait))
         yield
+
+
+def empty_logs(members: Sequence[Member]) -> None:
+    """Begin the workers' logs anew; not before the run has the devices, as others write to them."""
+    for worker in _workers(members):
+        os.close(open_own(worker.log, os.O_WRONLY | os.O_TRUNC))
+
+
+def _workers(members: Sequence[Member]) -> Iterator[WorkerBench]:
+    for member in members:
+        assert isinstance(member.bench, WorkerBench), "it is on this host"
+        yield member.bench

@@ -51,6 +51,7 @@ class Member:
     Attributes:
         remark: what the entries that it measured are to say of it, or empty.
         is_lost: whether nothing more can be measured on it.
+        is_final: whether no other process can follow the one that measures.
     """
 
     name: str
@@ -58,6 +59,7 @@ class Member:
     card: str
     remark: str = ""
     is_lost: bool = False
+    is_final: bool = False
     thread: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1))
 
     @property

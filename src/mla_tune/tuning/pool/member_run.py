@@ -10,6 +10,7 @@ from mla_tune.errors import DeviceLost, MlaTuneError, UnavailableError, Workload
 from mla_tune.shapes import Workload
 from mla_tune.table import Entry
 from mla_tune.tuning.launch_search import launches_for
+from mla_tune.tuning.launches import Launches
 from mla_tune.tuning.nominee import Nominee
 from mla_tune.tuning.one_process import OneProcess
 from mla_tune.tuning.pool.member import Member
@@ -69,12 +70,16 @@ class MemberRun:
             return {}
 
     def race(self, waiting: Sequence[tuple[Unit, Nominee]]) -> None:
-        """Race nominees of this device in one more process.
+        """Race nominees of this device in one more process, if there can be one.
 
         Raises:
             EnvironmentFailure: as `tune`.
         """
         try:
+            self._opened = None
+            if not self.member.bench.renew():
+                self.member.is_final = True
+                return
             tables = dict.fromkeys(unit.table for unit, _ in waiting)
             for table in tables:
                 own = [pair for pair in waiting if pair[0].table is table]
@@ -82,11 +87,6 @@ class MemberRun:
                 self._race_table(table, own)
         except DeviceLost as loss:
             self._lose(loss)
-
-    def renew(self) -> bool:
-        """Have another process measure from here on, if there can be one."""
-        self._opened = None
-        return self.member.bench.renew()
 
     def _open(self, table: SharedTable) -> None:
         """Open the session of ``table``, unless it is open.
@@ -107,13 +107,13 @@ class MemberRun:
 
     def _tune(self, unit: Unit) -> None:
         table, workload = unit.table, unit.workload
+        tuner = self.tuner(table)
         try:
             self._open(table)
+            tuner.launches = table.launches(partial(self._searched, table, tuner))
         except (WorkloadFailure, UnavailableError) as error:
             self._refuse(unit, error)
             return
-        tuner = self.tuner(table)
-        tuner.launches = table.launches(partial(launches_for, table.job, tuner, self.reporter))
         streak = self._streaks.setdefault(table, Streak())
         self.reporter.started(table.job, workload)
         try:
@@ -129,6 +129,11 @@ class MemberRun:
             streak.end()
         if self.queue.done(unit):
             table.model(table_model(table.job, tuner))
+
+    def _searched(self, table: SharedTable, tuner: Tuner) -> Launches:
+        """The launches of a table; another run that searches them is waited for, and read."""
+        with self.queue.hold(f"{table.name}/launches"):
+            return launches_for(table.job, tuner, self.reporter)
 
     def _found(self, unit: Unit, entry: Entry, tuner: Tuner) -> None:
         """Take what was found: decided, or a nominee that other processes have to see."""

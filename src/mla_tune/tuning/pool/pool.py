@@ -13,14 +13,11 @@ from mla_tune.tuning.nominee import Nominee
 from mla_tune.tuning.other_processes import wanting
 from mla_tune.tuning.pool.member import Member
 from mla_tune.tuning.pool.member_run import MemberRun
-from mla_tune.tuning.pool.queue import UnitQueue
+from mla_tune.tuning.pool.queue import PAUSE_S, UnitQueue
 from mla_tune.tuning.pool.sentinels import Sighting, disagreements, sentinels_of
 from mla_tune.tuning.pool.shared_table import SharedTable, Unit
 from mla_tune.tuning.reporters import Reporter
 from mla_tune.tuning.settings import Settings
-
-PAUSE_S = 2.0
-"""Between two looks at what other runs have."""
 
 Waiting = dict[Member, list[tuple[Unit, Nominee]]]
 
@@ -56,6 +53,7 @@ class Pool:
         """
         try:
             self._compare_cards()
+            before: tuple[Unit, ...] = ()
             told = False
             while True:
                 self._side_by_side(dict.fromkeys(self._living(), MemberRun.tune))
@@ -64,17 +62,21 @@ class Pool:
                 waiting = self.queue.waiting
                 if not waiting:
                     return
-                if not told:
-                    told = True
-                    what = f"{len(waiting)} batch shapes are with other runs of this storage"
-                    self.reporter.skipped(f"{what}; waiting for them")
-                time.sleep(PAUSE_S)
+                if waiting == before:  # other runs have them
+                    told = told or self._tell_of_others(len(waiting))
+                    time.sleep(PAUSE_S)
+                before = waiting
         except BaseException:
             self.stop()
             raise
         finally:
             for table in self.tables:
                 table.close()
+
+    def _tell_of_others(self, count: int) -> bool:
+        what = f"{count} batch shapes are with other runs of this storage"
+        self.reporter.skipped(f"{what}; waiting for them")
+        return True
 
     def stop(self) -> None:
         """End what is being measured."""
@@ -97,10 +99,8 @@ class Pool:
     def _race_nominees(self) -> None:
         """Race what won, on its own card, until no other process has to see it; and decide."""
         while waiting := self._waiting():
-            renewed = [run for run in self._living() if run.member in waiting and run.renew()]
-            if not renewed:
-                break
-            self._side_by_side({run: _racing(waiting[run.member]) for run in renewed})
+            runs = [run for run in self._living() if run.member in waiting]
+            self._side_by_side({run: _racing(waiting[run.member]) for run in runs})
         self._put_back_lost()
         for table in self.tables:
             self._decide(table)
@@ -111,7 +111,8 @@ class Pool:
         for table in self.tables:
             spread = table.spread()
             for unit, (member, nominee) in table.nominees.items():
-                if not member.is_lost and wanting([nominee], self.settings, spread):
+                is_able = not (member.is_lost or member.is_final)
+                if is_able and wanting([nominee], self.settings, spread):
                     found.setdefault(member, []).append((unit, nominee))
         return found
 

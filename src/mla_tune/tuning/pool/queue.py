@@ -1,13 +1,19 @@
 """The units of a run that wait for a device, and who has which."""
 
-__all__ = ["Claims", "UnitQueue"]
+__all__ = ["PAUSE_S", "Claims", "UnitQueue"]
 
 import threading
-from collections.abc import Iterable
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Protocol
 
+from mla_tune.measuring.worker_client import Stopped
 from mla_tune.tuning.pool.member import Member
 from mla_tune.tuning.pool.shared_table import SharedTable, Unit
+
+PAUSE_S = 2.0
+"""Between two looks at what other runs have."""
 
 
 class Claims(Protocol):
@@ -128,6 +134,22 @@ class UnitQueue:
     def release(self, unit: Unit) -> None:
         """Let other runs see that ``unit`` is decided."""
         self._claims.release(unit.key)
+
+    @contextmanager
+    def hold(self, key: str) -> Iterator[None]:
+        """Claim what is no unit, and wait while another run has it.
+
+        Raises:
+            Stopped: the run ended meanwhile.
+        """
+        while not self._claims.claim(key):
+            if self._is_stopped:
+                raise Stopped
+            time.sleep(PAUSE_S)
+        try:
+            yield
+        finally:
+            self._claims.release(key)
 
     def stop(self) -> None:
         """Hand out nothing more."""

@@ -1,6 +1,6 @@
 """One table job that several devices work at."""
 
-__all__ = ["SharedTable", "Unit", "cost_of"]
+__all__ = ["SharedTable", "Unit"]
 
 import threading
 from collections.abc import Callable, Mapping
@@ -19,11 +19,7 @@ from mla_tune.tuning.publishing import Publishing
 from mla_tune.tuning.quarantine import Ward
 from mla_tune.tuning.study import Journal
 from mla_tune.tuning.tally import Tally
-
-FIXED_US = 50.0
-"""What a sample of the smallest batch takes, launch and wait, in a rough estimate, and ..."""
-US_PER_TOKEN = 5e-4
-"""... what a token of KV adds on an H100 with the faster backends (README)."""
+from mla_tune.tuning.workload_cost import cost_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -130,14 +126,3 @@ class SharedTable:
         """Write what waits, and let other runs have the journal."""
         self.journal.close()
         self.finish()
-
-
-def cost_of(workload: Workload, previous: Entry | None) -> float:
-    """How long a workload may take beside others: its cases times what a sample takes.
-
-    From the entry of an earlier run where there is one; else from the KV tokens. Only the order
-    matters, and how many plans there are is not known before a session is open.
-    """
-    if previous is not None:
-        return len(workload.cases) * (FIXED_US + previous.latency_us)
-    return sum(FIXED_US + US_PER_TOKEN * shape.num_kv_tokens for shape in workload.shapes)
