@@ -38,13 +38,14 @@ def tuned_once(tmp_path_factory, recording):
     folder = tmp_path_factory.mktemp("recorded")
     (folder / "tables").mkdir()
     jobs = recorded_jobs(recording, folder / "tables")
-    Campaign(RecordedBench(recording), folder / "first", SETTINGS, SilentReporter()).run(jobs)
-    return folder
+    bench = RecordedBench(recording)
+    Campaign(bench, folder / "first", SETTINGS, SilentReporter()).run(jobs)
+    return folder, bench.rounds_spent
 
 
 @pytest.fixture
 def folder(tuned_once, tmp_path):
-    shutil.copytree(tuned_once / "tables", tmp_path / "tables")
+    shutil.copytree(tuned_once[0] / "tables", tmp_path / "tables")
     return tmp_path
 
 
@@ -73,6 +74,13 @@ def watched_seldom(folder: Path):
     published = [entry for entry in file.entries if entry.plan]
     by_gain = sorted(published, key=lambda entry: entry.speedup.median)
     return by_gain[len(by_gain) // 2]
+
+
+def test_a_quiet_night_costs_a_twentieth_of_one_process(folder, recording, tuned_once):
+    site = RecordedSite(recording)
+    (outcome,) = night(site, folder).run()
+    assert outcome.num_looked == 2
+    assert 0 < site.bench.rounds_spent <= 0.05 * tuned_once[1]
 
 
 def test_ten_percent_are_found_dated_and_shown(folder, recording):

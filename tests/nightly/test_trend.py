@@ -38,6 +38,23 @@ def test_a_regression_that_was_mended_is_no_longer_one():
     assert [change.is_regression for change in trend.changes] == [True, False]
 
 
+def test_a_retune_that_mends_a_regression_is_told_beside_it():
+    slow = [reading(5, 110.0), reading(5, 110.2)]
+    after = [
+        reading(5, 101.0, plan=Plan(num_kv_splits=8)),
+        reading(6, 101.1, plan=Plan(num_kv_splits=8)),
+    ]
+    (trend,) = trends([*nights(STEADY), *slow, *after])
+    assert trend.regression is None
+    assert [round(change.factor, 2) for change in trend.changes] == [1.1, 0.92]
+    assert trend.changes[1].differences == ("plan num_kv_splits=2 → num_kv_splits=8",)
+
+
+def test_another_plan_of_the_same_latency_is_no_change():
+    (trend,) = trends([*nights(STEADY), reading(5, 100.2, plan=Plan(num_kv_splits=8))])
+    assert trend.changes == ()
+
+
 def test_cards_are_not_compared_with_one_another():
     slow = nights([latency * 1.05 for latency in STEADY], card="ffffffff")
     mixed = sorted([*nights(STEADY), *slow], key=lambda each: each.at)

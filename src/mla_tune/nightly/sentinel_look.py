@@ -22,7 +22,7 @@ from mla_tune.tuning.process_spread import MEASURED_SPREAD, over_processes
 from mla_tune.tuning.second_look import second_look
 from mla_tune.tuning.speedups import expected_us
 
-ROUNDS = 12
+ROUNDS = 10
 
 SPREAD_ON_CPU = 0.02
 """Memory and cores move a median by up to 4 % from one run to the next."""

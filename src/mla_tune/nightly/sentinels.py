@@ -12,7 +12,7 @@ from mla_tune.table import Entry
 
 SHARE = 0.3
 """Of the entries, those that a night looks at. On an H100 a tune of 51 graph sizes took 430 s, of
-them 80 s for 48 rounds of each plan beside the default in another process. A look takes 12 rounds:
+them 80 s for 48 rounds of each plan beside the default in another process. A look takes 10 rounds:
 at most a sixth of a tune, so a night costs at most 5 % of one."""
 
 FIXED = 2

@@ -9,7 +9,7 @@ and a card that has two speeds from process to process does scatter.
 
 __all__ = ["FEWEST_BEFORE", "LIMIT", "SPREAD", "Shift", "scatter", "shifts"]
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -52,10 +52,13 @@ def scatter(values: Sequence[float]) -> float:
     return max(SPREAD, float(np.mean(ranges)) / _RANGE_OF_TWO if len(ranges) else 0.0)
 
 
-def shifts(values: Sequence[float]) -> list[Shift]:
-    """Where the level of ``values``, by time, changed by more than `LIMIT` times their scatter."""
+def shifts(values: Sequence[float], cuts: Collection[int] = ()) -> list[Shift]:
+    """Where the level of ``values``, by time, changed by more than `LIMIT` times their scatter.
+
+    At each of ``cuts`` something else is measured from there on, and one night makes a level.
+    """
     spread = scatter(values)
-    starts = _starts(values, LIMIT * spread)
+    starts = _starts(values, cuts, LIMIT * spread)
     found: list[Shift] = []
     begin = 0
     for place, first in enumerate(starts):
@@ -67,11 +70,14 @@ def shifts(values: Sequence[float]) -> list[Shift]:
     return found
 
 
-def _starts(values: Sequence[float], most: float) -> list[int]:
-    """Where nights leave the level of those before by more than ``most``."""
+def _starts(values: Sequence[float], cuts: Collection[int], most: float) -> list[int]:
+    """The cuts, and where nights leave the level of those before by more than ``most``."""
     starts: list[int] = []
     begin = 0
-    for place in range(FEWEST_BEFORE, len(values)):
+    for place in range(1, len(values)):
+        if place in cuts:
+            starts.append(place)
+            begin = place
         if place - begin < FEWEST_BEFORE:
             continue
         level = float(np.median(values[begin:place]))

@@ -58,7 +58,13 @@ class Trend:
 
     @cached_property
     def _shifts(self) -> list[Shift]:
-        return shifts([math.log(reading.latency_us) for reading in self.readings])
+        readings = self.readings
+        other_plans = {
+            place
+            for place in range(1, len(readings))
+            if readings[place].plan != readings[place - 1].plan
+        }
+        return shifts([math.log(reading.latency_us) for reading in readings], other_plans)
 
     @cached_property
     def changes(self) -> tuple[Change, ...]:
