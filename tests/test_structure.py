@@ -27,6 +27,7 @@ NOT_OF_ONE_MODULE = {
     "cli/test_recorded_runs.py": "the whole command on recordings",
     "cli/test_refusals.py": "the whole command with input that it refuses",
     "plan/test_made_up_knob.py": "a knob that no module knows of",
+    "scripts/test_nightly.py": "scripts/nightly/: shell, units and manifests",
     "tuning/test_nights.py": "retunes over many nights, by the whole tuner",
     "tuning/test_recorded_tables.py": "a whole run on a recording, compared with an earlier one",
     "vllm/test_vllm_cache_dtypes.py": "the KV dtypes of the shapes file, compared with vLLM's own",
