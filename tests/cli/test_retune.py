@@ -88,6 +88,7 @@ def test_what_cannot_be_looked_after_is_refused(cli, tables, tmp_path):
 
 def test_a_table_that_cannot_be_measured_here_is_named_and_left(cli, tables, tmp_path):
     study = ("--study-dir", tmp_path / "study", "--recording", OF_A_GPU)
-    code, out, _ = cli("retune", tables, *study)
-    assert code == 0
+    code, out, err = cli("retune", tables, *study)
+    assert code == 2
     assert "not here" in "".join(out.split("\n"))
+    assert "can be measured here" in err

@@ -1,5 +1,6 @@
 from dataclasses import replace
 
+import pytest
 from night_cases import GPU, SHAPES, FakeGpu, tune
 
 from mla_tune.errors import UnavailableError
@@ -65,6 +66,7 @@ def test_what_cannot_be_read_or_measured_is_told_and_left_out(tmp_path):
             del file, folder
             raise UnavailableError("TORCH_MLA needs something else")
 
-    found, notices = found_in(tmp_path, NotHere())
-    assert found == []
+    notices: list[str] = []
+    with pytest.raises(UnavailableError, match=r"no table of .* can be measured here"):
+        targets_in(path.parent, NotHere(), notices.append)
     assert [notice.split(":")[0] for notice in notices] == [path.name, "broken.yaml"]

@@ -133,7 +133,8 @@ class Night:
                 seen = look_again(self._bench, workload, entry, earlier, self.site.card, self.at)
                 outcome.num_looked += 1
                 if seen.reading is not None:
-                    self._keep(target, [seen.reading])
+                    decisive = {"kernels": target.digests}
+                    self._keep(target, [seen.reading.model_copy(update=decisive)])
                 if seen.drift:
                     found.append((entry, seen.drift))
                     self.reporter.skipped(f"{target.path.stem}: {entry.shape}: {seen.drift}")
@@ -197,7 +198,7 @@ class Night:
                 default_us=entry.default_us,
                 speedup=entry.speedup if entry.plan else None,
                 software=environment.software,
-                kernels=environment.kernels | environment.digests,
+                kernels=file.header.software_digests or {},
                 card=self.site.card,
                 seconds=seconds,
             )

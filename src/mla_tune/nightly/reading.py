@@ -28,7 +28,7 @@ class Reading(BaseModel):
         latency_us, default_us: medians in microseconds, as in an entry.
         speedup: the default's latency over the plan's; absent where no plan is published.
         software: versions by name.
-        kernels: digests of compiled kernels and of vLLM's own rules, by name.
+        kernels: digests of the kernels and rules that decide how fast the backend is, by name.
         card: which GPU, as `mla_tune.device.card.card_hash` names it.
         seconds: what measuring it took, where that is known.
     """

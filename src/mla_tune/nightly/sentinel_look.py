@@ -123,6 +123,5 @@ def _measured(bench: Bench, workload: Workload, entry: Entry, card: str, at: dat
         default_us=default_us,
         speedup=speedup,
         software=environment.software,
-        kernels=environment.kernels | environment.digests,
         card=card,
     )

@@ -42,6 +42,11 @@ class Target:
         return self.job.path
 
     @property
+    def digests(self) -> dict[str, str]:
+        """Of what decides how fast its backend is here, by name."""
+        return self.job.header.software_digests or {}
+
+    @property
     def workloads(self) -> dict[str, Workload]:
         """What can be measured here, by shape."""
         return {str(workload): workload for workload in self.job.workloads}
@@ -59,7 +64,7 @@ def targets_in(folder: Path, site: Site, notice: Callable[[str], None]) -> list[
     Tables that cannot be read or measured here are told of and left out.
 
     Raises:
-        InputError: there is no table in ``folder``.
+        InputError: there is no table in ``folder``, or none that can be measured here.
     """
     paths, problems = tables_in(folder) if folder.is_dir() else ([], [])
     for problem in problems:
@@ -76,6 +81,11 @@ def targets_in(folder: Path, site: Site, notice: Callable[[str], None]) -> list[
             notice(f"{path.name}: left out: {error.what}")
         else:
             found.setdefault(place, []).append(target)
+    if not found:
+        raise UnavailableError(
+            f"no table of {folder} can be measured here",
+            valid="tables of backends that run on this device",
+        )
     return [max(found[place], key=_nearness) for place in sorted(found)]
 
 
