@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from mla_tune.environment import Environment
-from mla_tune.measuring.compilation import Compilation
 from mla_tune.measuring.orders import balanced_orders
 from mla_tune.measuring.stopwatch import Samples
+from mla_tune.plan.compilation import Compilation
 from mla_tune.plan.failure import FailureKind, PlanFailure
 from mla_tune.plan.plan import Plan
 from mla_tune.plan.space import PlanSpace

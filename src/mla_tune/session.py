@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 from mla_tune.environment import Environment
 from mla_tune.plan.blocks import BlockSizes
 from mla_tune.plan.bounds import Bounds
+from mla_tune.plan.compilation import Compilation
 from mla_tune.plan.plan import Plan
 from mla_tune.plan.space import PlanSpace
 from mla_tune.quantization import UNQUANTIZED
@@ -114,6 +115,20 @@ class Session(Protocol):
 
         Raises:
             PlanFailure: the backend refuses the plan.
+        """
+        ...
+
+    def compile(
+        self, plans: Sequence[Plan], limit_s: float, tell: Callable[[Plan], None]
+    ) -> Compilation:
+        """Compile the kernels of ``plans`` for the loaded shapes, on all cores.
+
+        Nothing is done where kernels come compiled.
+
+        Args:
+            plans: which.
+            limit_s: seconds that one kernel may take.
+            tell: called with a plan again and again while it goes on.
         """
         ...
 

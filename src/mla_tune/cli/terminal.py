@@ -16,7 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from mla_tune.cli.printing import say, say_error
 from mla_tune.cli.table_view import show_table, told_plan
 from mla_tune.errors import MlaTuneError
-from mla_tune.measuring.compilation import Compilation
+from mla_tune.plan.compilation import Compilation
 from mla_tune.plan.plan import Plan
 from mla_tune.printable import printable
 from mla_tune.shapes import Workload

@@ -6,6 +6,7 @@ device can stand behind it.
 
 __all__ = ["Bench", "SessionBench"]
 
+import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -13,12 +14,12 @@ from typing import Protocol
 
 from mla_tune.device.driver import driver_of
 from mla_tune.environment import Environment
-from mla_tune.measuring.compilation import NOTHING_COMPILED, Compilation
 from mla_tune.measuring.correctness import OutputCheck
 from mla_tune.measuring.load import load_watch_for
 from mla_tune.measuring.orders import balanced_orders
 from mla_tune.measuring.stopwatch import Sampler, Samples, stopwatch_for
 from mla_tune.measuring.throttle import ThrottleWatch
+from mla_tune.plan.compilation import Compilation
 from mla_tune.plan.failure import FailureKind, PlanFailure
 from mla_tune.plan.plan import Plan
 from mla_tune.plan.space import PlanSpace
@@ -101,7 +102,7 @@ class SessionBench:
     Args:
         environment: of the device that sessions run on.
         announce: called with a plan and the step (``warm-up``, ``sample`` or ``check``) before
-            each step that could hang or die on it.
+            each step that could hang or die on it, and now and then with ``compile``.
     """
 
     def __init__(
@@ -140,10 +141,9 @@ class SessionBench:
         default = self.plan_space(self._shapes).default
         self._check = OutputCheck(self._opened, self._shapes, default)
 
-    def compile(self, plans: Sequence[Plan]) -> Compilation:
-        """As `Bench.compile`."""
-        del plans
-        return NOTHING_COMPILED
+    def compile(self, plans: Sequence[Plan], limit_s: float = math.inf) -> Compilation:
+        """As `Bench.compile`; a kernel that takes longer than ``limit_s`` seconds is given up."""
+        return self._opened.compile(plans, limit_s, lambda plan: self._announce(plan, "compile"))
 
     def race(self, plans: Sequence[Plan], rounds: int, seed: int) -> dict[Plan, Samples]:
         """As `Bench.race`; what a slowed-down device measured is thrown away and taken again."""

@@ -16,13 +16,13 @@ from typing import Any
 
 from mla_tune.errors import DeviceLost
 from mla_tune.measuring.bench import SessionBench
-from mla_tune.measuring.compilation import Compilation
 from mla_tune.measuring.running_clock import RunningClock
 from mla_tune.measuring.second_try import ask_about_plans, ask_without_plans
 from mla_tune.measuring.stopwatch import Samples
 from mla_tune.measuring.throttle import changed_clock, is_same_lock
 from mla_tune.measuring.worker_main import BenchFactory
 from mla_tune.measuring.worker_process import Limits, WorkerLost, WorkerProcess
+from mla_tune.plan.compilation import Compilation
 from mla_tune.plan.plan import Plan
 from mla_tune.plan.space import PlanSpace
 from mla_tune.session import Setup
@@ -102,7 +102,7 @@ class WorkerBench:
 
     def compile(self, plans: Sequence[Plan]) -> Compilation:
         """As `Bench.compile`. Raises WorkloadFailure when two workers are lost over it."""
-        done: Compilation = self._ask_without_plans("compile", tuple(plans))
+        done: Compilation = self._ask_without_plans("compile", tuple(plans), self._limits.warm_up_s)
         return done
 
     def race(self, plans: Sequence[Plan], rounds: int, seed: int) -> dict[Plan, Samples]:

@@ -5,8 +5,8 @@ __all__ = ["BoundedBench", "NightOver"]
 from collections.abc import Callable, Sequence
 
 from mla_tune.measuring.bench import Bench
-from mla_tune.measuring.compilation import Compilation
 from mla_tune.measuring.stopwatch import Samples
+from mla_tune.plan.compilation import Compilation
 from mla_tune.plan.plan import Plan
 from mla_tune.plan.space import PlanSpace
 from mla_tune.session import Setup

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from mla_tune.environment import Environment
 from mla_tune.plan.bounds import THRESHOLDS, Bounds, Names, Numbers
+from mla_tune.plan.compilation import NOTHING_COMPILED, Compilation
 from mla_tune.plan.failure import FailureKind, PlanFailure
 from mla_tune.plan.plan import Plan
 from mla_tune.plan.space import KnobDomain, PlanSpace, effective_plans
@@ -196,6 +197,12 @@ class TorchMlaSession:
                 valid=", ".join(self.prefill_backends),
             )
         return PreparedTorchMla(self, self._batches[shape], full)
+
+    def compile(
+        self, plans: Sequence[Plan], limit_s: float, tell: Callable[[Plan], None]
+    ) -> Compilation:
+        del plans, limit_s, tell
+        return NOTHING_COMPILED
 
     def fp8_tokens(self, shape: BatchShape, plan: Plan) -> int:
         """None: the cache is in the activations' dtype."""

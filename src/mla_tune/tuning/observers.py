@@ -5,7 +5,7 @@ __all__ = ["Observer", "SilentObserver"]
 from collections.abc import Sequence
 from typing import Protocol
 
-from mla_tune.measuring.compilation import Compilation
+from mla_tune.plan.compilation import Compilation
 from mla_tune.plan.plan import Plan
 from mla_tune.shapes import Workload
 from mla_tune.tuning.study import Outcome

@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from mla_tune.measuring.bench import Bench
-from mla_tune.measuring.compilation import NOTHING_COMPILED, Compilation
+from mla_tune.plan.compilation import NOTHING_COMPILED, Compilation
 from mla_tune.plan.plan import Plan
 from mla_tune.plan.space import PlanSpace
 from mla_tune.shapes import BatchShape, RequestGroup, Workload

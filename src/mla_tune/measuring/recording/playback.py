@@ -5,9 +5,9 @@ __all__ = ["RecordedBench"]
 import random
 from collections.abc import Sequence
 
-from mla_tune.measuring.compilation import NOTHING_COMPILED, Compilation
 from mla_tune.measuring.recording.content import Recording, Track
 from mla_tune.measuring.stopwatch import Samples
+from mla_tune.plan.compilation import NOTHING_COMPILED, Compilation
 from mla_tune.plan.failure import FailureKind, PlanFailure
 from mla_tune.plan.launch import launch_of
 from mla_tune.plan.plan import Plan

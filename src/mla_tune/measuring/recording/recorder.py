@@ -7,10 +7,10 @@ from dataclasses import asdict
 from typing import Any
 
 from mla_tune.measuring.bench import Bench
-from mla_tune.measuring.compilation import Compilation
 from mla_tune.measuring.orders import order_seed
 from mla_tune.measuring.recording.file import RecordingFile
 from mla_tune.measuring.stopwatch import Samples
+from mla_tune.plan.compilation import Compilation
 from mla_tune.plan.failure import PlanFailure
 from mla_tune.plan.plan import Plan
 from mla_tune.plan.space import PlanSpace

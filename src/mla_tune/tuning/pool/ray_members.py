@@ -21,9 +21,9 @@ from mla_tune._version import __version__
 from mla_tune.device.card import card_hash
 from mla_tune.environment import Environment
 from mla_tune.errors import DeviceLost, InputError, MlaTuneError
-from mla_tune.measuring.compilation import Compilation
 from mla_tune.measuring.stopwatch import Samples
 from mla_tune.measuring.worker_client import Limits, Stopped
+from mla_tune.plan.compilation import Compilation
 from mla_tune.plan.plan import Plan
 from mla_tune.plan.space import PlanSpace
 from mla_tune.session import Setup

@@ -4,9 +4,10 @@ __all__ = ["PreparedVllm", "VllmSession"]
 
 import gc
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
+from mla_tune.plan.compilation import NOTHING_COMPILED, Compilation
 from mla_tune.plan.failure import FailureKind, PlanFailure
 from mla_tune.plan.launch import LAUNCH_KNOBS, launch_of
 from mla_tune.plan.plan import Plan
@@ -14,16 +15,19 @@ from mla_tune.plan.space import PlanSpace
 from mla_tune.quantization import UNQUANTIZED
 from mla_tune.session import Reference, Setup
 from mla_tune.shapes import BatchShape
-from mla_tune.vllm import workspace
+from mla_tune.vllm import compat, workspace
 from mla_tune.vllm.compat import layers, prefills
 from mla_tune.vllm.observe import arguments_of, set_for_now
 from mla_tune.vllm.prefill import PLANS_EACH_STEP
+from mla_tune.vllm.session.ahead import AheadCompiler
 from mla_tune.vllm.session.applied import AppliedCheck, detach, scratch_values
 from mla_tune.vllm.session.config import current_config
 from mla_tune.vllm.session.expected import expected_output
 from mla_tune.vllm.session.inputs import Batch, LatentCache, blocks_needed, make_batch
 from mla_tune.vllm.session.parts import Parts
 from mla_tune.vllm.session.rules import Route, SessionRules
+from mla_tune.vllm.triton_compile import KernelCall, recorded
+from mla_tune.vllm.triton_launch import KERNEL_MODULE
 
 if TYPE_CHECKING:
     import torch
@@ -49,6 +53,8 @@ class VllmSession:
         self._batches: dict[BatchShape, Batch] = {}
         # Held until the next load: captured graphs read their metadata and never own it.
         self._prepared: dict[tuple[BatchShape, Plan], PreparedVllm] = {}
+        compiles = parts.launcher is not None and self.device.type == "cuda"
+        self._compiler = AheadCompiler() if compiles else None
 
     @property
     def block_size(self) -> int:
@@ -107,6 +113,25 @@ class VllmSession:
             self._prepared[key] = PreparedVllm(self, shape, self._batches[shape], full)
         return self._prepared[key]
 
+    def compile(
+        self, plans: Sequence[Plan], limit_s: float, tell: Callable[[Plan], None]
+    ) -> Compilation:
+        if self._compiler is None:
+            return NOTHING_COMPILED
+        self._compiler.start()
+        return self._compiler.compile({p: self._launched(p) for p in plans}, limit_s, tell)
+
+    def _launched(self, plan: Plan) -> tuple[KernelCall, ...]:
+        """What ``plan`` launches for the loaded shapes.
+
+        Nothing where it is refused: who measures it is told why.
+        """
+        with recorded(compat.module(KERNEL_MODULE)) as calls:
+            for shape, batch in self._batches.items():
+                with suppress(Exception):
+                    PreparedVllm(self, shape, batch, self._full(shape, plan)).rehearse()
+        return tuple(dict.fromkeys(calls))
+
     def _full(self, shape: BatchShape, plan: Plan) -> Plan:
         """Fill in the default's knobs, after checking that those set are this backend's."""
         default = self.rules.domain([shape]).default
@@ -155,6 +180,8 @@ class VllmSession:
         self._prepared.clear()
         self._batches.clear()
         self._cache = None
+        if self._compiler is not None:
+            self._compiler.close()
         workspace.stop_workspace()
         # Layer, builder and config refer to each other.
         self.__dict__.pop("parts", None)
@@ -248,6 +275,12 @@ class PreparedVllm:
                 self._applied_check.run(self.metadata, self.forward)
                 self._checked = True
             yield self.forward
+
+    def rehearse(self) -> None:
+        """Run the layer once under the knobs, whatever reaches the kernel."""
+        with self._knobs():
+            prefills.refresh(self._session.parts.builder, self.metadata)
+            self.forward()
 
     @property
     def _applied_check(self) -> AppliedCheck:

@@ -1,4 +1,4 @@
-from mla_tune.measuring.compilation import NOTHING_COMPILED, Compilation
+from mla_tune.plan.compilation import NOTHING_COMPILED, Compilation
 from mla_tune.plan.failure import PlanFailure
 from mla_tune.plan.plan import Plan
 
