@@ -67,7 +67,7 @@ def test_studies_are_in_a_database_where_storage_is_a_url_and_in_a_folder_else(t
 
 @pytest.mark.parametrize(
     ("given", "problem"),
-    [({"storage": "mysql://x/y"}, "mysql"),
+    [({"storage": "mysql://x/y"}, "mysql"), ({"storage": ""}, "empty"),
      ({"storage": "a", "study_dir": Path("b")}, "two folders"),
      ({"storage": "sqlite:///x", "record": Path("r")}, "--record and a database")],
 )  # fmt: skip

@@ -20,7 +20,7 @@ from mla_tune.plan.compilation import Compilation
 from mla_tune.plan.plan import Plan
 from mla_tune.printable import printable
 from mla_tune.shapes import Workload
-from mla_tune.table import Entry, Header, Speedup
+from mla_tune.table import Entry, Speedup
 from mla_tune.tuning.job import TableJob
 from mla_tune.tuning.result import Cost
 from mla_tune.tuning.study import Outcome
@@ -216,12 +216,15 @@ class TerminalReporter:
     def summary(self) -> None:
         """Print what was decided, a grid a table, and where each was written."""
         by_path: dict[Path, list[Entry]] = {}
-        headers: dict[Path, Header] = {}
+        jobs: dict[Path, TableJob] = {}
         for job, entry in self._whole.decided:
             by_path.setdefault(job.path, []).append(entry)
-            headers[job.path] = job.header
+            jobs[job.path] = job
         for path, entries in by_path.items():
-            show_table(self._console, headers[path], entries)
+            if self._whole.devices:  # they decided in an order of their own
+                places = [str(workload) for workload in jobs[path].workloads]
+                entries.sort(key=lambda entry: places.index(entry.shape))
+            show_table(self._console, jobs[path].header, entries)
             say(self._console, f"written to {path}")
 
 

@@ -124,6 +124,8 @@ class RunOptions:
     def _check_storage(self) -> None:
         if self.storage is None:
             return
+        if not self.storage:
+            raise InputError("--storage is empty", valid="the URL of a database, or a folder")
         if self.database is None and self.study_dir is not None:
             raise InputError(
                 "--storage and --study-dir name two folders of journals", remedy="give one of them"
