@@ -7,6 +7,7 @@ from mla_tune.serving.engine import ServedDevice, ServedEngine
 from mla_tune.shapes import MlaDimensions
 
 H100 = ServedDevice("NVIDIA H100 80GB HBM3", "9.0", 132)
+CPU = ServedDevice("A processor", None, 1)
 
 ENGINE = ServedEngine(
     vllm="0.33.0",

@@ -32,6 +32,7 @@ NOT_OF_ONE_MODULE = {
     "tuning/test_recorded_tables.py": "a whole run on a recording, compared with an earlier one",
     "vllm/test_vllm_cache_dtypes.py": "the KV dtypes of the shapes file, compared with vLLM's own",
     "vllm/backends/test_made_up_backend.py": "a backend that no module knows of",
+    "vllm/test_serve_to_the_exec.py": "the whole `mla-tune serve`, before a stand-in for vLLM",
     "vllm/test_engine_captures.py": "shapes of an engine, compared with what vLLM captures",
     "vllm/compat/test_pins.py": "the releases pinned in several files",
     "vllm/plugin/test_bench_step.py": "scripts/bench_step.py, which needs vLLM",

@@ -2,10 +2,10 @@ import pytest
 
 from mla_tune.errors import InputError
 from mla_tune.serving.engine import ServedEngine
-from served_engines import engine
+from served_engines import CPU, engine
 
 
-@pytest.mark.parametrize("changes", [{}, {"device": None, "backend": None, "capture_sizes": ()}])
+@pytest.mark.parametrize("changes", [{}, {"device": CPU, "backend": None, "capture_sizes": ()}])
 def test_a_description_survives_the_way_between_processes(changes: dict[str, object]) -> None:
     described = engine(**changes)
     assert ServedEngine.from_json(described.as_json()) == described

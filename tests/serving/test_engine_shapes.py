@@ -8,7 +8,7 @@ from mla_tune.files.document import Document, Kind
 from mla_tune.serving.engine import ServedEngine
 from mla_tune.serving.engine_shapes import engine_shapes, shapes_text, tuned_mode
 from mla_tune.shapes.file import ShapesFile, checked_shapes
-from served_engines import engine
+from served_engines import CPU, engine
 
 engines = st.builds(
     engine,
@@ -60,7 +60,7 @@ def test_eager_batches_fit_into_the_cache() -> None:
 @pytest.mark.parametrize(
     ("changes", "remark"),
     [
-        ({"device": None}, "No GPU was there to ask"),
+        ({"device": CPU}, "No GPU was there to ask"),
         ({"backend": None}, "name one with --backend"),
         ({"backend": "NEW_MLA"}, "NEW_MLA, which cannot be tuned"),
         ({"context_parallel": 2}, "2 GPUs share the KV cache"),

@@ -14,6 +14,7 @@ from mla_tune.cli.dashboard import dashboard
 from mla_tune.cli.history import history
 from mla_tune.cli.repository import check, diff
 from mla_tune.cli.retune import retune
+from mla_tune.cli.serve import cache, prepare, serve
 from mla_tune.cli.standard_streams import standard_streams
 from mla_tune.cli.tables import lookup, recheck, show, vllm_args
 from mla_tune.cli.traffic import shapes
@@ -39,7 +40,7 @@ def command(ctx: click.Context, /, **options: Any) -> None:
 
 
 READING = (show, lookup, recheck, vllm_args, diff, check, history)
-for subcommand in (*READING, retune, backends, shapes, dashboard):
+for subcommand in (*READING, retune, backends, shapes, dashboard, serve, prepare, cache):
     command.add_command(subcommand)
 
 

@@ -3,6 +3,7 @@
 __all__ = [
     "DEVICE",
     "DEVICES",
+    "DURATION",
     "FACTOR",
     "PATH",
     "POSITIVE",
@@ -20,8 +21,9 @@ __all__ = [
 import errno
 import math
 import os
+import re
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import click
 
@@ -94,6 +96,24 @@ class HomePath(click.Path):
         return path
 
 
+class Duration(click.ParamType):  # type: ignore[type-arg]  # generic for newer clicks alone
+    """A time such as ``90s``, ``10m``, ``12h`` or ``30d``; a bare number is seconds."""
+
+    name = "time"
+    _UNITS: ClassVar = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        if isinstance(value, int | float):
+            return float(value)
+        match = re.fullmatch(r"(\d{1,9})([smhd]?)", value.strip(), re.ASCII)
+        if match is None:
+            self.fail(f"{value!r:.40} is no time; valid: 90s, 10m, 12h, 30d", param, ctx)
+        return float(match[1]) * self._UNITS[match[2]]
+
+
+DURATION = Duration()
 PATH = HomePath()
 POSITIVE = click.IntRange(min=1, max=MOST_REQUESTS)
 SECONDS = Finite(run_options.SECONDS.least, run_options.SECONDS.most)

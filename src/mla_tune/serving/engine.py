@@ -13,7 +13,7 @@ from mla_tune.shapes import MlaDimensions
 
 @dataclass(frozen=True)
 class ServedDevice:
-    """The GPU under an engine, in the words of `mla_tune.environment`.
+    """The device under an engine, in the words of `mla_tune.environment`.
 
     Attributes:
         name: as its driver gives it.
@@ -32,7 +32,7 @@ class ServedEngine:
 
     Attributes:
         vllm: the release.
-        device: None where there is no GPU to ask.
+        device: the first GPU, or the processor where there is none.
         model: what a decode step of one GPU has: the heads of a tensor-parallel rank, times the
             ranks of decode context parallelism, which gather their queries.
         kv_cache_dtype: vLLM's name, of the layers; 16-bit names are ``auto``.
@@ -48,11 +48,12 @@ class ServedEngine:
         index_topk: tokens that a sparse backend attends to; None for a dense model.
         backend: the attention backend that vLLM chooses or was asked for; None: not known.
         context_parallel: over how many GPUs the KV cache of a request is spread.
-        num_gpus: of one engine: tensor-parallel times pipeline-parallel ranks.
+        num_gpus: that the engine has on this host.
+        refusal: why no table acts in such an engine; None where one may.
     """
 
     vllm: str
-    device: ServedDevice | None
+    device: ServedDevice
     model: MlaDimensions
     kv_cache_dtype: str
     block_size: int | None
@@ -67,6 +68,7 @@ class ServedEngine:
     backend: str | None
     context_parallel: int
     num_gpus: int
+    refusal: str | None = None
 
     @property
     def query_len(self) -> int:

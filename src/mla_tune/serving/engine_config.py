@@ -13,6 +13,7 @@ from mla_tune.shapes import MlaDimensions
 from mla_tune.vllm import compat
 from mla_tune.vllm.compat.parallel import decode_context_parallel, prefill_context_parallel
 from mla_tune.vllm.memory import latent_bytes
+from mla_tune.vllm.plugin.engine import refusal
 
 _SAME_AS_ACTIVATIONS = ("bfloat16", "float16", "half")
 _DIMENSIONS = ("kv_lora_rank", "qk_nope_head_dim", "qk_rope_head_dim", "v_head_dim")
@@ -58,7 +59,8 @@ def served_engine(vllm_config: Any) -> ServedEngine:
         index_topk=_index_topk(model),
         backend=backend,
         context_parallel=ranks,
-        num_gpus=int(parallel.tensor_parallel_size * parallel.pipeline_parallel_size),
+        num_gpus=_num_gpus(parallel),
+        refusal=refusal(vllm_config),
     )
 
 
@@ -140,10 +142,19 @@ def _cache_bytes(cache: Any) -> int | None:
     return int(total * cache.gpu_memory_utilization)
 
 
-def _device() -> ServedDevice | None:
+def _num_gpus(parallel: Any) -> int:
+    ranks = int(parallel.tensor_parallel_size * parallel.pipeline_parallel_size)
+    ranks *= max(int(getattr(parallel, "data_parallel_size_local", 1)), 1)
     if not compat.symbol("vllm.platforms", "current_platform").is_cuda():
-        return None
-    found = described("cuda:0")
+        return ranks
+    import torch
+
+    return min(ranks, torch.cuda.device_count())  # the others are of other hosts
+
+
+def _device() -> ServedDevice:
+    is_cuda = compat.symbol("vllm.platforms", "current_platform").is_cuda()
+    found = described("cuda:0" if is_cuda else "cpu")
     return ServedDevice(found.device_name, found.compute_capability, found.sm_count)
 
 

@@ -1,6 +1,6 @@
 """The shapes file of an engine: what it captures, and what it runs eagerly."""
 
-__all__ = ["engine_shapes", "shapes_text", "tuned_mode"]
+__all__ = ["eager_shapes", "engine_shapes", "shapes_text", "tuned_mode"]
 
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -59,7 +59,7 @@ def engine_shapes(
     if mode == "graph":
         data["graph"] = _graph(engine, capture_sizes or engine.capture_sizes)
     else:
-        data["batch_specs"] = [str(shape) for shape in _eager_shapes(engine)]
+        data["batch_specs"] = [str(shape) for shape in eager_shapes(engine)]
     return data
 
 
@@ -80,7 +80,7 @@ def _kv_lens(engine: ServedEngine) -> dict[int, int]:
     return {n: weight for n, weight in KV_LENS.items() if least <= n <= most} or {most: 1}
 
 
-def _eager_shapes(engine: ServedEngine) -> list[BatchShape]:
+def eager_shapes(engine: ServedEngine) -> list[BatchShape]:
     """Few single-token decodes, far apart, from which a table's model answers for those between."""
     longest = min(engine.max_model_len, LONGEST_EAGER)
     most = engine.kv_cache_tokens or MOST_EAGER_TOKENS
@@ -108,7 +108,7 @@ def shapes_text(engine: ServedEngine, command: str) -> str:
 def _remarks(engine: ServedEngine, command: str) -> list[str]:
     lengths = ", ".join(map(str, _kv_lens(engine)))
     found = [f"What vLLM {engine.vllm} would serve with: {printable(command)}"]
-    if engine.device is None:
+    if engine.device.compute_capability is None:
         found.append("No GPU was there to ask: sizes are those of compute capability 9.0.")
     if engine.backend is None:
         found.append("Which backend vLLM chooses, only a GPU tells: name one with --backend.")

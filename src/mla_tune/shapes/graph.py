@@ -36,10 +36,10 @@ class GraphShapes:
         return max(kv_len for kv_len, _ in self.kv_lens)
 
     def cases(self, requests: Iterable[int]) -> tuple[Case, ...]:
-        """The cases of graphs that hold so many ``requests``."""
+        """The cases of graphs that hold so many ``requests``, in this order."""
         return tuple(
             Case(BatchShape.of([RequestGroup(self.query_len, kv_len, count)]), weight)
-            for count in sorted(set(requests))
+            for count in dict.fromkeys(requests)
             for kv_len, weight in self.kv_lens
         )
 

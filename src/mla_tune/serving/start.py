@@ -1,0 +1,86 @@
+"""The start of the engine: what was prepared, then vLLM in the place of this process."""
+
+__all__ = ["Stopped", "become", "prepared_or_untuned", "stopping"]
+
+import contextlib
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from typing import NoReturn
+
+from mla_tune.errors import EnvironmentFailure, MlaTuneError
+from mla_tune.serving.engine_process import RefusedByVllm
+from mla_tune.serving.lines import in_a_line
+from mla_tune.serving.prepare import VARIABLE, Preparation, PrepareOptions, prepared
+from mla_tune.serving.vllm_command import VllmCommand
+
+NOT_FOUND = 127  # as a shell says it
+
+
+class Stopped(BaseException):
+    """A signal asks this process to end while it prepares."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.exit_code = 128 + number
+
+
+@contextlib.contextmanager
+def stopping() -> Iterator[None]:
+    """End in order on SIGTERM, as ``docker stop`` sends it: a tuning process is to be stopped."""
+
+    def stop(number: int, _frame: object) -> None:
+        raise Stopped(number)
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def prepared_or_untuned(
+    command: VllmCommand, options: Callable[[], PrepareOptions], say: Callable[[str], None]
+) -> Preparation:
+    """What was prepared; where anything of ours fails, vLLM's command as it was given.
+
+    An engine that serves untuned is better than none, so that no exception of ours passes on.
+    """
+    try:
+        found = prepared(options())
+    except RefusedByVllm:
+        return Preparation(command)  # which will say so itself
+    except MlaTuneError as error:
+        problem = in_a_line(error)
+    except Exception as error:
+        problem = f"{type(error).__name__}: {error}"
+    else:
+        if found.problem:
+            say(f"not all could be tuned: {found.problem}")
+        return found
+    say(f"vLLM starts untuned: {problem}")
+    return Preparation(command)
+
+
+def become(preparation: Preparation, environ: Mapping[str, str]) -> NoReturn:
+    """Replace this process with vLLM: its signals and its exit code are vLLM's own.
+
+    Raises:
+        EnvironmentFailure: there is no such program.
+    """
+    variables = dict(environ)
+    if preparation.tables is not None:
+        variables[VARIABLE] = preparation.tables
+    argv = preparation.command.argv
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # Python ignores these, and a program would go on ignoring them.
+    for number in (signal.SIGPIPE, signal.SIGXFSZ):
+        signal.signal(number, signal.SIG_DFL)
+    try:
+        os.execvpe(argv[0], argv, variables)
+    except OSError as error:
+        failure = EnvironmentFailure(f"{argv[0]} cannot be started: {error.strerror or error}")
+        failure.exit_code = NOT_FOUND
+        raise failure from None

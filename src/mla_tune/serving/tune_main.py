@@ -1,0 +1,87 @@
+"""The process that tunes before an engine starts: a run of its own, which may be killed.
+
+Called as ``python -m mla_tune.serving.tune_main FD REQUEST``. It ends with its parent, whose end of
+the standard input closes whatever becomes of it, and keeps on SIGINT what is decided.
+"""
+
+__all__ = ["main"]
+
+import os
+import signal
+import sys
+import threading
+from collections.abc import Sequence
+
+from mla_tune.errors import MlaTuneError
+from mla_tune.printable import printable
+from mla_tune.serving.lines import in_a_line
+from mla_tune.serving.tune_request import TuneAnswer, TuneRequest
+from mla_tune.shapes import Workload
+from mla_tune.table import Entry
+from mla_tune.tuning.job import TableJob
+from mla_tune.tuning.reporters import SilentReporter
+from mla_tune.tuning.run import run
+from mla_tune.tuning.run_options import RunOptions
+
+# A single process's figures are off by some 0.5 % from another's, see docs/h100.md.
+MIN_SPEEDUP_OF_ONE_PROCESS = 1.02
+CONFIRM_SECONDS = 10.0
+
+
+class LineReporter(SilentReporter):
+    """A line for each decision."""
+
+    def decided(self, job: TableJob, workload: Workload, entry: Entry) -> None:
+        gain = f", {entry.speedup.median:.2f}×" if entry.plan and entry.speedup else ""
+        told = f"{job.setup.backend} {workload}: {entry.plan or 'default'}{gain}"
+        print(f"mla-tune: {printable(told)}", file=sys.stderr, flush=True)
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Tune as the request says, and answer on the file descriptor."""
+    file, text = arguments
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    try:
+        answer = _tuned(TuneRequest.from_json(text))
+    except MlaTuneError as error:
+        answer = TuneAnswer(problem=in_a_line(error))
+    except OSError as error:
+        answer = TuneAnswer(problem=f"{error.filename or 'a file'}: {error.strerror or error}")
+    os.write(int(file), answer.as_json())
+
+
+def _tuned(request: TuneRequest) -> TuneAnswer:
+    is_gpu = request.device != "cpu"
+    options = RunOptions(
+        shapes=request.shapes,
+        backends=(request.backend,),
+        out=request.out,
+        study_dir=request.study_dir,
+        device=request.device,
+        devices=request.devices,
+        min_speedup=MIN_SPEEDUP_OF_ONE_PROCESS if is_gpu and request.processes == 1 else None,
+        confirm_seconds=CONFIRM_SECONDS,
+        processes=request.processes,
+        replace=True,
+        wait=True,
+    )
+    result = run(options, LineReporter())
+    problems = [failure.error.what for failure in result.failures]
+    failed = [shape for failure in result.failures for shape in failure.shapes]
+    return TuneAnswer(tuple(failed), problems[0] if problems else "")
+
+
+def _end_with_parent() -> None:
+    # Not by sys.stdin, which Python wants to lock when it ends.
+    while os.read(0, 4096):
+        pass
+    os.kill(os.getpid(), signal.SIGINT)
+
+
+if __name__ == "__main__":
+    # A shell's job in the background ignores it, and so would this process.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        main(sys.argv[1:])
+    except KeyboardInterrupt:
+        sys.exit(130)

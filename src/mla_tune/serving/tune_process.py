@@ -1,0 +1,86 @@
+"""A tuning with an end: the process is stopped when its time is over, and keeps what is decided."""
+
+__all__ = ["tune_until"]
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+
+from mla_tune.serving.tune_request import TuneAnswer, TuneRequest
+
+MODULE = "mla_tune.serving.tune_main"
+
+STOP_S = 3.0
+"""From asking it to stop to its end: it writes what is decided, and ends its worker."""
+
+TIME_OVER = "the time was over"
+
+
+def tune_until(
+    request: TuneRequest, deadline_s: float, clock: Callable[[], float] = time.monotonic
+) -> TuneAnswer:
+    """Tune until it is done, or until ``deadline_s`` of ``clock`` at the latest.
+
+    KeyboardInterrupt, or what a handler of another signal raises, stops it in the same way.
+    """
+    read, write = os.pipe()
+    with os.fdopen(read, "rb") as answers:
+        try:
+            process = _started(request, write)
+        except OSError as error:
+            return TuneAnswer(problem=f"tuning cannot be started: {error.strerror or error}")
+        finally:
+            os.close(write)
+        try:
+            is_over = _waited(process, deadline_s - STOP_S - clock())
+        finally:
+            _stop(process)
+        answer = answers.read()
+    if answer:
+        with contextlib.suppress(ValueError):
+            return TuneAnswer.from_json(answer)
+    return TuneAnswer(problem=_how_it_ended(process.returncode, is_over=is_over))
+
+
+def _started(request: TuneRequest, file: int) -> "subprocess.Popen[bytes]":
+    return subprocess.Popen(
+        [sys.executable, "-m", MODULE, str(file), request.as_json()],
+        stdin=subprocess.PIPE,  # never written to: see tune_main
+        stdout=sys.stderr.fileno(),
+        pass_fds=[file],
+        start_new_session=True,
+    )
+
+
+def _waited(process: "subprocess.Popen[bytes]", timeout_s: float) -> bool:
+    """Whether the time was over before its end."""
+    try:
+        process.wait(max(timeout_s, 0))
+    except subprocess.TimeoutExpired:
+        return True
+    return False
+
+
+def _stop(process: "subprocess.Popen[bytes]") -> None:
+    """End it and all that it has started: the engine to come needs the GPU's memory."""
+    if process.poll() is None:
+        process.send_signal(signal.SIGINT)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(STOP_S)
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    if process.stdin is not None:
+        process.stdin.close()
+
+
+def _how_it_ended(code: int, *, is_over: bool) -> str:
+    if is_over:
+        return TIME_OVER
+    if code < 0:
+        return f"tuning was ended by {signal.Signals(-code).name}"
+    return f"tuning ended with exit code {code}"

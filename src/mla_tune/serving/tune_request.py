@@ -1,0 +1,71 @@
+"""What the tuning process is asked to do, and what it answers."""
+
+__all__ = ["TuneAnswer", "TuneRequest"]
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter
+
+
+@dataclass(frozen=True)
+class TuneRequest:
+    """One table, made as far as there is time.
+
+    Attributes:
+        shapes: the keys of a shapes file, its captured sizes in the order in which they matter.
+        backend: to tune.
+        out: folder of the table.
+        study_dir: folder of the journals.
+        device: as of ``--device``.
+        devices: several, as of ``--devices``; None for the one of ``device``.
+        processes: in how many processes a plan is raced before it is published.
+    """
+
+    shapes: dict[str, Any]
+    backend: str
+    out: Path
+    study_dir: Path
+    device: str
+    devices: str | None
+    processes: int
+
+    def as_json(self) -> str:
+        """The text that `from_json` reads."""
+        text: bytes = _REQUEST.dump_json(self)
+        return text.decode()
+
+    @classmethod
+    def from_json(cls, text: str) -> "TuneRequest":
+        """Read what `as_json` wrote; ValueError on anything else."""
+        found: TuneRequest = _REQUEST.validate_json(text)
+        return found
+
+
+@dataclass(frozen=True)
+class TuneAnswer:
+    """How a tuning ended.
+
+    Attributes:
+        failed: batch shapes that cannot be tuned, as their keys in a table.
+        problem: what ended it early, in a line; empty where it came to its end.
+    """
+
+    failed: tuple[str, ...] = ()
+    problem: str = ""
+
+    def as_json(self) -> bytes:
+        """The text that `from_json` reads."""
+        text: bytes = _ANSWER.dump_json(self)
+        return text
+
+    @classmethod
+    def from_json(cls, text: bytes) -> "TuneAnswer":
+        """Read what `as_json` wrote; ValueError on anything else."""
+        found: TuneAnswer = _ANSWER.validate_json(text)
+        return found
+
+
+_REQUEST: Any = TypeAdapter(TuneRequest)
+_ANSWER: Any = TypeAdapter(TuneAnswer)
