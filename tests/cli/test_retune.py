@@ -67,6 +67,14 @@ def test_a_dry_run_says_what_is_due_and_measures_nothing(retune, tables):
     assert "of which 3 min are allowed" in out
 
 
+def test_a_broken_table_exits_1_and_the_others_are_looked_after(retune, tables):
+    (tables / "broken.yaml").write_text("schema_version: 1\n")
+    code, out, _ = retune()
+    assert code == 1
+    assert "broken" in out
+    assert "as it was" in out
+
+
 def test_two_nights_do_not_overlap(retune, tables):
     retune()
     (lock,) = tables.glob(".retune-*.lock")

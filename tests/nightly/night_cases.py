@@ -97,7 +97,7 @@ def night(site: Site, folder: Path, number: int = 0, settings=SETTINGS, **more) 
     notices: list[str] = []
     made = Night(
         site,
-        targets_in(folder / "tables", site, notices.append),
+        *targets_in(folder / "tables", site, notices.append),
         folder / "study",
         settings,
         SilentReporter(),

@@ -74,7 +74,7 @@ def test_every_entry_is_looked_at_within_a_few_nights(tuned):
     assert nights_to_cover(len(SHAPES)) == 5
     for number in range(5):
         night(FakeGpu(seed=number), folder, number).run()
-    assert set(kept(path).by_shape()) == set(SHAPES)
+    assert set(kept(path).by_shape) == set(SHAPES)
     assert {reading.kind for reading in kept(path).readings} == {"sentinel"}
 
 

@@ -25,7 +25,7 @@ def target(entries, readings=(), path="t"):
     by_shape: dict = {}
     for each in readings:
         by_shape.setdefault(each.shape, []).append(each)
-    history = SimpleNamespace(by_shape=lambda: by_shape)
+    history = SimpleNamespace(by_shape=by_shape)
     return SimpleNamespace(path=path, entries=tuple(entries), history=history)
 
 

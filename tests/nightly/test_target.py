@@ -4,6 +4,7 @@ import pytest
 from night_cases import GPU, SHAPES, FakeGpu, tune
 
 from mla_tune.errors import UnavailableError
+from mla_tune.nightly.history import history_path
 from mla_tune.nightly.target import targets_in
 
 FEW = SHAPES[:2]
@@ -11,7 +12,9 @@ FEW = SHAPES[:2]
 
 def found_in(folder, site):
     notices: list[str] = []
-    return targets_in(folder / "tables", site, notices.append), notices
+    found, broken = targets_in(folder / "tables", site, notices.append)
+    assert broken == {}
+    return found, notices
 
 
 def test_an_unchanged_table_is_due_for_nothing(tmp_path):
@@ -57,16 +60,34 @@ def test_tables_in_folders_stay_there(tmp_path):
     assert target.source == place
 
 
-def test_what_cannot_be_read_or_measured_is_told_and_left_out(tmp_path):
+class NotHere(FakeGpu):
+    def job(self, file, folder):
+        del file, folder
+        raise UnavailableError("TORCH_MLA needs something else")
+
+
+def test_what_cannot_be_measured_here_is_told_and_left_out(tmp_path):
     path = tune(FakeGpu(), tmp_path, shapes=FEW)
-    (path.parent / "broken.yaml").write_text("schema_version: 1\n")
-
-    class NotHere(FakeGpu):
-        def job(self, file, folder):
-            del file, folder
-            raise UnavailableError("TORCH_MLA needs something else")
-
     notices: list[str] = []
     with pytest.raises(UnavailableError, match=r"no table of .* can be measured here"):
         targets_in(path.parent, NotHere(), notices.append)
-    assert [notice.split(":")[0] for notice in notices] == [path.name, "broken.yaml"]
+    assert notices == [f"{path.name}: not here: TORCH_MLA needs something else"]
+
+
+def test_a_table_or_a_history_that_cannot_be_read_is_broken(tmp_path):
+    path = tune(FakeGpu(), tmp_path, shapes=FEW)
+    (path.parent / "broken.yaml").write_text("schema_version: 1\n")
+    found, broken = targets_in(path.parent, FakeGpu(), print)
+    assert [target.path for target in found] == [path]
+    assert [each.name for each in broken] == ["broken.yaml"]
+    history_path(path.parent, found[0].job.header).mkdir()
+    found, broken = targets_in(path.parent, FakeGpu(), print)
+    assert (found, set(broken)) == ([], {path, path.parent / "broken.yaml"})
+
+
+def test_a_damaged_line_of_a_history_is_told(tmp_path):
+    path = tune(FakeGpu(), tmp_path, shapes=FEW)
+    ((target,), _) = found_in(tmp_path, FakeGpu())
+    history_path(path.parent, target.job.header).write_text("nonsense\n")
+    ((target,), notices) = found_in(tmp_path, FakeGpu())
+    assert "left out, not a reading" in notices[0]

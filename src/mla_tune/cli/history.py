@@ -35,7 +35,7 @@ def history(table: Path, shape: str | None, as_json: bool) -> None:
     if not found:
         raise InputError(
             f"{path} has nothing of {shape or 'any entry'}",
-            valid=", ".join(kept.by_shape()) or "",
+            valid=", ".join(kept.by_shape) or "",
             remedy="'mla-tune retune' writes a line for each entry that it measures",
         )
     if as_json:

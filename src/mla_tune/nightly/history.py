@@ -11,6 +11,7 @@ import os
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -90,6 +91,7 @@ class History:
             ) from None
         return History(self.path, (*self.readings, *added), self.notices)
 
+    @cached_property
     def by_shape(self) -> Mapping[str, tuple[Reading, ...]]:
         """The readings of each entry, by time."""
         found: dict[str, list[Reading]] = {}

@@ -2,7 +2,7 @@
 
 __all__ = ["Night"]
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -34,6 +34,7 @@ class Night:
     Args:
         site: where to measure.
         targets: the tables.
+        broken: those that cannot be looked after, and why.
         study_folder: where retunes are kept while they are under way, and the quarantine.
         settings: how much a retune measures.
         reporter: who is told how it goes.
@@ -44,6 +45,7 @@ class Night:
 
     site: Site
     targets: Sequence[Target]
+    broken: Mapping[Path, str]
     study_folder: Path
     settings: Settings
     reporter: Reporter
@@ -58,6 +60,9 @@ class Night:
         self.outcomes = {
             target.path: Outcome(target.path, list(target.reasons)) for target in self.targets
         }
+        for path, why in self.broken.items():
+            self.outcomes[path] = Outcome(path)
+            self.outcomes[path].fail(why)
         for target in self.targets:
             if self._staging(target).has_begun and not target.reasons:
                 self.outcomes[target.path].reasons.append("a night before was cut short")
@@ -105,7 +110,7 @@ class Night:
 
     def _suspects_of_tonight(self, target: Target) -> list[Entry]:
         """Sentinels that a night that was cut short has seen drift, and not looked at again."""
-        kept, on_gpu = self._histories[target.path].by_shape(), self._bench.environment.is_cuda
+        kept, on_gpu = self._histories[target.path].by_shape, self._bench.environment.is_cuda
         found = []
         for entry in target.entries:
             tonight = [each for each in kept.get(entry.shape, ()) if each.at >= self.at - LENGTH]
@@ -116,7 +121,7 @@ class Night:
         return found
 
     def _before_tonight(self, target: Target, entry: Entry) -> list[Reading]:
-        readings = self._histories[target.path].by_shape().get(entry.shape, ())
+        readings = self._histories[target.path].by_shape.get(entry.shape, ())
         return [each for each in readings if each.at < self.at - LENGTH or each.kind == "full"]
 
     def _drifted(self, target: Target, entries: Iterable[Entry]) -> list[tuple[Entry, str]]:

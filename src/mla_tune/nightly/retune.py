@@ -68,7 +68,7 @@ def night_in(asked: NightOptions, options: RunOptions, reporter: Reporter) -> It
         with _alone_in(asked.folder, environment):
             yield Night(
                 site,
-                targets_in(asked.folder, site, reporter.skipped),
+                *targets_in(asked.folder, site, reporter.skipped),
                 options.study_folder,
                 settings_for(options, environment),
                 reporter,

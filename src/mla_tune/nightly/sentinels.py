@@ -74,7 +74,7 @@ def _measured(target: Target) -> list[Entry]:
 
 def _last_seen(target: Target, entry: Entry) -> datetime:
     readings: Iterable[datetime] = (
-        reading.at for reading in target.history.by_shape().get(entry.shape, ())
+        reading.at for reading in target.history.by_shape.get(entry.shape, ())
     )
     return max(readings, default=NEVER)
 

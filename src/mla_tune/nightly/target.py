@@ -1,10 +1,11 @@
 """What each table of a folder is here: one to look after, or one to make anew from its shapes."""
 
-__all__ = ["Target", "targets_in"]
+__all__ = ["InFolder", "Target", "targets_in"]
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 from packaging.version import InvalidVersion, Version
 
@@ -58,10 +59,17 @@ class Target:
         return tuple(entry for entry in self.file.entries if entry.shape in here)
 
 
-def targets_in(folder: Path, site: Site, notice: Callable[[str], None]) -> list[Target]:
-    """One for each table that this device and software should have, by path.
+class InFolder(NamedTuple):
+    """What a folder holds: the targets, by path, and why a table cannot be looked after."""
 
-    Tables that cannot be read or measured here are told of and left out.
+    targets: list[Target]
+    broken: dict[Path, str]
+
+
+def targets_in(folder: Path, site: Site, notice: Callable[[str], None]) -> InFolder:
+    """One target for each table that this device and software should have.
+
+    Tables that cannot be measured here are told of and left out.
 
     Raises:
         InputError: there is no table in ``folder``, or none that can be measured here.
@@ -72,21 +80,25 @@ def targets_in(folder: Path, site: Site, notice: Callable[[str], None]) -> list[
     if not paths:
         raise InputError(f"{folder} has no tables", valid="a folder of tables (*.yaml)")
     found: dict[Path, list[Target]] = {}
+    broken: dict[Path, str] = {}
     for path in paths:
         try:
             place, target = _target(path, TableFile.load(path), site)
         except UnavailableError as error:
             notice(f"{path.name}: not here: {error.what}")
         except InputError as error:
-            notice(f"{path.name}: left out: {error.what}")
+            broken[path] = error.what
         else:
             found.setdefault(place, []).append(target)
-    if not found:
+    if not found and not broken:
         raise UnavailableError(
             f"no table of {folder} can be measured here",
             valid="tables of backends that run on this device",
         )
-    return [max(found[place], key=_nearness) for place in sorted(found)]
+    targets = [max(found[place], key=_nearness) for place in sorted(found)]
+    for told in (told for target in targets for told in target.history.notices):
+        notice(told)
+    return InFolder(targets, broken)
 
 
 def _target(path: Path, file: TableFile, site: Site) -> tuple[Path, Target]:
