@@ -1,12 +1,15 @@
 """How often the tables answered, for the log of a deployment."""
 
-__all__ = ["Counts", "Tally"]
+__all__ = ["EVENTS", "Counts", "Tally"]
 
 import atexit
 from collections import Counter
 from dataclasses import dataclass
 
 from mla_tune.vllm.log import logger
+
+EVENTS = ("capped", "beyond", "fallbacks", "verified", "not_applied")
+"""What is counted beside steps; see `Counts`."""
 
 FIRST_REPORT = 256
 STEPS_BETWEEN_REPORTS = 64
@@ -41,10 +44,16 @@ class Counts:
 
     @property
     def outcomes(self) -> Counter[str]:
-        total = self._looked_up.copy()
-        for outcome, tally in self._tallies.items():
-            total[outcome] += tally.steps
-        return +total
+        total: Counter[str] = Counter()
+        for (_, outcome), steps in self.by_mode().items():
+            total[outcome] += steps
+        return total
+
+    def by_mode(self) -> dict[tuple[str, str], int]:
+        """Steps by mode and outcome, those that there have been. May be asked by any thread."""
+        eager = {("eager", outcome): steps for outcome, steps in self._looked_up.copy().items()}
+        graph = {("graph", name): tally.steps for name, tally in self._tallies.copy().items()}
+        return {key: steps for key, steps in (eager | graph).items() if steps}
 
     @property
     def steps(self) -> int:
@@ -76,6 +85,5 @@ class Counts:
 
     def __str__(self) -> str:
         told = [f"{name} {count}" for name, count in sorted(self.outcomes.items())]
-        extras = ("capped", "beyond", "fallbacks", "verified", "not_applied")
-        told += [f"{name.replace('_', ' ')} {getattr(self, name)}" for name in extras]
+        told += [f"{name.replace('_', ' ')} {getattr(self, name)}" for name in EVENTS]
         return f"{self.backend} after {self.steps} steps: {', '.join(told)}"

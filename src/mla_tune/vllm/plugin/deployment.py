@@ -23,6 +23,7 @@ from mla_tune.vllm.plugin.coverage import coverage
 from mla_tune.vllm.plugin.engine import engine_facts, refusal
 from mla_tune.vllm.plugin.layers import ServedLayers
 from mla_tune.vllm.plugin.lookups import Lookups
+from mla_tune.vllm.plugin.metrics import labels_of
 from mla_tune.vllm.plugin.reach import most_kv_tokens
 from mla_tune.vllm.plugin.state import once, process_state
 from mla_tune.vllm.plugin.statement import failed, set_up
@@ -194,7 +195,18 @@ def _made(
     else:
         once(logging.ERROR, f"mla-tune: all ranks run untuned, because they differ: {unlike}")
         deployment.leave_untuned()
+    _export(deployment.counts, vllm_config)
     return deployment
+
+
+def _export(counts: Counts, vllm_config: Any) -> None:
+    """Have vLLM's ``/metrics`` say what ``counts`` does, where it can."""
+    try:
+        metrics = process_state().metrics
+        if metrics is not None:
+            metrics.follow(counts, labels_of(vllm_config))
+    except Exception as error:
+        once(logging.WARNING, f"mla-tune: no counts in /metrics: {type(error).__name__}: {error}")
 
 
 def _announce(deployment: Deployment, tables: dict[str, LoadedTable]) -> None:

@@ -6,12 +6,14 @@ they share here.
 
 __all__ = ["PluginState", "once", "process_state"]
 
+import functools
 from collections.abc import Callable, Hashable
 from typing import Any
 
 from mla_tune.printable import printable
 from mla_tune.table.loading import LoadedTable
 from mla_tune.vllm.log import logger
+from mla_tune.vllm.plugin.metrics import Metrics
 
 
 class PluginState:
@@ -27,6 +29,11 @@ class PluginState:
         self.tables: list[LoadedTable] = []
         self._deployments: dict[Hashable, Any] = {}
         self._said: set[str] = set()
+
+    @functools.cached_property
+    def metrics(self) -> Metrics | None:
+        """Prometheus's counters of this process; None where nobody would collect them."""
+        return Metrics.of_process()
 
     @property
     def deployments(self) -> tuple[Any, ...]:
