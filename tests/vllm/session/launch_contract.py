@@ -45,6 +45,7 @@ def main() -> None:
         "tried": [tried(session, shape, plan) for plan in tiles.values()],
         "prefill": [dict(plan) for plan in session.plan_space([BatchShape.parse("1q40")]).plans],
         "restored": restored(session, shape, space.default, launched),
+        "compiled": compiled_ahead(session, space.plans[:2]),
         "around": failure(session, shape, launched),
     }
     session.close()
@@ -65,6 +66,13 @@ def tried(session, shape, plan) -> dict:
         "error": float((got[reference.rows] - reference.values).norm() / reference.values.norm()),
         "finite": bool(got.isfinite().all()),
     }
+
+
+def compiled_ahead(session, plans) -> list[int]:
+    """How many kernels were compiled ahead, and of how many plans that was told."""
+    told = []
+    done = session.compile(plans, 1.0, told.append)
+    return [done.kernels, len(done.failures), len(told)]
 
 
 def restored(session, shape, default, launched) -> list[dict]:

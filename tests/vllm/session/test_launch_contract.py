@@ -56,6 +56,10 @@ def test_the_space_has_each_split_count_with_each_launch_after_those_of_vllms_ow
     assert all(plan["reorder_batch_threshold"] == 40 for plan in report["prefill"][1:])
 
 
+def test_the_interpreter_has_nothing_to_compile_ahead(report):
+    assert report["compiled"] == [0, 0, 0]
+
+
 def test_vllms_own_launch_is_back_within_another_plan_and_after_an_error(report):
     first, *within, last, after = report["restored"]
     assert first == last == LAUNCHED

@@ -124,12 +124,15 @@ class VllmSession:
     def _launched(self, plan: Plan) -> tuple[KernelCall, ...]:
         """What ``plan`` launches for the loaded shapes.
 
-        Nothing where it is refused: who measures it is told why.
+        Nothing where it is refused: who measures it is told why. Kernels are compiled alike for
+        batches of as many tokens, whatever their lengths.
         """
+        shapes = {shape.num_query_tokens: shape for shape in self._batches}.values()
         with recorded(compat.module(KERNEL_MODULE)) as calls:
-            for shape, batch in self._batches.items():
+            for shape in shapes:
                 with suppress(Exception):
-                    PreparedVllm(self, shape, batch, self._full(shape, plan)).rehearse()
+                    full = self._full(shape, plan)
+                    PreparedVllm(self, shape, self._batches[shape], full).rehearse()
         return tuple(dict.fromkeys(calls))
 
     def _full(self, shape: BatchShape, plan: Plan) -> Plan:
