@@ -2,11 +2,12 @@
 """Compare search policies over launches and splits on recordings: regret, compilations and seconds.
 
     python scripts/bench_launches.py --made-up
-    python scripts/bench_launches.py launches.jsonl.gz --budget 60
+    python scripts/bench_launches.py launches.jsonl.gz --budget 60 --out docs/search-launches.md
 
 A recording is one of every plan of a table's workloads (`--record FILE --record-rounds 16
 --launches` of `mla-tune`). Each policy tunes the workloads of a table in turn, as a run does, on
-the earlier half of the rounds; the later half judges. Prints a table in Markdown.
+the earlier half of the rounds; the later half judges. Prints a table in Markdown; --out writes it
+with what it means to a file.
 """
 
 import argparse
@@ -89,6 +90,33 @@ def table(found: Sequence[Row]) -> str:
     return "\n".join(lines)
 
 
+DOCUMENT = """\
+# Search policies over launches and splits
+
+Written by `scripts/bench_launches.py` from {sources}, each policy with {seeds}. Each
+launch (`block_n`, `block_h`, `num_warps`, `num_stages`) with each split count is a kernel of its
+own, compiled in about a second: a plan space has hundreds of them, and compiling is most of what a
+table costs. A policy tunes the workloads of a table in turn, each beginning with what the one
+before it ended in, on the earlier half of the recorded rounds; the later half judges.
+
+- *Regret*: by how much the chosen plan is slower than the best one in the held-out rounds, of those
+  that slow down no KV length by more than 1 %; *mean* and *worst* over the workloads.
+- *Compiled*: kernels that were needed for a table, and their *share* of all.
+- *GPU s*: seconds that the samples of a table took; *CPU s*: all others, which are the sampler's
+  and the statistics', without compiling.
+- *N plans*: of each workload, for the policies that are one of Optuna's samplers.
+
+{table}
+
+A plan that does not fit the GPU's shared memory is in no space, and what a sampler proposes between
+plans becomes the nearest one that has not been tried; so no trial is lost to either. Screening
+stays ours: it pairs each sample with one of the incumbent, round by round, and drops a plan after
+three. Optuna's pruners compare a trial's values with those that other trials had at the same step,
+minutes earlier and perhaps at another clock; `WilcoxonPruner` pairs by step too, but with the same
+old values.
+"""
+
+
 def main() -> None:
     """Parse the arguments and run."""
     parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
@@ -102,6 +130,7 @@ def main() -> None:
     )
     parser.add_argument("--only", default="", help="policies with this in their name")
     parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("--out", type=Path, help="the document to write")
     args = parser.parse_args()
     recorded = [Recording.load(path) for path in args.recordings]
     with concurrent.futures.ProcessPoolExecutor(args.jobs) as pool:
@@ -110,7 +139,15 @@ def main() -> None:
             for seed in range(args.seeds)
             for recording in (*recorded, *([made_up(seed)] if args.made_up else []))
         ]
-        print(table([row for part in parts for row in part.result()]))
+        written = table([row for part in parts for row in part.result()])
+    print(written)
+    if args.out is not None:
+        sources = [f"`{path.name}`" for path in args.recordings]
+        sources += ["a made-up kernel (`scripts/made_up_launches.py`)"] if args.made_up else []
+        seeds = "one seed" if args.seeds == 1 else f"{args.seeds} seeds"
+        args.out.write_text(
+            DOCUMENT.format(sources=" and ".join(sources), seeds=seeds, table=written)
+        )
 
 
 if __name__ == "__main__":
