@@ -4,9 +4,10 @@ import math
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from mla_tune.measuring.compilation import Compilation
 from mla_tune.measuring.recording import RecordedBench, Recording, Track
 from mla_tune.measuring.stopwatch import Samples
 from mla_tune.plan.launch import LAUNCH_KNOBS, launch_of
@@ -14,6 +15,9 @@ from mla_tune.plan.plan import Plan
 from mla_tune.plan.space import PlanSpace
 from mla_tune.shapes import BatchShape
 from mla_tune.table import Entry
+from mla_tune.tuning.api import SilentReporter
+from mla_tune.tuning.job import TableJob
+from mla_tune.tuning.launch_search import launches_for
 from mla_tune.tuning.process_spread import MEASURED_SPREAD
 from mla_tune.tuning.quarantine import Quarantine, Ward
 from mla_tune.tuning.settings import Settings
@@ -33,26 +37,28 @@ class SpendingBench(RecordedBench):
     Attributes:
         compiled: kernels that were needed.
         measured_s: seconds that the samples took.
-        own_launch_only: whether only plans with vLLM's own launch are there.
     """
 
-    def __init__(self, recording: Recording, seed: int, *, own_launch_only: bool = False) -> None:
+    def __init__(self, recording: Recording, seed: int) -> None:
         super().__init__(recording, seed)
         self.compiled: set[Plan] = set()
         self.measured_s = 0.0
-        self.own_launch_only = own_launch_only
 
     def plan_space(self, shapes: Sequence[BatchShape]) -> PlanSpace:
         """The recorded plans; the default with the launch that a session would say it has."""
         space = super().plan_space(shapes)
-        plans = tuple(p for p in space.plans if not (self.own_launch_only and launch_of(p)))
         knobs = {knob for plan in space.plans for knob in launch_of(plan)}
         launch = Plan(**{knob: VLLM_LAUNCH[knob] for knob in LAUNCH_KNOBS if knob in knobs})
-        return PlanSpace(plans, space.assignments, space.default.over(launch))
+        return replace(space, default_assignment=space.default.over(launch))
+
+    def compile(self, plans: Sequence[Plan]) -> Compilation:
+        """Take down what would be compiled."""
+        self.compiled |= set(map(compiled_as, plans))
+        return super().compile(plans)
 
     def race(self, plans: Sequence[Plan], rounds: int, seed: int) -> dict[Plan, Samples]:
         """As a bench's, with its cost counted."""
-        self.compiled |= set(map(compiled_as, plans))
+        self.compile(plans)
         taken = super().race(plans, rounds, seed)
         self.measured_s += sum(sum(map(sum, found.rounds)) for found in taken.values()) / 1e6
         return taken
@@ -80,22 +86,25 @@ class TablePolicy:
     """How the workloads of a table are tuned.
 
     Attributes:
+        launches: as of `Settings`.
         policy: how the plans of a workload are proposed; None: as a run does.
-        own_launch_only: whether vLLM's own launch is the only one.
         is_warm: whether a workload begins with what the one before it ended in.
     """
 
-    policy: Policy | None
-    own_launch_only: bool = False
+    launches: str | None = "all"
+    policy: Policy | None = None
     is_warm: bool = True
 
     def run(self, recording: Recording, tracks: Sequence[Track], seed: int) -> Spent:
         """Tune ``tracks``, all of one table, on the rounds in ``recording``."""
-        bench = SpendingBench(recording, seed, own_launch_only=self.own_launch_only)
+        bench = SpendingBench(recording, seed)
         bench.open(tracks[0].setup)
         began, chosen = time.perf_counter(), []
         with tempfile.TemporaryDirectory() as scratch:
-            tuner = _tuner(bench, tracks[0], self.policy, Path(scratch))
+            tuner = self._tuner(bench, tracks[0], Path(scratch))
+            workloads = [track.workload for track in tracks]
+            job = TableJob.of(bench.environment, tracks[0].setup, workloads, Path(scratch))
+            tuner.launches = launches_for(job, tuner, SilentReporter())
             neighbour: Entry | None = None
             for track in tracks:
                 entry = tuner.tune(track.workload, neighbour=neighbour if self.is_warm else None)
@@ -107,16 +116,15 @@ class TablePolicy:
         took_s = time.perf_counter() - began
         return Spent(tuple(chosen), len(bench.compiled), bench.measured_s, took_s)
 
-
-def _tuner(bench: RecordedBench, track: Track, policy: Policy | None, scratch: Path) -> Tuner:
-    setup = track.setup
-    return Tuner(
-        bench,
-        Journal.in_memory(),
-        Quarantine(scratch / "quarantine.yaml"),
-        Ward(setup.backend, "", {}, setup.kv_cache_dtype, setup.mode, {}, ""),
-        Settings(policy=policy, confirmation_s=math.inf),
-    )
+    def _tuner(self, bench: RecordedBench, track: Track, scratch: Path) -> Tuner:
+        setup = track.setup
+        return Tuner(
+            bench,
+            Journal.in_memory(),
+            Quarantine(scratch / "quarantine.yaml"),
+            Ward(setup.backend, "", {}, setup.kv_cache_dtype, setup.mode, {}, ""),
+            Settings(policy=self.policy, launches=self.launches, confirmation_s=math.inf),
+        )
 
 
 SAMPLERS = ("random", "brute force", "tpe", "gp")
@@ -125,12 +133,12 @@ SAMPLERS = ("random", "brute force", "tpe", "gp")
 def table_policies(seed: int, budgets: Sequence[int]) -> dict[str, Callable[..., Spent]]:
     """The policies that are compared, by name."""
     found = {
-        "all plans": TablePolicy(Policy()),
-        "all with vLLM's own launch": TablePolicy(Policy(), own_launch_only=True),
-        "the default policy": TablePolicy(None),
+        "two steps, as a run does": TablePolicy("few"),
+        "all plans": TablePolicy(policy=Policy()),
+        "all plans with vLLM's own launch": TablePolicy("none", Policy()),
     }
     for budget in budgets:
         for name in SAMPLERS:
             policy = Policy(name, budget=budget, seed=seed)
-            found[f"{name}, {budget} plans"] = TablePolicy(policy)
+            found[f"{name}, {budget} plans"] = TablePolicy(policy=policy)
     return {name: policy.run for name, policy in found.items()}

@@ -21,20 +21,27 @@ def recording():
 
 
 def test_all_plans_cost_all_kernels(recording):
-    spent = TablePolicy(Policy()).run(recording, recording.tracks, 0)
+    spent = TablePolicy(policy=Policy()).run(recording, recording.tracks, 0)
     assert spent.compiled == 24
     assert len(spent.chosen) == 2
     assert spent.measured_s > 0
 
 
 def test_with_vllms_own_launch_no_other_is_compiled(recording):
-    spent = TablePolicy(Policy(), own_launch_only=True).run(recording, recording.tracks, 0)
+    spent = TablePolicy("none", Policy()).run(recording, recording.tracks, 0)
     assert spent.compiled == 3
     assert not any(map(launch_of, spent.chosen))
 
 
+def test_two_steps_compile_less_than_all(recording):
+    spent = TablePolicy("few").run(recording, recording.tracks, 0)
+    assert 3 < spent.compiled < 24
+
+
 def test_a_sampler_keeps_its_budget_a_workload(recording):
-    spent = TablePolicy(Policy("tpe", budget=6), is_warm=False).run(recording, recording.tracks, 0)
+    spent = TablePolicy(policy=Policy("tpe", budget=6), is_warm=False).run(
+        recording, recording.tracks, 0
+    )
     assert 6 <= spent.compiled <= 12
 
 
