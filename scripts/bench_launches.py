@@ -50,7 +50,7 @@ class Row:
     thought_s: float
 
 
-def rows(recording: Recording, seed: int, budgets: Sequence[int], only: str) -> list[Row]:
+def rows(recording: Recording, seed: int, budgets: Sequence[int], only: Sequence[str]) -> list[Row]:
     """Every policy on every table of ``recording``."""
     found: list[Row] = []
     recording = choices(recording)
@@ -60,7 +60,7 @@ def rows(recording: Recording, seed: int, budgets: Sequence[int], only: str) -> 
         judges = [Judge.of_later(track) for track in tracks]
         kernels = {compiled_as(plan) for track in tracks for plan in track.plans}
         for name, run in table_policies(seed, budgets).items():
-            if only in name:
+            if any(part in name for part in only):
                 spent = run(to_play, tracks, seed)
                 regrets = _regrets(judges, spent.chosen)
                 cost = (spent.compiled, len(kernels), spent.measured_s, spent.thought_s)
@@ -108,6 +108,10 @@ before it ended in, on the earlier half of the recorded rounds; the later half j
 
 {table}
 
+A run searches in two steps: the launches on three batch shapes, then the best of them on all. A
+sampler draws ten plans at random before it learns anything, and hands what it finds on one shape to
+the next: a few seeds say little of how far from the best it may end.
+
 A plan that does not fit the GPU's shared memory is in no space, and what a sampler proposes between
 plans becomes the nearest one that has not been tried; so no trial is lost to either. Screening
 stays ours: it pairs each sample with one of the incumbent, round by round, and drops a plan after
@@ -128,7 +132,9 @@ def main() -> None:
     parser.add_argument(
         "--budget", type=int, nargs="*", default=[30, 60], help="plans of a sampler"
     )
-    parser.add_argument("--only", default="", help="policies with this in their name")
+    parser.add_argument(
+        "--only", nargs="*", default=[""], help="policies with one of these in their name"
+    )
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--out", type=Path, help="the document to write")
     args = parser.parse_args()
