@@ -7,9 +7,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from mla_tune.measuring.compilation import Compilation
 from mla_tune.measuring.recording import RecordedBench, Recording, Track
 from mla_tune.measuring.stopwatch import Samples
+from mla_tune.plan.compilation import Compilation
 from mla_tune.plan.launch import LAUNCH_KNOBS, launch_of
 from mla_tune.plan.plan import Plan
 from mla_tune.plan.space import PlanSpace
