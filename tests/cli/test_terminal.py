@@ -8,11 +8,13 @@ from fake_device import DEFAULT, ENVIRONMENT, splits, workload
 from mla_tune.cli.table_view import show_lookup, show_table
 from mla_tune.cli.terminal import TerminalReporter
 from mla_tune.errors import WorkloadFailure
+from mla_tune.plan.compilation import Compilation
 from mla_tune.plan.plan import UNTUNED, Plan
 from mla_tune.session import Setup
 from mla_tune.shapes import BatchShape, MlaDimensions
 from mla_tune.table import Entry, Header, Lookup, Speedup
 from mla_tune.tuning.job import TableJob
+from mla_tune.tuning.result import Cost
 from mla_tune.tuning.study import Outcome
 
 HEADER = Header.of(ENVIRONMENT, "TORCH_MLA", MlaDimensions(2), "auto", "eager", 4096)
@@ -255,3 +257,21 @@ def test_each_of_several_devices_has_a_line_and_its_name_before_what_it_decides(
     assert "written to" in text
     if terminal:
         assert "plan 1/3" in text
+
+
+@pytest.mark.parametrize(
+    ("launches", "told"),
+    [((Plan(block_n=64, num_warps=8),), "block_n=64 num_warps=8"), ((), "none is faster")],
+)
+def test_the_search_for_launches_and_what_was_compiled_are_told(launches, told):
+    def searched(console):
+        with TerminalReporter(console) as reporter:
+            reporter.begun([JOB])
+            reporter.searching(JOB, WORKLOAD, 23)
+            reporter.compiled(WORKLOAD, Compilation(23, 4.0))
+            reporter.launches_found(JOB, launches)
+            reporter.spent(JOB, Cost(412.0, 31.4, 240))
+
+    text = shown(searched)
+    assert f"launches to tune over: {told}" in text
+    assert "412 s, 31 s of them for 240 kernels compiled ahead" in text
