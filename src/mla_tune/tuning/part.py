@@ -5,10 +5,12 @@ __all__ = ["Part"]
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from mla_tune.errors import InputError
-from mla_tune.tuning.job import TableJob
-from mla_tune.tuning.workload_cost import cost_of
+
+if TYPE_CHECKING:
+    from mla_tune.tuning.job import TableJob
 
 MOST = 10_000
 
@@ -45,12 +47,15 @@ class Part:
         """The name of its studies' folder, below that of all parts."""
         return f"units-{self.number}-of-{self.of}"
 
-    def of_jobs(self, jobs: Iterable[TableJob]) -> list[TableJob]:
+    def of_jobs(self, jobs: "Iterable[TableJob]") -> "list[TableJob]":
         """Its share of the workloads of ``jobs``, in their order; jobs of which it has none go.
 
         The parts are alike in what they cost, none is empty while another has two, and together
         they are all: every process comes to the same, since nothing counts but the shapes.
         """
+        # An option of the command, whose --help loads no more than it shows.
+        from mla_tune.tuning.workload_cost import cost_of
+
         listed = list(jobs)
         every = [
             (job.path, workload.measured_key, cost_of(workload, None))
