@@ -100,7 +100,7 @@ def prepared(options: PrepareOptions) -> Preparation:
             problem = in_a_line(error)
         found = _best(engine, options.cache)
     if found.table is None:
-        raise EnvironmentFailure(problem or f"no {tuned_mode(engine)} table came of it")
+        raise EnvironmentFailure(problem or "nothing was decided before the time was over")
     slot.use()
     options.say(f"{found} of {engine.backend} have an entry in {found.table}")
     tables = os.pathsep.join(filter(None, (given, str(found.table))))

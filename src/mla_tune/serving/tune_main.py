@@ -12,7 +12,7 @@ import sys
 import threading
 from collections.abc import Sequence
 
-from mla_tune.errors import MlaTuneError
+from mla_tune.errors import MlaTuneError, WorkloadFailure
 from mla_tune.printable import printable
 from mla_tune.serving.lines import in_a_line
 from mla_tune.serving.tune_request import TuneAnswer, TuneRequest
@@ -67,7 +67,9 @@ def _tuned(request: TuneRequest) -> TuneAnswer:
     )
     result = run(options, LineReporter())
     problems = [failure.error.what for failure in result.failures]
-    failed = [shape for failure in result.failures for shape in failure.shapes]
+    # A full disk or a lost device says nothing of a batch: the next start tries it again.
+    lasting = [each for each in result.failures if isinstance(each.error, WorkloadFailure)]
+    failed = [shape for failure in lasting for shape in failure.shapes]
     return TuneAnswer(tuple(failed), problems[0] if problems else "")
 
 
