@@ -10,6 +10,7 @@ from mla_tune.measuring.orders import balanced_orders
 from mla_tune.measuring.stopwatch import Samples
 from mla_tune.plan.compilation import Compilation
 from mla_tune.plan.failure import FailureKind, PlanFailure
+from mla_tune.plan.kernel_resources import KernelResources
 from mla_tune.plan.plan import Plan
 from mla_tune.plan.space import PlanSpace
 from mla_tune.session import Setup
@@ -81,6 +82,7 @@ class FakeBench:
         seed: of the noise.
         race_faults, check_faults, compile_faults: kind of the failure by plan.
         slowdown: how much slower than at full clock the device is at its next sample.
+        resources: what kernels take, by plan.
         before: called with a word for each thing asked of the device, before it is done.
     """
 
@@ -90,6 +92,7 @@ class FakeBench:
     race_faults: Mapping[Plan, str] = field(default_factory=dict)
     check_faults: Mapping[Plan, str] = field(default_factory=dict)
     compile_faults: Mapping[Plan, str] = field(default_factory=dict)
+    resources: Mapping[Plan, KernelResources] = field(default_factory=dict)
     before: Callable[[str], None] = lambda _what: None
     slowdown: Callable[[], float] | None = None
     environment: Environment = ENVIRONMENT
@@ -137,7 +140,7 @@ class FakeBench:
             self._fail(self.race_faults, plan)
         speeds = self._speeds(plans, rounds, seed)
         rows = {plan: tuple(self._round(plan, slow) for slow in speeds[plan]) for plan in plans}
-        return {plan: Samples(row) for plan, row in rows.items()}
+        return {p: Samples(row, resources=self.resources.get(p)) for p, row in rows.items()}
 
     def _speeds(self, plans: Sequence[Plan], rounds: int, seed: int) -> dict[Plan, list[float]]:
         """How much slower than at full clock each sample is, in the order that they are taken."""

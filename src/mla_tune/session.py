@@ -11,6 +11,7 @@ from mla_tune.environment import Environment
 from mla_tune.plan.blocks import BlockSizes
 from mla_tune.plan.bounds import Bounds
 from mla_tune.plan.compilation import Compilation
+from mla_tune.plan.kernel_resources import KernelResources
 from mla_tune.plan.plan import Plan
 from mla_tune.plan.space import PlanSpace
 from mla_tune.quantization import UNQUANTIZED
@@ -63,6 +64,8 @@ class Prepared(Protocol):
 
     output: "torch.Tensor"
     """``[num_query_tokens, num_q_heads * v_head_dim]``, written by every run."""
+    resources: KernelResources | None
+    """What its decode kernel takes of the GPU, where that is known once it was `applied`."""
 
     def applied(self) -> AbstractContextManager[Callable[[], None]]:
         """Set the plan's knobs, yield the forward pass, and restore what was there on the way out.

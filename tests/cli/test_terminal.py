@@ -9,6 +9,7 @@ from mla_tune.cli.table_view import show_lookup, show_table
 from mla_tune.cli.terminal import TerminalReporter
 from mla_tune.errors import WorkloadFailure
 from mla_tune.plan.compilation import Compilation
+from mla_tune.plan.kernel_resources import KernelResources
 from mla_tune.plan.plan import UNTUNED, Plan
 from mla_tune.session import Setup
 from mla_tune.shapes import BatchShape, MlaDimensions
@@ -189,6 +190,25 @@ def test_a_run_says_that_an_earlier_entry_stays_and_why():
 
     told = "no verdict this time (8 rounds are too few [/x]); the entry of an earlier run stays"
     assert told in shown(run)
+
+
+def test_what_a_published_kernel_takes_is_said_once():
+    taken = KernelResources(168, 12, 40_960)
+
+    def run(console):
+        with TerminalReporter(console) as reporter:
+            reporter.begun([JOB])
+            reporter.started(JOB, WORKLOAD)
+            reporter.won(WORKLOAD, ENTRY.plan, taken)
+            reporter.nominated(JOB, WORKLOAD, ENTRY)
+            reporter.started(JOB, WORKLOAD)
+            reporter.decided(JOB, WORKLOAD, ENTRY)
+            reporter.won(WORKLOAD, splits(1), taken)
+            reporter.decided(JOB, WORKLOAD, ENTRY)
+
+    said = shown(run)
+    assert "2.00× the default's speed in this process, 168 registers, spills 12" in said
+    assert said.count("spills") == 1
 
 
 def test_a_plan_that_waits_for_other_processes_is_shown_and_counted_once():

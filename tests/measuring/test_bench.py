@@ -12,6 +12,7 @@ from mla_tune.measuring.load import OthersLoad
 from mla_tune.measuring.stopwatch import CpuClock
 from mla_tune.measuring.throttle import ThrottleWatch
 from mla_tune.plan.failure import PlanFailure
+from mla_tune.plan.kernel_resources import KernelResources
 from mla_tune.plan.plan import Plan
 from mla_tune.shapes import BatchShape, Case, Workload
 from torch_mla_cases import SETUP
@@ -57,6 +58,25 @@ def test_a_race_samples_every_case_of_the_workload(bench):
     cases = tuple(Case(BatchShape.parse(f"2q1s{kv_len}")) for kv_len in (200, 300, 400))
     bench.load(Workload(cases))
     assert len(bench.race([ONE], 1, seed=0)[ONE].rounds[0]) == 3
+
+
+def test_samples_say_the_most_that_a_kernel_takes_over_all_cases(bench, monkeypatch):
+    cases = tuple(Case(BatchShape.parse(f"2q1s{kv_len}")) for kv_len in (200, 300))
+    taken = {200: KernelResources(168, 0, 100), 300: KernelResources(128, 4, 200)}
+    prepare = bench._session.prepare
+
+    def prepare_compiled(shape, plan):
+        prepared = prepare(shape, plan)
+        prepared.resources = taken[shape.max_kv_len] if plan == TWO else None
+        return prepared
+
+    monkeypatch.setattr(bench._session, "prepare", prepare_compiled)
+    bench.load(Workload(cases))
+    found = bench.race([ONE, TWO], 1, seed=0)
+    assert found[TWO].resources == KernelResources(168, 4, 200)
+    assert found[ONE].resources is None
+    more = found[TWO] + bench.race([ONE, TWO], 1, seed=1)[TWO]
+    assert more.resources == KernelResources(168, 4, 200)
 
 
 def test_plans_take_turns_in_an_order_that_changes(bench, announced):

@@ -3,9 +3,11 @@ import random
 from tuner_cases import BETTER, confirmations, screening
 
 from fake_device import DEFAULT, FakeBench, splits, tuner_for, workload
+from mla_tune.plan.kernel_resources import KernelResources
 from mla_tune.plan.plan import UNTUNED
 from mla_tune.shapes import BatchShape, Case, Workload
 from mla_tune.table import Entry
+from mla_tune.tuning.observers import SilentObserver
 from mla_tune.tuning.process_spread import MEASURED_SPREAD
 from mla_tune.tuning.study import Journal, Policy
 
@@ -39,6 +41,37 @@ def test_a_second_run_measures_nothing(make_tuner):
     bench = FakeBench(BETTER, noise=0.02, seed=1)
     assert make_tuner(bench).tune(workload()) == first
     assert (bench.raced, bench.checked) == ([], [])
+
+
+class Winners(SilentObserver):
+    def __init__(self):
+        self.won_ones = []
+
+    def won(self, workload, plan, resources):
+        self.won_ones.append((str(workload), plan, resources.spills))
+
+
+def test_what_the_winner_s_kernel_takes_is_told_by_the_run_that_measures_and_by_the_next(
+    make_tuner,
+):
+    resources = {plan: KernelResources(168, spills, 0) for spills, plan in enumerate(BETTER)}
+    told = [("8q1s1k", splits(2), resources[splits(2)].spills)]
+    for _ in range(2):
+        tuner = make_tuner(FakeBench(BETTER, noise=0.02, resources=resources))
+        tuner.observer = Winners()
+        tuner.tune(workload())
+        tuner.journal.close()
+        assert tuner.observer.won_ones == told
+
+
+def test_of_a_default_that_stays_and_of_kernels_unknown_nothing_is_told(make_tuner):
+    taken = KernelResources(168, 0, 0)
+    for bench in (FakeBench(BETTER), FakeBench(SLOWER, resources=dict.fromkeys(SLOWER, taken))):
+        tuner = make_tuner(bench)
+        tuner.observer = Winners()
+        tuner.tune(workload(f"{len(bench.resources) + 1}q1s1k"))
+        tuner.journal.close()
+        assert tuner.observer.won_ones == []
 
 
 def test_when_time_runs_out_before_16_rounds_nothing_is_published_and_the_next_run_goes_on(

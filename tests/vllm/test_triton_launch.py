@@ -1,15 +1,21 @@
 """What stands in the place of vLLM's kernel, over a made-up kernel."""
 
+import json
+import os
+import subprocess
+import sys
 import threading
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from mla_tune.errors import UnavailableError
+from mla_tune.plan.kernel_resources import KernelResources
 from mla_tune.plan.plan import UNTUNED, Plan
 from mla_tune.vllm import compat
-from mla_tune.vllm.triton_launch import KERNEL, VLLM_LAUNCH, TunedKernel
+from mla_tune.vllm.triton_launch import KERNEL, VLLM_LAUNCH, TunedKernel, resources_of
 
 LAUNCH = Plan(block_n=64, block_h=32, num_warps=8, num_stages=1)
 NAMES = ("Q", "kv_group_num", "q_head_num", "BLOCK_N", "BLOCK_H")
@@ -173,3 +179,56 @@ def test_a_release_without_the_constants_has_no_launches(
 
     monkeypatch.setattr(compat, "module", missing)
     assert TunedKernel.of_vllm() is None
+
+
+def test_what_a_launch_returns_says_what_its_kernel_takes(
+    module: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tuned = installed()
+    with tuned.resources() as nothing:
+        launched_through(module)
+    compiled = SimpleNamespace(n_regs=168, n_spills=12, metadata=SimpleNamespace(shared=40_960))
+    monkeypatch.setattr(Kernel, "__getitem__", lambda *_: lambda **_: compiled)
+    with tuned.resources() as seen, tuned.observed() as launches, tuned.launching(LAUNCH):
+        returned = getattr(module, KERNEL)[3, 8, 5](kv_group_num=128, q_head_num=128, **OWN)
+    assert returned is compiled
+    assert (nothing, seen, launches) == ([], [KernelResources(168, 12, 40_960)], [LAUNCH])
+    assert isinstance(tuned.kernel, Kernel)
+
+
+def test_a_launch_that_fails_takes_nothing(monkeypatch: pytest.MonkeyPatch, module: Any) -> None:
+    tuned = installed()
+
+    def fail(**_: Any) -> None:
+        raise RuntimeError
+
+    monkeypatch.setattr(Kernel, "__getitem__", lambda *_: fail)
+    with tuned.resources() as seen, pytest.raises(RuntimeError):
+        getattr(module, KERNEL)[3, 8, 5](kv_group_num=128, q_head_num=128, **OWN)
+    assert seen == []
+
+
+@pytest.mark.parametrize(
+    "compiled", [None, SimpleNamespace(), SimpleNamespace(n_regs=168, n_spills=0)]
+)
+def test_what_says_nothing_of_itself_is_not_guessed(compiled: Any) -> None:
+    assert resources_of(compiled) is None
+
+
+@pytest.mark.vllm
+def test_triton_s_own_launches_return_what_is_read(tmp_path: Path) -> None:
+    pytest.importorskip("triton")
+    command = [sys.executable, str(Path(__file__).parent / "loaded_kernel.py")]
+    env = {**os.environ, "TRITON_CACHE_DIR": str(tmp_path)}
+    done = subprocess.run(
+        command, capture_output=True, text=True, timeout=300, env=env, check=False
+    )
+    assert done.returncode == 0, done.stderr[-4000:]
+    report = json.loads(done.stdout.split("REPORT")[-1])
+    (plain,), (squeezed,) = report["plain"], report["squeezed"]
+    assert 96 < plain["registers"] <= 255
+    assert plain["spills"] == 0
+    assert plain["shared_bytes"] == report["shared"] > 0
+    assert squeezed["registers"] <= 96
+    assert squeezed["spills"] > 0
+    assert report["unloaded"] is None

@@ -17,6 +17,7 @@ from mla_tune.cli.printing import say, say_error
 from mla_tune.cli.table_view import show_table, told_plan
 from mla_tune.errors import MlaTuneError
 from mla_tune.plan.compilation import Compilation
+from mla_tune.plan.kernel_resources import KernelResources
 from mla_tune.plan.plan import Plan
 from mla_tune.printable import printable
 from mla_tune.shapes import Workload
@@ -80,6 +81,7 @@ class TerminalReporter:
         self._plans = 0
         self._tried = 0
         self._began = 0.0
+        self._won: tuple[Workload, Plan, KernelResources] | None = None
 
     def __enter__(self) -> "TerminalReporter":
         self._progress.start()
@@ -112,6 +114,7 @@ class TerminalReporter:
         self._current = f"{self._device}{_named(job, workload)}"
         self._began = time.monotonic()
         self._tried = 0
+        self._won = None
 
     def searching(self, job: TableJob, workload: Workload, num_launches: int) -> None:
         self._current = f"{num_launches} launches on {_named(job, workload)}"
@@ -140,6 +143,9 @@ class TerminalReporter:
         del workload
         self._show(f"confirming {len(finalists)} plans, round {rounds}")
 
+    def won(self, workload: Workload, plan: Plan, resources: KernelResources) -> None:
+        self._won = workload, plan, resources
+
     def kept(self, workload: Workload, doubt: str) -> None:
         del workload
         told = f"no verdict this time ({doubt}); the entry of an earlier run stays"
@@ -153,7 +159,8 @@ class TerminalReporter:
         self._passed(job, workload)
         self._whole.decided.append((job, entry))
         named = f"{self._device}{_named(job, workload)}"
-        say(self._console, f"{named}: {_told(entry)}{over}{self._whole.time_left}")
+        told = f"{_told(entry)}{self._takes(workload, entry)}{over}{self._whole.time_left}"
+        say(self._console, f"{named}: {told}")
         if entry.default_us is None and job.path not in self._whole.without_default:
             # Users run that default today. Once a table: the cause is mostly the same for all.
             self._whole.without_default.add(job.path)
@@ -164,7 +171,8 @@ class TerminalReporter:
         self._whole.spent_s.append(time.monotonic() - self._began)
         self._passed(job, workload)
         self._whole.nominated.add((job.path, str(workload)))
-        told = f"{_told(entry)} in this process{self._whole.time_left}"
+        takes = self._takes(workload, entry)
+        told = f"{_told(entry)} in this process{takes}{self._whole.time_left}"
         say(self._console, f"{self._device}{_named(job, workload)}: {told}")
 
     def renewed(self, job: TableJob, num_nominees: int) -> None:
@@ -196,6 +204,13 @@ class TerminalReporter:
             return
         told = f"{cost.seconds:.0f} s, {cost.compiling_s:.0f} s of them for {cost.kernels} kernels"
         say(self._console, f"{job.path.stem}: {told} compiled ahead", style="dim")
+
+    def _takes(self, workload: Workload, entry: Entry) -> str:
+        """What the kernel takes of the GPU, of the batch shape that was tuned last."""
+        if self._won is None or self._won[:2] != (workload, entry.plan):
+            return ""
+        (_, _, resources), self._won = self._won, None
+        return f", {resources}"
 
     def _passed(self, job: TableJob, workload: Workload) -> None:
         """Count a batch shape, once: one that was nominated comes by again."""

@@ -21,6 +21,7 @@ from mla_tune.measuring.stopwatch import Sampler, Samples, stopwatch_for
 from mla_tune.measuring.throttle import ThrottleWatch
 from mla_tune.plan.compilation import Compilation
 from mla_tune.plan.failure import FailureKind, PlanFailure
+from mla_tune.plan.kernel_resources import KernelResources
 from mla_tune.plan.plan import Plan
 from mla_tune.plan.space import PlanSpace
 from mla_tune.registry import get_backend
@@ -113,6 +114,7 @@ class SessionBench:
         self._session: Session | None = None
         self._shapes: tuple[BatchShape, ...] = ()
         self._samplers: dict[tuple[BatchShape, Plan], Sampler] = {}
+        self._resources: dict[Plan, KernelResources] = {}
 
     def open(self, setup: Setup) -> None:
         """As `Bench.open`."""
@@ -136,6 +138,7 @@ class SessionBench:
     def load(self, workload: Workload) -> None:
         """As `Bench.load`."""
         self._samplers.clear()
+        self._resources.clear()
         self._shapes = workload.shapes
         self._opened.load(self._shapes)
         default = self.plan_space(self._shapes).default
@@ -160,7 +163,9 @@ class SessionBench:
             time.sleep(THROTTLE_PAUSE_S)
         others = self._load.others()
         return {
-            plan: Samples(tuple(latencies), throttled, reason or "", others)
+            plan: Samples(
+                tuple(latencies), throttled, reason or "", others, self._resources.get(plan)
+            )
             for plan, latencies in taken.items()
         }
 
@@ -183,6 +188,9 @@ class SessionBench:
                 self._announce(plan, "warm-up")
                 prepared = self._opened.prepare(shape, plan)
                 self._samplers[shape, plan] = self._stopwatch.sampler(prepared)
+                if prepared.resources is not None:
+                    known = self._resources.get(plan)
+                    self._resources[plan] = prepared.resources.most(known)
 
     def verify(self, plan: Plan) -> None:
         """As `Bench.verify`."""

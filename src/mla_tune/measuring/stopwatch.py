@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from mla_tune.measuring.load import OthersLoad
+from mla_tune.plan.kernel_resources import KernelResources
 from mla_tune.session import Prepared
 
 if TYPE_CHECKING:
@@ -32,13 +33,15 @@ class Samples:
     ``rounds[i][j]`` is the latency in microseconds of case j in round i. ``throttled`` counts
     rounds that were thrown away because the device was slowed down while they ran; ``tainted``
     says why some were kept all the same, when it would not recover. ``others`` is what other
-    processes did to the device meanwhile.
+    processes did to the device meanwhile. ``resources`` is what the decode kernel takes, the most
+    of all cases, where that is known.
     """
 
     rounds: tuple[tuple[float, ...], ...]
     throttled: int = 0
     tainted: str = ""
     others: OthersLoad | None = None
+    resources: KernelResources | None = None
 
     def __add__(self, other: "Samples") -> "Samples":
         return Samples(
@@ -46,6 +49,7 @@ class Samples:
             self.throttled + other.throttled,
             self.tainted or other.tainted,
             self.others.with_more(other.others) if self.others else other.others,
+            self.resources or other.resources,
         )
 
 

@@ -16,6 +16,7 @@ from mla_tune.environment import Environment
 from mla_tune.plan.bounds import THRESHOLDS, Bounds, Names, Numbers
 from mla_tune.plan.compilation import NOTHING_COMPILED, Compilation
 from mla_tune.plan.failure import FailureKind, PlanFailure
+from mla_tune.plan.kernel_resources import KernelResources
 from mla_tune.plan.plan import Plan
 from mla_tune.plan.space import KnobDomain, PlanSpace, effective_plans
 from mla_tune.quantization import UNQUANTIZED
@@ -240,6 +241,7 @@ class PreparedTorchMla:
 
     def __init__(self, session: TorchMlaSession, batch: _Batch, plan: Plan) -> None:
         self.output = batch.output
+        self.resources: KernelResources | None = None
         self._session = session
         self._batch = batch
         self._plan = plan

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from mla_tune.plan.compilation import Compilation
+from mla_tune.plan.kernel_resources import KernelResources
 from mla_tune.plan.plan import Plan
 from mla_tune.shapes import Workload
 from mla_tune.tuning.study import Outcome
@@ -18,6 +19,7 @@ class Observer(Protocol):
     def compiled(self, workload: Workload, done: Compilation) -> None: ...
     def tried(self, workload: Workload, outcome: Outcome, best_us: float | None) -> None: ...
     def confirming(self, workload: Workload, finalists: Sequence[Plan], rounds: int) -> None: ...
+    def won(self, workload: Workload, plan: Plan, resources: KernelResources) -> None: ...
     def kept(self, workload: Workload, doubt: str) -> None: ...
 
 
@@ -35,6 +37,9 @@ class SilentObserver:
 
     def confirming(self, workload: Workload, finalists: Sequence[Plan], rounds: int) -> None:
         """The finalists have been raced for so many rounds."""
+
+    def won(self, workload: Workload, plan: Plan, resources: KernelResources) -> None:
+        """What the decode kernel of the plan that won in this process takes of the GPU."""
 
     def kept(self, workload: Workload, doubt: str) -> None:
         """There is no verdict this time, and an earlier entry stays."""

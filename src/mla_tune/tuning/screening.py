@@ -83,13 +83,15 @@ class Screening:
         mark_us = incumbent.latency_us if incumbent is not None else None
         samples = self._samples(plan, incumbent, few, 0)
         if mark_us is not None and is_hopeless(samples, loaded.shares, mark_us):
-            return Outcome(plan, loaded.expected_us(samples), "screened out", samples.rounds)
+            return Outcome(
+                plan, loaded.expected_us(samples), "screened out", samples.rounds, samples.resources
+            )
         samples += self._samples(plan, incumbent, self.settings.trial_rounds - few, few)
         latency_us = loaded.expected_us(samples)
         if mark_us is None or latency_us < mark_us:
             # A wrong plan must not set the mark that right ones are dropped by.
             loaded.verify(plan)
-        return Outcome(plan, latency_us, rounds=samples.rounds)
+        return Outcome(plan, latency_us, rounds=samples.rounds, resources=samples.resources)
 
     def _samples(
         self, plan: Plan, incumbent: Outcome | None, rounds: int, first_round: int

@@ -97,6 +97,7 @@ class Tuner:
         terms = self._terms(workload)
         decided = _decided(ledger.verdict, terms)
         if decided is not None and self._is_whole(workload, decided, ledger, previous):
+            self._tell_winner(workload, decided, ledger)
             return decided
         loaded = self._load(workload, plans[0])
         if policy.name == ENUMERATE:
@@ -107,7 +108,14 @@ class Tuner:
             entry = self._remarked(entry)
             card = {} if self.card is None else {"card": self.card}
             ledger.decide({"terms": terms, "entry": entry.model_dump(mode="json")} | card)
+        self._tell_winner(workload, entry, ledger)
         return entry
+
+    def _tell_winner(self, workload: Workload, entry: Entry, ledger: Ledger) -> None:
+        """Say what the kernel of the entry's plan takes of the GPU, where the study knows."""
+        for outcome in ledger.outcomes() if entry.plan else ():
+            if outcome.plan == entry.plan and outcome.resources is not None:
+                self.observer.won(workload, entry.plan, outcome.resources)
 
     def plan_space(self, workload: Workload) -> PlanSpace:
         """All plans of ``workload``, whatever their launch.

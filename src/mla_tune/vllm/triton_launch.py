@@ -8,15 +8,16 @@ there is nothing to configure. `TunedKernel` stands under the kernel's name in v
 hands every launch on: as it is while no launch is set, and with other constants while one is.
 """
 
-__all__ = ["KERNEL", "KERNEL_MODULE", "VLLM_LAUNCH", "TunedKernel", "is_refusal"]
+__all__ = ["KERNEL", "KERNEL_MODULE", "VLLM_LAUNCH", "TunedKernel", "is_refusal", "resources_of"]
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import partial
 from typing import Any
 
 from mla_tune.errors import UnavailableError
+from mla_tune.plan.kernel_resources import KernelResources
 from mla_tune.plan.launch import LAUNCH_KNOBS
 from mla_tune.plan.plan import UNTUNED, Plan
 from mla_tune.vllm import compat
@@ -85,7 +86,21 @@ class TunedKernel:
     def observed(self) -> Iterator[list[Plan]]:
         """Collect the constants of every launch, as they reach vLLM's kernel."""
         seen: list[Plan] = []
-        with set_for_now(self, "kernel", _Watched(self.kernel, seen)):
+        watched = _Watched(self.kernel, before=lambda kwargs: seen.append(_constants(kwargs)))
+        with set_for_now(self, "kernel", watched):
+            yield seen
+
+    @contextmanager
+    def resources(self) -> Iterator[list[KernelResources]]:
+        """Collect what the kernel of every launch takes; nothing of an interpreted one."""
+        seen: list[KernelResources] = []
+
+        def note(compiled: Any) -> None:
+            found = resources_of(compiled)
+            if found is not None:
+                seen.append(found)
+
+        with set_for_now(self, "kernel", _Watched(self.kernel, after=note)):
             yield seen
 
     def __getitem__(self, grid: Any) -> Any:
@@ -105,26 +120,49 @@ class TunedKernel:
         return getattr(self.kernel, name)
 
 
-class _Watched:
-    """In the place of a kernel for a while: notes what it is launched with."""
+def _nothing(_: Any) -> None:
+    pass
 
-    def __init__(self, kernel: Any, seen: list[Plan]) -> None:
+
+class _Watched:
+    """In the place of a kernel for a while: tells of what it is launched with, and what returns."""
+
+    def __init__(
+        self,
+        kernel: Any,
+        before: Callable[[Mapping[str, Any]], None] = _nothing,
+        after: Callable[[Any], None] = _nothing,
+    ) -> None:
         self._kernel = kernel
-        self._seen = seen
+        self._before = before
+        self._after = after
 
     def __getitem__(self, grid: Any) -> Any:
         launch = self._kernel[grid]
 
-        def noting(*args: Any, **kwargs: Any) -> Any:
-            found = {knob: kwargs.get(argument) for knob, argument in _ARGUMENTS.items()}
-            whole = {knob: value for knob, value in found.items() if isinstance(value, int)}
-            self._seen.append(Plan(**whole))
-            return launch(*args, **kwargs)
+        def telling(*args: Any, **kwargs: Any) -> Any:
+            self._before(kwargs)
+            compiled = launch(*args, **kwargs)
+            self._after(compiled)
+            return compiled
 
-        return noting
+        return telling
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._kernel, name)
+
+
+def resources_of(compiled: Any) -> KernelResources | None:
+    """What a kernel takes, by what launching it has returned: Triton's compiled kernel.
+
+    Its registers and spills are known once it is loaded on a device (`CompiledKernel._init_handles`
+    of Triton 3.9). None for the interpreter, which returns nothing.
+    """
+    registers, spills = (getattr(compiled, name, None) for name in ("n_regs", "n_spills"))
+    shared_bytes = getattr(getattr(compiled, "metadata", None), "shared", None)
+    if registers is None or spills is None or shared_bytes is None:
+        return None
+    return KernelResources(int(registers), int(spills), int(shared_bytes))
 
 
 def is_refusal(error: Exception) -> bool:
@@ -144,6 +182,12 @@ def _as_expected(grid: Any, arguments: Mapping[str, Any]) -> bool:
         and arguments.keys() >= _NEEDED
         and grid[1] == _head_blocks(arguments)
     )
+
+
+def _constants(arguments: Mapping[str, Any]) -> Plan:
+    """The constants among a launch's arguments."""
+    found = {knob: arguments.get(argument) for knob, argument in _ARGUMENTS.items()}
+    return Plan(**{knob: value for knob, value in found.items() if isinstance(value, int)})
 
 
 def _head_blocks(arguments: Mapping[str, Any]) -> int:

@@ -2,6 +2,7 @@ import pytest
 from optuna.trial import TrialState
 
 from fake_device import DEFAULT, splits
+from mla_tune.plan.kernel_resources import KernelResources
 from mla_tune.tuning.study.outcome import SLOWED, Outcome, outcome_of, slowest_case, trial_of
 from mla_tune.tuning.study.parameters import Parameters
 
@@ -33,10 +34,18 @@ def test_a_plan_that_ran_through_gives_no_reason():
         Outcome(DEFAULT, 1.5, "", ((1.25, 2.5), (1.5, 2.75))),
         Outcome(splits(1), 3.5, "screened out", ((1.5,),)),
         Outcome(splits(8), None, "quarantined: raised: boom"),
+        Outcome(splits(8), 1.5, "", ((1.5,),), KernelResources(168, 0, 40_960)),
     ],
 )
 def test_a_trial_gives_back_its_outcome(outcome):
     assert outcome_of(trial_of(outcome, PARAMETERS, None)) == outcome
+
+
+def test_what_the_kernel_takes_stands_beside_the_knobs():
+    outcome = Outcome(splits(8), 1.5, "", ((1.5,),), KernelResources(255, 12, 102_400))
+    told = trial_of(outcome, PARAMETERS, None).user_attrs
+    assert (told["registers"], told["spills"], told["shared_bytes"]) == (255, 12, 102_400)
+    assert "registers" not in trial_of(Outcome(DEFAULT, 1.0), PARAMETERS, None).user_attrs
 
 
 def test_a_plan_that_slows_a_length_violates_a_constraint():

@@ -61,6 +61,7 @@ def tried(session, shape, plan) -> dict:
     with launcher.observed() as seen, prepared.applied():
         got = prepared.output.double()
     return {
+        "resources": prepared.resources,
         "plan": dict(plan),
         "seen": [dict(launch) for launch in seen],
         "error": float((got[reference.rows] - reference.values).norm() / reference.values.norm()),

@@ -4,12 +4,13 @@ __all__ = ["Outcome", "outcome_of", "slowest_case", "trial_of"]
 
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
 
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
+from mla_tune.plan.kernel_resources import KernelResources
 from mla_tune.plan.plan import Plan
 from mla_tune.tuning.decide import SLOWEST_CASE
 from mla_tune.tuning.study.parameters import Parameters
@@ -28,12 +29,14 @@ class Outcome:
         dropped: why it went no further (screened out, failed, quarantined), or empty.
         rounds: the samples, as `Samples.rounds`; of all but the first plan scaled by those of the
             incumbent beside it (`paired`).
+        resources: what the plan's decode kernel takes of the GPU, where that is known.
     """
 
     plan: Plan
     latency_us: float | None
     dropped: str = ""
     rounds: tuple[tuple[float, ...], ...] = ()
+    resources: KernelResources | None = None
 
 
 def trial_of(
@@ -60,6 +63,8 @@ def trial_of(
             "rounds": [list(cases) for cases in outcome.rounds],
         },
     }
+    if outcome.resources is not None:
+        told |= asdict(outcome.resources)
     ran = outcome.latency_us is not None
     params = parameters.of(outcome.plan)
     trial = create_trial(
@@ -99,4 +104,13 @@ def outcome_of(trial: FrozenTrial) -> Outcome | None:
         latency_us=stored["latency_us"],
         dropped=stored["dropped"],
         rounds=tuple(tuple(cases) for cases in stored["rounds"]),
+        resources=_resources_of(trial),
     )
+
+
+def _resources_of(trial: FrozenTrial) -> KernelResources | None:
+    """None where the trial has none, as those of before."""
+    names = KernelResources.__dataclass_fields__
+    if not names.keys() <= trial.user_attrs.keys():
+        return None
+    return KernelResources(**{name: trial.user_attrs[name] for name in names})

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from mla_tune.plan.blocks import BlockSizes
 from mla_tune.plan.bounds import Numbers
 from mla_tune.plan.cut import BLOCK_H
+from mla_tune.plan.kernel_resources import KernelResources
 from mla_tune.plan.plan import Plan
 from mla_tune.session import Setup
 from mla_tune.shapes import BatchShape
@@ -165,6 +166,9 @@ class TritonLauncher:
 
     def observed(self) -> AbstractContextManager[list[Plan]]:
         return self.kernel.observed()
+
+    def resources(self) -> AbstractContextManager[list[KernelResources]]:
+        return self.kernel.resources()
 
 
 def _launcher(setup: Setup) -> TritonLauncher | None:

@@ -6,9 +6,11 @@ import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import reduce
 from typing import TYPE_CHECKING, Any
 
 from mla_tune.plan.failure import FailureKind, PlanFailure
+from mla_tune.plan.kernel_resources import KernelResources
 from mla_tune.plan.launch import launch_of
 from mla_tune.plan.plan import Plan
 from mla_tune.vllm.compat import layers, prefills
@@ -40,8 +42,11 @@ class AppliedCheck:
     plan: Plan
     route: Route
 
-    def run(self, metadata: Any, forward: Callable[[], None]) -> None:
+    def run(self, metadata: Any, forward: Callable[[], None]) -> KernelResources | None:
         """Run ``forward`` once on ``metadata``, watching what really happens.
+
+        Returns:
+            What the decode kernel takes of the GPU, where that is known.
 
         Raises:
             PlanFailure: of kind ``not applied`` when the builder divided the batch otherwise,
@@ -56,7 +61,11 @@ class AppliedCheck:
                 for name, knob in rules.kernel_knobs.items()
             }
             launcher = self.parts.launcher
-            constants = stack.enter_context(launcher.observed()) if launcher is not None else []
+            constants: list[Plan] = []
+            resources: list[KernelResources] = []
+            if launcher is not None:
+                constants = stack.enter_context(launcher.observed())
+                resources = stack.enter_context(launcher.resources())
             ran: list[Any] = []
             if getattr(metadata, "prefill", None) is not None:
                 owner, method = prefills.owner_of(self.parts.impl, metadata)
@@ -69,6 +78,7 @@ class AppliedCheck:
         if dense is not None and dense != bool(ran):
             taken = "ran" if ran else "did not run"
             raise self._not_applied(f"the prefill backend {taken}, against what the plan says")
+        return reduce(KernelResources.most, resources) if resources else None
 
     def _pass(self, forward: Callable[[], None]) -> None:
         """Run ``forward`` to its end on the device."""

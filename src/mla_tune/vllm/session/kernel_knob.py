@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, Protocol
 
+from mla_tune.plan.kernel_resources import KernelResources
 from mla_tune.plan.plan import Plan
 from mla_tune.shapes import BatchShape
 
@@ -58,4 +59,8 @@ class Launcher(Protocol):
 
     def observed(self) -> AbstractContextManager[list[Plan]]:
         """Collect the constants of every launch of the kernel while the context lasts."""
+        ...
+
+    def resources(self) -> AbstractContextManager[list[KernelResources]]:
+        """Collect what the compiled kernel of every launch takes while the context lasts."""
         ...

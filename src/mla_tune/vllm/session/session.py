@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from mla_tune.plan.compilation import NOTHING_COMPILED, Compilation
 from mla_tune.plan.failure import FailureKind, PlanFailure
+from mla_tune.plan.kernel_resources import KernelResources
 from mla_tune.plan.launch import LAUNCH_KNOBS, launch_of
 from mla_tune.plan.plan import Plan
 from mla_tune.plan.space import PlanSpace
@@ -205,6 +206,7 @@ class PreparedVllm:
     def __init__(self, session: VllmSession, shape: BatchShape, batch: Batch, plan: Plan) -> None:
         self.output = batch.output
         self.plan = plan
+        self.resources: KernelResources | None = None
         self.route: Route = session.rules.route(shape, plan)
         self._session = session
         self._batch = batch
@@ -275,7 +277,7 @@ class PreparedVllm:
         with self._knobs():
             prefills.refresh(self._session.parts.builder, self.metadata)
             if not self._checked:
-                self._applied_check.run(self.metadata, self.forward)
+                self.resources = self._applied_check.run(self.metadata, self.forward)
                 self._checked = True
             yield self.forward
 
