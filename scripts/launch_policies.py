@@ -7,6 +7,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
+
 from mla_tune.measuring.recording import RecordedBench, Recording, Track
 from mla_tune.measuring.stopwatch import Samples
 from mla_tune.plan.compilation import Compilation
@@ -56,11 +58,17 @@ class SpendingBench(RecordedBench):
         self.compiled |= set(map(compiled_as, plans))
         return super().compile(plans)
 
-    def race(self, plans: Sequence[Plan], rounds: int, seed: int) -> dict[Plan, Samples]:
+    def race(
+        self,
+        plans: Sequence[Plan],
+        rounds: int,
+        seed: int,
+        cases: Sequence[int] | None = None,
+    ) -> dict[Plan, Samples]:
         """As a bench's, with its cost counted."""
         self.compile(plans)
-        taken = super().race(plans, rounds, seed)
-        self.measured_s += sum(sum(map(sum, found.rounds)) for found in taken.values()) / 1e6
+        taken = super().race(plans, rounds, seed, cases)
+        self.measured_s += sum(float(np.nansum(found.rounds)) for found in taken.values()) / 1e6
         return taken
 
 

@@ -110,14 +110,15 @@ def _raced(bench: Bench, workload: Workload, plans: tuple[Plan, Plan, Plan], rou
     default, before, after = (samples[plan] for plan in plans)
     shares = workload.shares()
     over_default = look_at(default, after, shares)
+    cases = filter(None, (over_default.together, *over_default.cases))
     return Raced(
         shape=str(workload),
         plans=tuple(dict(plan) for plan in plans),  # type: ignore[arg-type]
-        default_us=over_default[0].default_us,
-        latency_us=over_default[0].latency_us,
-        over_default=over_default[0].speedup,
-        over_first=look_at(before, after, shares)[0].speedup,
-        slowest_case=min((case.speedup for case in over_default), key=lambda each: each.high),
+        default_us=over_default.together.default_us,
+        latency_us=over_default.together.latency_us,
+        over_default=over_default.together.speedup,
+        over_first=look_at(before, after, shares).together.speedup,
+        slowest_case=min((case.speedup for case in cases), key=lambda each: each.high),
     )
 
 

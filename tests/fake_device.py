@@ -1,5 +1,6 @@
 """A device that is a table of latencies: seeded noise, scripted faults, and a log of its work."""
 
+import math
 import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -132,14 +133,22 @@ class FakeBench:
         }
         return Compilation(len(new), float(len(new)), failures)
 
-    def race(self, plans: Sequence[Plan], rounds: int, seed: int) -> dict[Plan, Samples]:
+    def race(
+        self,
+        plans: Sequence[Plan],
+        rounds: int,
+        seed: int,
+        cases: Sequence[int] | None = None,
+    ) -> dict[Plan, Samples]:
         self.before(f"race {self._key} {'; '.join(map(str, plans))}")
         self.raced.append((self._key, tuple(plans)))
         self.race_rounds.append(rounds)
         for plan in plans:
             self._fail(self.race_faults, plan)
         speeds = self._speeds(plans, rounds, seed)
-        rows = {plan: tuple(self._round(plan, slow) for slow in speeds[plan]) for plan in plans}
+        rows = {
+            plan: tuple(self._round(plan, slow, cases) for slow in speeds[plan]) for plan in plans
+        }
         return {p: Samples(row, resources=self.resources.get(p)) for p, row in rows.items()}
 
     def _speeds(self, plans: Sequence[Plan], rounds: int, seed: int) -> dict[Plan, list[float]]:
@@ -165,9 +174,12 @@ class FakeBench:
     def _key(self) -> str:
         return str(self.workload)
 
-    def _round(self, plan: Plan, slow: float) -> tuple[float, ...]:
+    def _round(self, plan: Plan, slow: float, cases: Sequence[int] | None) -> tuple[float, ...]:
         assert self.workload is not None
-        return tuple(slow * self._latency_us(plan, shape) for shape in self.workload.shapes)
+        return tuple(
+            slow * self._latency_us(plan, shape) if cases is None or number in cases else math.nan
+            for number, shape in enumerate(self.workload.shapes)
+        )
 
     def _latency_us(self, plan: Plan, shape: BatchShape) -> float:
         latency = self.latencies_us[plan]

@@ -140,12 +140,12 @@ class FailsOnce(SessionBench):
         super().__init__(environment, announce)
         self._mark = mark
 
-    def race(self, plans, rounds, seed):
+    def race(self, plans, rounds, seed, cases=None):
         if not self._mark.exists():
             self._mark.touch()
             self._announce(plans[0], "sample")
             self.fail()
-        return super().race(plans, rounds, seed)
+        return super().race(plans, rounds, seed, cases)
 
 
 class KilledOnce(FailsOnce):
@@ -169,10 +169,10 @@ class EndedFromOutside(SessionBench):
         super().__init__(environment, announce)
         self._number = number
 
-    def race(self, plans, rounds, seed):
+    def race(self, plans, rounds, seed, cases=None):
         self._announce(plans[0], "sample")
         os.kill(os.getpid(), self._number)
-        return super().race(plans, rounds, seed)
+        return super().race(plans, rounds, seed, cases)
 
 
 class DiesOnOpen(SessionBench):

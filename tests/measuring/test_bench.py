@@ -79,6 +79,15 @@ def test_samples_say_the_most_that_a_kernel_takes_over_all_cases(bench, monkeypa
     assert more.resources == KernelResources(168, 4, 200)
 
 
+def test_a_race_of_some_cases_warms_up_and_samples_these_alone(bench, announced):
+    cases = tuple(Case(BatchShape.parse(f"2q1s{kv_len}")) for kv_len in (200, 300, 400))
+    bench.load(Workload(cases))
+    announced.clear()
+    (round_,) = bench.race([ONE], 1, 0, (0, 2))[ONE].rounds
+    assert [us > 0 for us in round_] == [True, False, True]
+    assert announced.count((ONE, "warm-up")) == 2
+
+
 def test_plans_take_turns_in_an_order_that_changes(bench, announced):
     bench.race([ONE, TWO], 12, seed=0)
     sampled = [plan for plan, step in announced if step == "sample"]

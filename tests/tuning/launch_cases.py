@@ -58,7 +58,7 @@ class LaunchedBench(FakeBench):
         ]
         return PlanSpace(tuple(plans), len(plans))
 
-    def race(self, plans, rounds, seed) -> dict[Plan, Samples]:
+    def race(self, plans, rounds, seed, cases=None) -> dict[Plan, Samples]:
         del seed
         self.before(f"race {self._key} {'; '.join(map(str, plans))}")
         self.raced.append((self._key, tuple(plans)))
@@ -66,7 +66,8 @@ class LaunchedBench(FakeBench):
         for plan in plans:
             self._fail(self.race_faults, plan)
         return {
-            plan: Samples(tuple(self._round(plan, 1.0) for _ in range(rounds))) for plan in plans
+            plan: Samples(tuple(self._round(plan, 1.0, cases) for _ in range(rounds)))
+            for plan in plans
         }
 
     def _latency_us(self, plan, shape) -> float:

@@ -4,6 +4,7 @@ from tuner_cases import BETTER, FailsLater, confirmations
 from fake_device import DEFAULT, FakeBench, splits, workload
 from mla_tune.errors import WorkloadFailure
 from mla_tune.plan.plan import UNTUNED
+from mla_tune.shapes import BatchShape, Case, Workload
 
 
 def finalists(make_tuner, latencies):
@@ -168,3 +169,24 @@ def test_when_no_plan_runs_the_workload_fails_with_every_cause(make_tuner):
         make_tuner(bench).tune(workload())
     assert "num_kv_splits=4: died" in caught.value.what
     assert "num_kv_splits=1: timed out" in caught.value.what
+
+
+@pytest.mark.parametrize(
+    ("behind", "plan"),
+    [({splits(2): {1024: 80.0, 2048: 90.0}}, splits(2)), ({}, UNTUNED)],
+)
+def test_where_the_best_slows_a_case_what_was_screened_out_by_it_gets_its_turn(
+    make_tuner, behind, plan
+):
+    """Its screening is lucky at the long length, as that of a plan just below the bound may be."""
+    lengths = Workload(tuple(Case(BatchShape.parse(f"8q1s{n}k")) for n in (1, 2)))
+    even = {1024: 100.0, 2048: 100.0}
+
+    class LuckyInScreening(FakeBench):
+        def race(self, plans, rounds, seed, cases=None):
+            lucky = self.latencies_us[splits(1)] | {2048: 100.0 if rounds <= 5 else 104.0}
+            self.latencies_us = dict(self.latencies_us) | {splits(1): lucky}
+            return super().race(plans, rounds, seed, cases)
+
+    latencies = {DEFAULT: even, splits(1): {1024: 50.0, 2048: 100.0}} | behind
+    assert make_tuner(LuckyInScreening(latencies)).tune(lengths).plan == plan

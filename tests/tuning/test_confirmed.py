@@ -4,7 +4,7 @@ from fake_device import DEFAULT, splits
 from mla_tune.plan.plan import UNTUNED
 from mla_tune.table import CaseResult, Entry, Speedup
 from mla_tune.tuning.confirmed import confirmed_entry, failed_entry, is_open
-from mla_tune.tuning.look import Comparison
+from mla_tune.tuning.look import Comparison, Look
 from mla_tune.tuning.process_spread import MEASURED_SPREAD
 
 
@@ -24,7 +24,7 @@ def nominee(*cases: Comparison, **more) -> Entry:
 
 
 def decided(*medians: float, gate: float = 1.01) -> Entry:
-    return confirmed_entry(nominee(), [(seen(m),) for m in medians], MEASURED_SPREAD, gate)
+    return confirmed_entry(nominee(), [Look(seen(m)) for m in medians], MEASURED_SPREAD, gate)
 
 
 def test_a_plan_that_all_processes_see_faster_is_published_with_the_mean_of_them():
@@ -61,7 +61,7 @@ def test_the_gate_is_about_the_lower_end_not_the_median():
 
 def test_what_is_published_stays_until_it_is_clearly_below_the_gate_or_not_proven_faster():
     def stays(*medians: float) -> bool:
-        looks = [(seen(m),) for m in medians]
+        looks = [Look(seen(m)) for m in medians]
         entry = confirmed_entry(nominee(), looks, MEASURED_SPREAD, 1.01, is_published=True)
         return bool(entry.plan)
 
@@ -74,7 +74,7 @@ def test_what_is_published_stays_until_it_is_clearly_below_the_gate_or_not_prove
 
 def test_a_kv_length_that_is_slower_over_all_processes_keeps_the_default():
     def over(*second_case: float) -> Entry:
-        looks = [(seen(1.1), seen(1.2), seen(median)) for median in second_case]
+        looks = [Look(seen(1.1), (seen(1.2), seen(median))) for median in second_case]
         return confirmed_entry(nominee(seen(1.2), seen(1.0)), looks, MEASURED_SPREAD, 1.01)
 
     fine = over(1.0, 0.997, 1.002)
@@ -85,6 +85,14 @@ def test_a_kv_length_that_is_slower_over_all_processes_keeps_the_default():
     assert "slower at one KV length" in slow.note
 
 
+def test_a_guard_that_later_processes_left_out_is_what_the_first_one_saw():
+    looks = [Look(seen(1.1), (seen(1.1), seen(1.3))), *[Look(seen(1.1), (seen(1.1), None))] * 2]
+    entry = confirmed_entry(nominee(seen(1.1), seen(1.3)), looks, MEASURED_SPREAD, 1.01)
+    served, guard = (case.speedup for case in entry.cases)
+    assert guard.median == pytest.approx(1.3)
+    assert guard.half_width / guard.median > 1.5 * served.half_width / served.median
+
+
 def test_processes_that_contradict_each_other_prove_nothing():
     entry = decided(2.0, 1.0, 4.0)
     assert entry.plan == UNTUNED
@@ -93,7 +101,7 @@ def test_processes_that_contradict_each_other_prove_nothing():
 
 def test_the_gate_within_the_interval_asks_for_another_process():
     def asks(*medians: float) -> bool:
-        return is_open([(seen(m),) for m in medians], MEASURED_SPREAD, 1.01)
+        return is_open([Look(seen(m)) for m in medians], MEASURED_SPREAD, 1.01)
 
     assert asks(1.012, 1.013, 1.014)
     assert not asks(1.05, 1.05, 1.05)

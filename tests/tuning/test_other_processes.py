@@ -4,6 +4,7 @@ from campaign_cases import LATENCIES, WORKLOADS, run, table_job
 from fake_device import DEFAULT, BiasedBench, splits, workload
 from mla_tune.errors import WorkloadFailure
 from mla_tune.plan.plan import UNTUNED
+from mla_tune.shapes import BatchShape, Case, Workload
 from mla_tune.table import TableFile
 
 
@@ -76,16 +77,16 @@ def test_a_gain_near_the_gate_takes_two_processes_more(tmp_path):
 
 
 class Interrupted(BiasedBench):
-    """Counts the races of later processes, and stops the run at one of them."""
+    """Counts the workloads that later processes race, and stops the run at one of them."""
 
     stop_at = None
     later_races = 0
 
-    def race(self, plans, rounds, seed):
+    def load(self, workload):
         if self.process and self.later_races + 1 == self.stop_at:
             raise KeyboardInterrupt
         self.later_races += bool(self.process)
-        return super().race(plans, rounds, seed)
+        super().load(workload)
 
 
 @pytest.mark.parametrize("at", [1, 2, 3, 4])
@@ -121,10 +122,10 @@ def test_more_processes_than_last_time_race_what_is_missing(tmp_path):
 class DiesElsewhere(BiasedBench):
     dies = splits(2)
 
-    def race(self, plans, rounds, seed):
+    def race(self, plans, rounds, seed, cases=None):
         if self.process:
             self.race_faults = {self.dies: "died"}
-        return super().race(plans, rounds, seed)
+        return super().race(plans, rounds, seed, cases)
 
 
 def test_a_plan_that_dies_in_another_process_is_quarantined_and_not_tried_again(tmp_path):
@@ -167,3 +168,44 @@ def test_a_cause_that_fails_three_in_a_row_is_said_once_for_the_rest(tmp_path):
     campaign = run(tmp_path, bench, [table_job(tmp_path, workloads=many)], processes=3)
     assert [len(failure.shapes) for failure in campaign.tally.failures] == [1, 1, 1, 3]
     assert bench.process == 1
+
+
+def guarded(*guards_us: float):
+    """A graph's workload of one listed length and guards, and a bench with these at the guards.
+
+    A plan takes 50 µs at the listed length, the default 100 there and at all guards.
+    """
+    lengths = [1024, *(2048 << number for number in range(len(guards_us)))]
+    shapes = [BatchShape.parse(f"8q1s{length}") for length in lengths]
+    cases = Workload(tuple(Case(s, float(n == 0)) for n, s in enumerate(shapes)))
+    plan = dict(zip(lengths, (50.0, *guards_us), strict=True))
+    latencies = {DEFAULT: dict.fromkeys(lengths, 100.0), splits(2): plan}
+    return cases, BiasedBench(latencies, noise=0.002, bias=0.001)
+
+
+def test_other_processes_leave_out_the_guards_that_are_far_from_a_loss(tmp_path):
+    cases, bench = guarded(80.0, 99.0)
+    loaded = []
+    bench.before = lambda what: loaded.append(bench.workload) if what.startswith("race") else None
+    run(tmp_path, bench, [table_job(tmp_path, workloads=[cases])], processes=3)
+    (entry,) = entries(tmp_path)
+    assert (entry.plan, entry.processes) == (splits(2), 3)
+    assert loaded[0] == cases
+    assert [case.shape.max_kv_len for case in loaded[-1].cases] == [1024, 4096]
+    far, near = entry.cases[1:]
+    assert far.speedup.median == pytest.approx(1.25, rel=0.01)
+    assert near.speedup.median == pytest.approx(1.01, rel=0.01)
+
+
+def test_a_clear_gain_on_a_quiet_device_takes_a_third_of_the_rounds(tmp_path):
+    for noise, rounds in ((0.002, 16), (0.05, 48)):
+        folder = tmp_path / str(rounds)
+        folder.mkdir()
+        bench = BiasedBench(GAIN | {splits(2): 50.0}, noise=noise, bias=0.001)
+        renewed = []
+        bench.before = lambda what, bench=bench, renewed=renewed: (
+            renewed.append(len(bench.race_rounds)) if what == "renew" else None
+        )
+        run(folder, bench, [table_job(folder, workloads=[workload()])], processes=3)
+        first, second = renewed
+        assert sum(bench.race_rounds[first:second]) == rounds

@@ -120,8 +120,8 @@ def test_what_is_too_noisy_to_tell_is_neither_good_nor_bad(rechecked):
 
 
 class Disturbed(FakeBench):
-    def race(self, plans, rounds, seed):
-        taken = super().race(plans, rounds, seed)
+    def race(self, plans, rounds, seed, cases=None):
+        taken = super().race(plans, rounds, seed, cases)
         return {plan: replace(s, others=OthersLoad("GPU", 0.4, (123,)), tainted="hot")
                 for plan, s in taken.items()}  # fmt: skip
 

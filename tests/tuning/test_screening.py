@@ -150,3 +150,90 @@ def test_an_incumbent_that_fails_beside_a_plan_makes_room_for_the_next_best(make
     assert tuner.tune(workload()).plan == splits(2)
     assert (DEFAULT, splits(2)) in [plans for _, plans in trials(bench)]
     assert tuner.quarantine.reason(tuner.ward, "8q1s1k", splits(1)).startswith("died")
+
+
+def guarded(*at_guards):
+    """A graph's workload of three listed lengths, with guards at 16k, 32k …, and latencies there.
+
+    Args:
+        at_guards: of each of splits(1), splits(2) …, its latencies at the guards.
+    """
+    lengths = [1024, 2048, 4096]
+    guards = [16384 << number for number in range(len(at_guards[0]))]
+    cases = [Case(BatchShape.parse(f"8q1s{n}"), float(n in lengths)) for n in (*lengths, *guards)]
+    latencies = {DEFAULT: dict.fromkeys([*lengths, *guards], 100.0)}
+    for number, at in enumerate(at_guards):
+        listed = dict.fromkeys(lengths, 80.0 - number)
+        latencies[splits(number + 1)] = listed | dict(zip(guards, at, strict=True))
+    return Workload(tuple(cases)), latencies
+
+
+class Watched(FakeBench):
+    """Keeps the cases of each race."""
+
+    def race(self, plans, rounds, seed, cases=None):
+        self.asked = [*getattr(self, "asked", []), (plans[-1], rounds, cases)]
+        return super().race(plans, rounds, seed, cases)
+
+
+def guard_rounds(bench, plan):
+    """Rounds of each race of guards alone that ``plan`` was on trial in."""
+    return [
+        (rounds, cases)
+        for tried, rounds, cases in bench.asked
+        if tried == plan and cases is not None and min(cases) >= 3
+    ]
+
+
+def test_a_guard_that_one_sample_clears_is_not_sampled_again(make_tuner):
+    lengths, latencies = guarded((90.0, 100.0))
+    bench = Watched(latencies)
+    assert make_tuner(bench).tune(lengths).plan == splits(1)
+    assert guard_rounds(bench, splits(1)) == [(1, (3, 4))]
+
+
+def test_a_plan_that_slows_a_guard_makes_no_mark_and_is_not_published(make_tuner):
+    lengths, latencies = guarded((100.0, 103.0), (90.0, 95.0))
+    bench = Watched(latencies)
+    assert make_tuner(bench).tune(lengths).plan == splits(2)
+    assert guard_rounds(bench, splits(1)) == [(1, (3, 4)), *[(1, (4,))] * 7]
+    assert bench.asked[-1][0] != splits(1)
+
+
+def test_a_guard_that_is_clearly_slower_takes_three_rounds(make_tuner):
+    lengths, latencies = guarded((90.0, 150.0))
+    bench = Watched(latencies)
+    assert not make_tuner(bench).tune(lengths).plan
+    assert guard_rounds(bench, splits(1)) == [(1, (3, 4)), (1, (4,)), (1, (4,))]
+
+
+def test_a_plan_that_is_screened_out_is_not_sampled_at_guards(make_tuner):
+    lengths, latencies = guarded((90.0,), (90.0,))
+    latencies[splits(2)] |= dict.fromkeys((1024, 2048, 4096), 90.0)
+    bench = Watched(latencies)
+    assert make_tuner(bench).tune(lengths).plan == splits(1)
+    assert guard_rounds(bench, splits(2)) == []
+
+
+def test_most_of_many_cases_far_behind_drop_a_plan_after_one_round(make_tuner):
+    lengths, latencies = guarded((90.0,), (90.0,))
+    latencies[splits(2)] |= dict.fromkeys((1024, 2048, 4096), 130.0)
+    bench = Watched(latencies)
+    make_tuner(bench).tune(lengths)
+    assert [rounds for plan, rounds, _ in bench.asked if plan == splits(2)] == [1]
+
+
+def test_a_default_that_fails_beside_a_plan_is_not_the_plans_doing(make_tuner):
+    lengths, latencies = guarded((90.0,), (90.0,))
+
+    class FailsAtGuards(Watched):
+        def race(self, plans, rounds, seed, cases=None):
+            beside = len(plans) == 2 and cases is not None and min(cases) >= 3
+            self.race_faults = {DEFAULT: "died"} if beside else {}
+            return super().race(plans, rounds, seed, cases)
+
+    tuner = make_tuner(FailsAtGuards(latencies))
+    entry = tuner.tune(lengths)
+    assert entry.unproven == splits(2)
+    reason = [tuner.quarantine.reason(tuner.ward, lengths.measured_key, plan) for plan in latencies]
+    assert [bool(each) for each in reason] == [True, False, False]

@@ -34,10 +34,10 @@ class FailsLater(FakeBench):
         super().__init__(*args, **more)
         self.later = later
 
-    def race(self, plans, rounds, seed):
+    def race(self, plans, rounds, seed, cases=None):
         confirming = rounds >= 8
         self.race_faults = dict(self.race_faults) | ({self.later: "died"} if confirming else {})
-        return super().race(plans, rounds, seed)
+        return super().race(plans, rounds, seed, cases)
 
 
 class FailsBeside(FakeBench):
@@ -47,6 +47,6 @@ class FailsBeside(FakeBench):
         super().__init__(*args, **more)
         self.dying, self.other = dying, other
 
-    def race(self, plans, rounds, seed):
+    def race(self, plans, rounds, seed, cases=None):
         self.race_faults = {self.dying: "died"} if set(plans) == {self.dying, self.other} else {}
-        return super().race(plans, rounds, seed)
+        return super().race(plans, rounds, seed, cases)

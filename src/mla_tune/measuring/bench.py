@@ -67,10 +67,20 @@ class Bench(Protocol):
         """
         ...
 
-    def race(self, plans: Sequence[Plan], rounds: int, seed: int) -> dict[Plan, Samples]:
+    def race(
+        self,
+        plans: Sequence[Plan],
+        rounds: int,
+        seed: int,
+        cases: Sequence[int] | None = None,
+    ) -> dict[Plan, Samples]:
         """Time ``plans`` side by side: each round samples all of them in a new order.
 
-        The orders follow from ``seed``, as `balanced_orders` has them.
+        Args:
+            plans: which.
+            rounds: how many.
+            seed: what the orders follow from, as `balanced_orders` has them.
+            cases: the numbers of those to sample; None for all of the workload's.
 
         Raises:
             PlanFailure: one of them failed; `PlanFailure.plan` says which.
@@ -148,14 +158,21 @@ class SessionBench:
         """As `Bench.compile`; a kernel that takes longer than ``limit_s`` seconds is given up."""
         return self._opened.compile(plans, limit_s, lambda plan: self._announce(plan, "compile"))
 
-    def race(self, plans: Sequence[Plan], rounds: int, seed: int) -> dict[Plan, Samples]:
+    def race(
+        self,
+        plans: Sequence[Plan],
+        rounds: int,
+        seed: int,
+        cases: Sequence[int] | None = None,
+    ) -> dict[Plan, Samples]:
         """As `Bench.race`; what a slowed-down device measured is thrown away and taken again."""
+        wanted = frozenset(range(len(self._shapes)) if cases is None else cases)
         for plan in plans:
             with _blamed(plan):
-                self._warm_up(plan)
+                self._warm_up(plan, wanted)
         throttled = 0
         while True:
-            taken = self._rounds(plans, balanced_orders(plans, rounds, seed))
+            taken = self._rounds(plans, balanced_orders(plans, rounds, seed), wanted)
             reason = self._watch.slowed_down()
             if reason is None or throttled == THROTTLE_RETRIES * rounds:
                 break
@@ -170,7 +187,7 @@ class SessionBench:
         }
 
     def _rounds(
-        self, plans: Sequence[Plan], orders: Iterable[Sequence[Plan]]
+        self, plans: Sequence[Plan], orders: Iterable[Sequence[Plan]], wanted: frozenset[int]
     ) -> dict[Plan, list[tuple[float, ...]]]:
         taken: dict[Plan, list[tuple[float, ...]]] = {plan: [] for plan in plans}
         for order in orders:
@@ -178,13 +195,16 @@ class SessionBench:
                 with _blamed(plan):
                     self._announce(plan, "sample")
                     taken[plan].append(
-                        tuple(self._samplers[shape, plan]() for shape in self._shapes)
+                        tuple(
+                            self._samplers[shape, plan]() if number in wanted else math.nan
+                            for number, shape in enumerate(self._shapes)
+                        )
                     )
         return taken
 
-    def _warm_up(self, plan: Plan) -> None:
-        for shape in self._shapes:
-            if (shape, plan) not in self._samplers:
+    def _warm_up(self, plan: Plan, wanted: frozenset[int]) -> None:
+        for number, shape in enumerate(self._shapes):
+            if number in wanted and (shape, plan) not in self._samplers:
                 self._announce(plan, "warm-up")
                 prepared = self._opened.prepare(shape, plan)
                 self._samplers[shape, plan] = self._stopwatch.sampler(prepared)

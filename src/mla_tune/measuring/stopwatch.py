@@ -10,6 +10,7 @@ two milliseconds, with warm caches.
 
 __all__ = ["Sampler", "Samples", "Stopwatch", "stopwatch_for"]
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -30,7 +31,8 @@ Sampler = Callable[[], float]
 class Samples:
     """Timed rounds of one plan.
 
-    ``rounds[i][j]`` is the latency in microseconds of case j in round i. ``throttled`` counts
+    ``rounds[i][j]`` is the latency in microseconds of case j in round i, or NaN where that round
+    left the case out. ``throttled`` counts
     rounds that were thrown away because the device was slowed down while they ran; ``tainted``
     says why some were kept all the same, when it would not recover. ``others`` is what other
     processes did to the device meanwhile. ``resources`` is what the decode kernel takes, the most
@@ -42,6 +44,10 @@ class Samples:
     tainted: str = ""
     others: OthersLoad | None = None
     resources: KernelResources | None = None
+
+    def of_case(self, number: int) -> tuple[float, ...]:
+        """The latencies of one case, of the rounds that sampled it."""
+        return tuple(cases[number] for cases in self.rounds if not math.isnan(cases[number]))
 
     def __add__(self, other: "Samples") -> "Samples":
         return Samples(

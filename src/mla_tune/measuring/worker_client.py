@@ -105,9 +105,15 @@ class WorkerBench:
         done: Compilation = self._ask_without_plans("compile", tuple(plans), self._limits.warm_up_s)
         return done
 
-    def race(self, plans: Sequence[Plan], rounds: int, seed: int) -> dict[Plan, Samples]:
+    def race(
+        self,
+        plans: Sequence[Plan],
+        rounds: int,
+        seed: int,
+        cases: Sequence[int] | None = None,
+    ) -> dict[Plan, Samples]:
         """As `Bench.race`; a plan may also have timed out, or ended its worker."""
-        ask = partial(self._ask, "race", tuple(plans), rounds, seed)
+        ask = partial(self._ask, "race", tuple(plans), rounds, seed, cases)
         result: dict[Plan, Samples] = ask_about_plans(ask, self.log)
         return result
 

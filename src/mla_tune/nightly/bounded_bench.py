@@ -52,9 +52,15 @@ class BoundedBench:
         """As the bench's own."""
         return self._bench.compile(plans)
 
-    def race(self, plans: Sequence[Plan], rounds: int, seed: int) -> dict[Plan, Samples]:
+    def race(
+        self,
+        plans: Sequence[Plan],
+        rounds: int,
+        seed: int,
+        cases: Sequence[int] | None = None,
+    ) -> dict[Plan, Samples]:
         """As the bench's own."""
-        return self._bench.race(plans, rounds, seed)
+        return self._bench.race(plans, rounds, seed, cases)
 
     def verify(self, plan: Plan) -> None:
         """As the bench's own."""

@@ -106,7 +106,7 @@ def _measured(bench: Bench, workload: Workload, entry: Entry, card: str, at: dat
     speedup: Speedup | None = None
     if entry.plan:
         samples = second_look(bench, workload, default, entry.plan, ROUNDS)
-        seen = look_at(*samples, workload.shares())[0]
+        seen = look_at(*samples, workload.shares()).together
         latency_us, default_us = seen.latency_us, seen.default_us
         speedup = over_processes([seen.speedup], MEASURED_SPREAD)
     else:

@@ -14,6 +14,7 @@ from mla_tune.tuning.loaded import LoadedWorkload
 from mla_tune.tuning.observers import Observer
 from mla_tune.tuning.screening import SCREENING_FACTOR, publishable
 from mla_tune.tuning.settings import Settings
+from mla_tune.tuning.still_open import open_cases, open_plans
 from mla_tune.tuning.study import Outcome
 
 NEAR_BEST = 1.015
@@ -48,22 +49,38 @@ class Confirmation:
 
     def __post_init__(self) -> None:
         self.failures = {o.plan: o.dropped for o in self.outcomes if o.latency_us is None}
+        self._slowing: set[Plan] = set()
 
     def run(self) -> Contest:
         """Race the best few and the default until the verdict is clear.
 
+        Where each of the best slows some case down, those behind them get their turn.
+
         Raises:
             WorkloadFailure: not one plan runs.
         """
+        refuted: Contest | None = None
         while contenders := self._contenders():
             # Where the default does not run, the best plan stands in as what others must beat.
             default = self.loaded.default
             baseline = default if default in contenders else contenders[0]
+            if refuted is not None and contenders == [default]:
+                return refuted
             try:
-                return self._race(contenders, baseline)
+                contest = self._race(contenders, baseline)
             except PlanFailure as failure:
                 blamed = failure.plan if failure.plan in contenders else baseline
                 self.failures[blamed] = self.loaded.filed(blamed, failure)
+                continue
+            verdict = contest.verdict()
+            if refuted is not None and verdict.doubt:
+                return refuted
+            if verdict.doubt or not contest.slowing:
+                return contest
+            self._slowing |= contest.slowing
+            refuted = contest
+        if refuted is not None:
+            return refuted
         causes = "; ".join(f"{plan}: {reason}" for plan, reason in self.failures.items())
         raise WorkloadFailure(
             f"no plan of {self.loaded.workload} could be measured: {causes}",
@@ -100,7 +117,8 @@ class Confirmation:
     def _finished(self) -> dict[Plan, float]:
         """Latencies of the plans that could be published and were not screened out in the end."""
         tried = publishable(self.outcomes, self.loaded.default)
-        ran = {o.plan: o for o in tried if o.plan not in self.failures}
+        out = self._slowing | self.failures.keys()
+        ran = {o.plan: o for o in tried if o.plan not in out}
         latencies = {plan: o.latency_us for plan, o in ran.items() if o.latency_us}
         mark_us = SCREENING_FACTOR * min(latencies.values(), default=0.0)
         return {
@@ -124,20 +142,25 @@ class Confirmation:
         return True
 
     def _race(self, contenders: Sequence[Plan], baseline: Plan) -> Contest:
-        """Interleave samples of all contenders until the contest is settled or paid for."""
+        """Interleave samples of all contenders until the contest is settled or paid for.
+
+        From the second step on of those alone whose samples can still change the verdict.
+        """
         settings, loaded = self.settings, self.loaded
-        step = _whole_blocks(settings.trial_rounds, len(contenders))
         taken = {plan: Samples(()) for plan in contenders}
+        racing: Sequence[Plan] = contenders
+        cases: Sequence[int] | None = None
         deadline = self.clock() + settings.confirmation_s
         rounds = 0
         while True:
-            self.observer.confirming(loaded.workload, contenders, rounds)
-            for plan, samples in loaded.race(contenders, step, first_round=rounds).items():
+            self.observer.confirming(loaded.workload, racing, rounds)
+            step = _whole_blocks(settings.trial_rounds, len(racing))
+            for plan, samples in loaded.race(racing, step, rounds, cases).items():
                 taken[plan] += samples
             rounds += step
             contest = Contest(
                 baseline,
-                taken,
+                dict(taken),
                 loaded.shares,
                 settings.min_speedup,
                 self.favourite,
@@ -146,6 +169,8 @@ class Confirmation:
             spent = rounds >= settings.confirmation_rounds or self.clock() > deadline
             if contest.is_settled or spent:
                 return contest
+            racing = open_plans(contest)
+            cases = open_cases(contest, racing) if loaded.guards else None
 
 
 def _whole_blocks(rounds: int, num_plans: int) -> int:

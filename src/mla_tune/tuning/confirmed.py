@@ -65,13 +65,16 @@ def is_open(looks: Sequence[Look], spread: float, min_speedup: float) -> bool:
 
 
 def _over_all(looks: Sequence[Look], spread: float) -> list[Comparison]:
+    """All cases together first, then each, over the processes that saw it."""
+    by_case = zip(*(look.cases for look in looks), strict=True)
+    seen = [[look.together for look in looks], *([c for c in case if c] for case in by_case)]
     return [
         Comparison(
-            statistics.fmean(seen.latency_us for seen in same),
-            statistics.fmean(seen.default_us for seen in same),
-            over_processes([seen.speedup for seen in same], spread),
+            statistics.fmean(each.latency_us for each in same),
+            statistics.fmean(each.default_us for each in same),
+            over_processes([each.speedup for each in same], spread),
         )
-        for same in zip(*looks, strict=True)
+        for same in seen
     ]
 
 

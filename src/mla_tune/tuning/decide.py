@@ -1,6 +1,15 @@
 """From the samples of a confirmation to a verdict: standings, ties, and the publish gate."""
 
-__all__ = ["MIN_ROUNDS", "NARROW", "SLOWEST_CASE", "Contest", "Standing", "Verdict", "slows"]
+__all__ = [
+    "MIN_ROUNDS",
+    "NARROW",
+    "SLOWEST_CASE",
+    "Contest",
+    "Standing",
+    "Verdict",
+    "is_far_from_loss",
+    "slows",
+]
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,6 +22,7 @@ from mla_tune.plan.plan import UNTUNED, Plan
 from mla_tune.table import Speedup
 from mla_tune.tuning.speedups import (
     TIE_BAND,
+    case_log_ratios,
     is_too_wide,
     log_ratios,
     p_value,
@@ -33,6 +43,15 @@ like any other (four rounds gave 4.36, from 1.26 to 85.94)."""
 
 SLOWEST_CASE = 0.99
 """The least speed-up of any KV length under a plan that is to be published for several."""
+
+
+FAR_FROM_LOSS = 1.05
+"""A guard whose interval is above it is not measured on. Processes differ by 0.6 % (rms)."""
+
+
+def is_far_from_loss(case: Speedup) -> bool:
+    """Whether nothing that is still to be measured would show a case to be slower."""
+    return case.low > FAR_FROM_LOSS
 
 
 def slows(case: Speedup) -> bool:
@@ -107,7 +126,9 @@ class Contest:
 
     Attributes:
         default: the default plan.
-        samples: interleaved rounds of the default and of every finalist, equally many.
+        samples: interleaved rounds of the default and of every finalist, equally many but for those
+            that have left the race (`mla_tune.tuning.still_open`). A guard may be in the first
+            rounds alone.
         shares: the cases' shares of traffic.
         min_speedup: the publish gate: the median must be above it here, and the lower end of the
             interval over processes in the end.
@@ -130,10 +151,11 @@ class Contest:
         return tuple(sorted(finalists, key=lambda standing: -standing.speedup.median))
 
     def _standing(self, plan: Plan) -> Standing:
-        default, candidate = self._matrix(self.default), self._matrix(plan)
-        ratios = log_ratios(self.samples[self.default], self.samples[plan], self.shares)
+        default, candidate = self.samples[self.default], self.samples[plan]
+        ratios = log_ratios(default, candidate, self.shares)
         speedup = speedup_of(ratios)
-        by_case = (np.log(default) - np.log(candidate)).T
+        numbers = range(len(self.shares))
+        by_case = [case_log_ratios(default, candidate, number) for number in numbers]
         gate = np.log(self.min_speedup)
         return Standing(
             plan=plan,
@@ -143,8 +165,21 @@ class Contest:
             clearly_not=p_value(ratios - gate, "less") < EARLY_P_VALUE,
         )
 
-    def _matrix(self, plan: Plan) -> "np.ndarray[tuple[int, int], np.dtype[np.float64]]":
-        return np.asarray(self.samples[plan].rounds, dtype=np.float64)
+    @property
+    def rounds(self) -> int:
+        """How many there were."""
+        return len(self.samples[self.default].rounds)
+
+    @property
+    def racing(self) -> tuple[Standing, ...]:
+        """The finalists that have been in all rounds, fastest first."""
+        return tuple(s for s in self.standings if len(self.samples[s.plan].rounds) == self.rounds)
+
+    @property
+    def slowing(self) -> frozenset[Plan]:
+        """The finalists, if each of them slows some case down; else none."""
+        is_each = all(standing.slows_a_case for standing in self.standings)
+        return frozenset(s.plan for s in self.standings) if is_each else frozenset()
 
     @property
     def is_settled(self) -> bool:
@@ -155,12 +190,12 @@ class Contest:
         """
         if not self.standings:
             return True
-        if len(self._matrix(self.default)) < MIN_ROUNDS:
+        if self.rounds < MIN_ROUNDS:
             return False
-        leader = self.standings[0].speedup
+        leader = self.racing[0].speedup
         return all(
             standing.is_settled and (standing.is_narrow or not ties_with(standing.speedup, leader))
-            for standing in self.standings
+            for standing in self.racing
         )
 
     def verdict(self) -> Verdict:
@@ -174,9 +209,8 @@ class Contest:
         noise.
         """
         able = [standing for standing in self.standings if not standing.slows_a_case]
-        rounds = len(self._matrix(self.default))
-        if self.standings and rounds < MIN_ROUNDS:
-            doubt = f"{rounds} rounds are too few, {MIN_ROUNDS} the least"
+        if self.standings and self.rounds < MIN_ROUNDS:
+            doubt = f"{self.rounds} rounds are too few, {MIN_ROUNDS} the least"
             return self._undecided(able or self.standings, doubt)
         clear = [standing for standing in able if not standing.is_too_wide]
         leader = self._leader(clear)

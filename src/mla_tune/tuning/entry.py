@@ -98,19 +98,16 @@ def _cases(
     if standing is None or len(workload.cases) == 1:
         return ()
     plan, default = contest.samples[standing.plan], contest.samples[contest.default]
-    columns = zip(*plan.rounds, strict=True), zip(*default.rounds, strict=True)
     return tuple(
         CaseResult(
             kv_len=case.shape.max_kv_len,
             shape=str(case.shape) if case.is_ragged else None,
             weight=case.weight,
-            latency_us=statistics.median(mine),
-            default_us=statistics.median(theirs),
+            latency_us=statistics.median(plan.of_case(number)),
+            default_us=statistics.median(default.of_case(number)),
             speedup=speedup,
         )
-        for case, mine, theirs, speedup in zip(
-            workload.cases, *columns, standing.cases, strict=True
-        )
+        for number, (case, speedup) in enumerate(zip(workload.cases, standing.cases, strict=True))
     )
 
 

@@ -32,9 +32,23 @@ class LoadedWorkload:
     quarantine: Quarantine
     ward: Ward
 
-    def race(self, plans: Sequence[Plan], rounds: int, first_round: int = 0) -> dict[Plan, Samples]:
-        """Time plans side by side, after ``first_round`` rounds before. Raises `PlanFailure`."""
-        return self.bench.race(plans, rounds, order_seed(str(self.workload), first_round))
+    def race(
+        self,
+        plans: Sequence[Plan],
+        rounds: int,
+        first_round: int = 0,
+        cases: Sequence[int] | None = None,
+    ) -> dict[Plan, Samples]:
+        """Time plans side by side, after ``first_round`` rounds before. Raises `PlanFailure`.
+
+        Args:
+            plans, rounds, first_round: which, how many, and how many before.
+            cases: the numbers of those to sample; None for all.
+        """
+        seed = order_seed(str(self.workload), first_round)
+        if cases is None:
+            return self.bench.race(plans, rounds, seed)
+        return self.bench.race(plans, rounds, seed, tuple(cases))
 
     def verify(self, plan: Plan) -> None:
         """Check a plan's output. Raises `PlanFailure`."""
@@ -47,6 +61,16 @@ class LoadedWorkload:
     @property
     def shares(self) -> tuple[float, ...]:
         return tuple(self.workload.shares())
+
+    @property
+    def served(self) -> tuple[int, ...]:
+        """The numbers of the cases that a plan is chosen for."""
+        return tuple(n for n, case in enumerate(self.workload.cases) if not case.is_guard)
+
+    @property
+    def guards(self) -> tuple[int, ...]:
+        """The numbers of the guards."""
+        return tuple(n for n, case in enumerate(self.workload.cases) if case.is_guard)
 
     def quarantined(self, plan: Plan) -> str | None:
         """Why ``plan`` is not to be tried, or None."""

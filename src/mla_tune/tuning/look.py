@@ -18,8 +18,11 @@ class Comparison(NamedTuple):
     speedup: Speedup
 
 
-Look = tuple[Comparison, ...]
-"""All cases together first; then each case, where there are several."""
+class Look(NamedTuple):
+    """All cases together; then each case where there are several, None if it was left out."""
+
+    together: Comparison
+    cases: tuple[Comparison | None, ...] = ()
 
 
 def look_at(default: Samples, plan: Samples, shares: Sequence[float]) -> Look:
@@ -31,12 +34,9 @@ def look_at(default: Samples, plan: Samples, shares: Sequence[float]) -> Look:
     """
     together = _comparison(default, plan, shares)
     if len(shares) == 1:
-        return (together,)
-    each = (
-        _comparison(_case(default, number), _case(plan, number), (1.0,))
-        for number in range(len(shares))
-    )
-    return (together, *each)
+        return Look(together)
+    numbers = range(len(shares))
+    return Look(together, tuple(_of_case(default, plan, number) for number in numbers))
 
 
 def look_in(entry: Entry) -> Look:
@@ -44,7 +44,8 @@ def look_in(entry: Entry) -> Look:
     assert entry.speedup is not None
     assert entry.default_us is not None
     together = Comparison(entry.latency_us, entry.default_us, entry.speedup)
-    return (together, *(Comparison(c.latency_us, c.default_us, c.speedup) for c in entry.cases))
+    cases = (Comparison(c.latency_us, c.default_us, c.speedup) for c in entry.cases)
+    return Look(together, tuple(cases))
 
 
 def _comparison(default: Samples, plan: Samples, shares: Sequence[float]) -> Comparison:
@@ -55,5 +56,8 @@ def _comparison(default: Samples, plan: Samples, shares: Sequence[float]) -> Com
     )
 
 
-def _case(samples: Samples, number: int) -> Samples:
-    return Samples(tuple((cases[number],) for cases in samples.rounds))
+def _of_case(default: Samples, plan: Samples, number: int) -> Comparison | None:
+    mine, theirs = (
+        Samples(tuple((us,) for us in samples.of_case(number))) for samples in (plan, default)
+    )
+    return _comparison(theirs, mine, (1.0,)) if mine.rounds else None

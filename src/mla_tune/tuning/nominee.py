@@ -2,6 +2,7 @@
 
 __all__ = ["Nominee", "is_own_card"]
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,8 +13,9 @@ from mla_tune.plan.plan import Plan
 from mla_tune.shapes import Workload
 from mla_tune.table import Entry
 from mla_tune.tuning.confirmed import confirmed_entry, failed_entry, is_open
+from mla_tune.tuning.decide import is_far_from_loss
 from mla_tune.tuning.look import Look, look_at, look_in
-from mla_tune.tuning.race import Race
+from mla_tune.tuning.race import Race, Rounds
 from mla_tune.tuning.study import Ledger
 
 
@@ -66,6 +68,28 @@ class Nominee:
             return Entry.model_validate(stored["entry"])
         except ValidationError:
             return None  # by a version that wrote other entries
+
+    @property
+    def raced(self) -> tuple[int, ...]:
+        """The numbers of the cases that other processes have to see.
+
+        All but guards that the first one saw far from a loss.
+        """
+        seen = self.looks[0].cases or (None,)
+        return tuple(
+            number
+            for number, (case, look) in enumerate(zip(self.workload.cases, seen, strict=True))
+            if not (case.is_guard and look is not None and is_far_from_loss(look.speedup))
+        )
+
+    def widened(self, rounds: Rounds) -> Rounds:
+        """Rounds of the `raced` cases as rounds of all: NaN for those that were left out."""
+        places = {case: place for place, case in enumerate(self.raced)}
+        every = range(len(self.workload.cases))
+        return tuple(
+            tuple(cases[places[number]] if number in places else math.nan for number in every)
+            for cases in rounds
+        )
 
     def add(self, race: Race) -> None:
         """Put the rounds of one more process on disk."""

@@ -6,13 +6,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from mla_tune.errors import MlaTuneError, UnavailableError, WorkloadFailure
+from mla_tune.measuring.stopwatch import Samples
 from mla_tune.plan.failure import PlanFailure
+from mla_tune.shapes import Workload
 from mla_tune.tuning.job import TableJob
 from mla_tune.tuning.loaded import LoadedWorkload
 from mla_tune.tuning.nominee import Nominee
 from mla_tune.tuning.race import Race
 from mla_tune.tuning.reporters import Reporter
-from mla_tune.tuning.second_look import remarks, second_look
+from mla_tune.tuning.second_look import remarks, second_look, tells_enough
 from mla_tune.tuning.streak import Streak
 from mla_tune.tuning.tally import Tally
 from mla_tune.tuning.tuner import Tuner
@@ -67,13 +69,18 @@ class OneProcess:
             return
         number, rounds = len(nominee.looks), tuner.settings.process_rounds
         self.reporter.confirming(nominee.workload, [default, plan], 0)
+        raced = Workload(tuple(nominee.workload.cases[case] for case in nominee.raced))
+
+        def is_enough(default: Samples, plan: Samples) -> bool:
+            return tells_enough(default, plan, raced.shares())
+
         try:
             samples = second_look(
-                tuner.bench, nominee.workload, default, plan, rounds, number * rounds
+                tuner.bench, raced, default, plan, rounds, number * rounds, is_enough
             )
         except PlanFailure as failure:
             blamed = default if failure.plan == default else plan
             nominee.failure = blamed, loaded.filed(blamed, failure)
             return
-        rounds_of = [each.rounds for each in samples]
+        rounds_of = [nominee.widened(each.rounds) for each in samples]
         nominee.add(Race(plan, rounds_of[0], rounds_of[1], tuple(remarks(*samples)), tuner.card))

@@ -71,4 +71,4 @@ def wanting(
 
 def spread_over(nominees: Sequence[Nominee]) -> float:
     """How far processes lie apart, over the nominees of a table."""
-    return spread_of([[look[0].speedup for look in nominee.looks] for nominee in nominees])
+    return spread_of([[look.together.speedup for look in nominee.looks] for nominee in nominees])

@@ -7,7 +7,7 @@ scatter is shrunk towards that of its table, as in a moderated t-test (Smyth, St
 Mol. Biol. 3, 3, 2004).
 """
 
-__all__ = ["MEASURED_SPREAD", "WEIGHT", "over_processes", "spread_of"]
+__all__ = ["MEASURED_SPREAD", "WEIGHT", "over_processes", "own_error", "spread_of"]
 
 import math
 from collections.abc import Sequence
@@ -68,6 +68,11 @@ def spread_of(entries: Sequence[Sequence[Speedup]]) -> float:
     return math.sqrt(max(between, MEASURED_SPREAD**2))
 
 
+def own_error(look: Speedup) -> float:
+    """Standard error of the log ratio within one process, from the interval of its rounds."""
+    return math.log(look.high / look.low) / (2 * _NORMAL_95)
+
+
 def _log_medians(looks: Sequence[Speedup]) -> list[float]:
     return [math.log(look.median) for look in looks]
 
@@ -79,5 +84,4 @@ def _scatter(values: Sequence[float]) -> float:
 
 def _own_variance(looks: Sequence[Speedup]) -> float:
     """Mean square of the standard errors within each process."""
-    errors = [math.log(look.high / look.low) / (2 * _NORMAL_95) for look in looks]
-    return float(np.mean(np.square(errors)))
+    return float(np.mean(np.square([own_error(look) for look in looks])))

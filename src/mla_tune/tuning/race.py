@@ -1,8 +1,9 @@
 """The rounds of one later process, as the journal keeps them."""
 
-__all__ = ["Race"]
+__all__ = ["Race", "read_rounds", "stored_rounds"]
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,8 +39,8 @@ class Race:
         """What is stored."""
         stored = {
             "knobs": dict(self.plan),
-            "default": self.default_rounds,
-            "plan": self.plan_rounds,
+            "default": stored_rounds(self.default_rounds),
+            "plan": stored_rounds(self.plan_rounds),
             "remarks": self.remarks,
         }
         return stored if self.card is None else stored | {"card": self.card}
@@ -49,8 +50,18 @@ class Race:
         """What was stored."""
         return cls(
             Plan.from_dict(stored["knobs"]),
-            tuple(map(tuple, stored["default"])),
-            tuple(map(tuple, stored["plan"])),
+            read_rounds(stored["default"]),
+            read_rounds(stored["plan"]),
             tuple(stored["remarks"]),
             stored.get("card"),
         )
+
+
+def stored_rounds(rounds: Rounds) -> list[list[float | None]]:
+    """Rounds as they are stored: None for a case that was left out, since JSON has no NaN."""
+    return [[None if math.isnan(us) else us for us in cases] for cases in rounds]
+
+
+def read_rounds(stored: Sequence[Sequence[float | None]]) -> Rounds:
+    """What `stored_rounds` has made."""
+    return tuple(tuple(math.nan if us is None else us for us in cases) for cases in stored)

@@ -74,7 +74,8 @@ def _second_look(bench: Bench, entry: Entry, workload: Workload, rounds: int) ->
     except (PlanFailure, WorkloadFailure) as failure:
         return Recheck(entry, None, failure.what)
     look = look_at(*samples, workload.shares())
-    seen, *cases = (over_processes([each.speedup], MEASURED_SPREAD) for each in look)
+    looked = [look.together, *filter(None, look.cases)]
+    seen, *cases = (over_processes([each.speedup], MEASURED_SPREAD) for each in looked)
     problem = "slower than the default" if seen.high < 1.0 else ""
     slower = [str(s) for s, case in zip(workload.shapes, cases, strict=False) if slows(case)]
     if slower and not problem:

@@ -7,6 +7,7 @@ the incumbent's, round by round, times what the incumbent's is in the study.
 
 __all__ = ["SCREENING_FACTOR", "Screening", "is_hopeless", "paired", "publishable", "slows_a_case"]
 
+import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -27,6 +28,15 @@ from mla_tune.tuning.study.outcome import slowest_case
 SCREENING_FACTOR = 1.03
 """A plan whose fastest sample is beyond this factor of the incumbent is dropped. docs/search.md
 shows what that saves and costs on recordings."""
+
+FAR_BEHIND = 1.25
+"""A plan is dropped after its first round if most cases, and all together, are beyond this factor
+of the incumbent: one sample may be an outlier, and not most of so many."""
+
+MANY_CASES = 3
+
+CLEARLY_SLOWED = 1.1
+"""A guard that is slower by more than this in all of a few samples is not sampled again."""
 
 
 @dataclass(frozen=True)
@@ -71,22 +81,26 @@ class Screening:
             try:
                 return self._measured(plan, incumbent)
             except PlanFailure as failure:
-                if incumbent is None or failure.plan != incumbent.plan:
+                beside = {loaded.default, incumbent.plan if incumbent is not None else plan}
+                if failure.plan not in beside - {plan}:
                     return Outcome(plan, None, loaded.filed(plan, failure))
                 # Its trial stands in the study; what has failed now, the confirmation finds too.
-                loaded.filed(incumbent.plan, failure)
-                self._fallen.add(incumbent.plan)
+                loaded.filed(failure.plan, failure)
+                self._fallen.add(failure.plan)
 
     def _measured(self, plan: Plan, incumbent: Outcome | None) -> Outcome:
         """Time ``plan`` until it is clearly behind, or has all its samples. Raises PlanFailure."""
         loaded, few = self.loaded, self.settings.screening_rounds
         mark_us = incumbent.latency_us if incumbent is not None else None
-        samples = self._samples(plan, incumbent, few, 0)
-        if mark_us is not None and is_hopeless(samples, loaded.shares, mark_us):
-            return Outcome(
-                plan, loaded.expected_us(samples), "screened out", samples.rounds, samples.resources
-            )
+        samples = Samples(())
+        for rounds in (1, few - 1) if len(loaded.served) >= MANY_CASES else (few,):
+            samples += self._samples(plan, incumbent, rounds, len(samples.rounds))
+            if incumbent is not None and _is_behind(samples, incumbent, loaded.shares, few):
+                expected_us = loaded.expected_us(samples)
+                return Outcome(plan, expected_us, "screened out", samples.rounds, samples.resources)
         samples += self._samples(plan, incumbent, self.settings.trial_rounds - few, few)
+        if loaded.guards:
+            samples += self._at_guards(plan)
         latency_us = loaded.expected_us(samples)
         if mark_us is None or latency_us < mark_us:
             # A wrong plan must not set the mark that right ones are dropped by.
@@ -96,10 +110,35 @@ class Screening:
     def _samples(
         self, plan: Plan, incumbent: Outcome | None, rounds: int, first_round: int
     ) -> Samples:
+        cases = self.loaded.served if self.loaded.guards else None
         if incumbent is None:
-            return self.loaded.race([plan], rounds, first_round)[plan]
-        taken = self.loaded.race([incumbent.plan, plan], rounds, first_round)
+            return self.loaded.race([plan], rounds, first_round, cases)[plan]
+        taken = self.loaded.race([incumbent.plan, plan], rounds, first_round, cases)
         return paired(taken[plan], taken[incumbent.plan], Samples(incumbent.rounds))
+
+    def _at_guards(self, plan: Plan) -> Samples:
+        """Samples of the guards, beside the default, as far as they are needed.
+
+        One sample that is no slower than the default clears a guard for good (`slows_a_case`), so
+        only those without one are sampled again.
+        """
+        loaded, default = self.loaded, self.loaded.default
+        base = next((Samples(o.rounds) for o in self.ledger.outcomes() if o.plan == default), None)
+        if plan == default:
+            return loaded.race([plan], self.settings.trial_rounds, 0, loaded.guards)[plan]
+        if base is None or not base.rounds or default in self._fallen:
+            return Samples(())  # nothing can be slower than a default that does not run
+        taken, suspects = Samples(()), loaded.guards
+        for number in range(self.settings.trial_rounds):
+            race = loaded.race([default, plan], 1, number, suspects)
+            taken += paired(race[plan], race[default], base)
+            suspects = tuple(n for n in suspects if _may_be_slowed(taken, base, n, 1.0))
+            is_clear = number + 1 >= self.settings.screening_rounds and any(
+                _may_be_slowed(taken, base, n, CLEARLY_SLOWED) for n in suspects
+            )
+            if is_clear or not suspects:
+                break
+        return taken
 
 
 def paired(plan: Samples, beside: Samples, earlier: Samples) -> Samples:
@@ -110,7 +149,8 @@ def paired(plan: Samples, beside: Samples, earlier: Samples) -> Samples:
         beside: the incumbent's, of the same rounds.
         earlier: the incumbent's in its own trial; their medians are what ratios are scaled by.
     """
-    medians_us = [statistics.median(case) for case in zip(*earlier.rounds, strict=True)]
+    cases = range(len(earlier.rounds[0]))
+    medians_us = [_median_or_nan(earlier.of_case(number)) for number in cases]
     rounds = tuple(
         tuple(starmap(_scaled, zip(own, others, medians_us, strict=True)))
         for own, others in zip(plan.rounds, beside.rounds, strict=True)
@@ -118,14 +158,36 @@ def paired(plan: Samples, beside: Samples, earlier: Samples) -> Samples:
     return replace(plan, rounds=rounds)
 
 
+def _median_or_nan(latencies_us: Sequence[float]) -> float:
+    return statistics.median(latencies_us) if latencies_us else math.nan
+
+
 def _scaled(own_us: float, beside_us: float, median_us: float) -> float:
     return own_us / beside_us * median_us
 
 
+def _is_behind(samples: Samples, incumbent: Outcome, shares: Sequence[float], few: int) -> bool:
+    """Whether a plan is clearly slower than the incumbent, after ``few`` rounds or fewer."""
+    assert incumbent.latency_us is not None
+    if len(samples.rounds) >= few:
+        return is_hopeless(samples, shares, incumbent.latency_us)
+    earlier = Samples(incumbent.rounds)
+    ratios = [
+        min(samples.of_case(number)) / statistics.median(earlier.of_case(number))
+        for number, share in enumerate(shares)
+        if share
+    ]
+    return statistics.median(ratios) > FAR_BEHIND and is_hopeless(
+        samples, shares, incumbent.latency_us * FAR_BEHIND / SCREENING_FACTOR
+    )
+
+
 def is_hopeless(samples: Samples, shares: Sequence[float], incumbent_us: float) -> bool:
     """Whether even the fastest sample is beyond `SCREENING_FACTOR` of the incumbent."""
-    fastest = [min(case) for case in zip(*samples.rounds, strict=True)]
-    return float(np.dot(shares, fastest)) > SCREENING_FACTOR * incumbent_us
+    served = [number for number, share in enumerate(shares) if share]
+    fastest = [min(samples.of_case(number)) for number in served]
+    expected_us = float(np.dot([shares[number] for number in served], fastest))
+    return expected_us > SCREENING_FACTOR * incumbent_us
 
 
 def slows_a_case(samples: Samples, default: Samples) -> bool:
@@ -137,6 +199,13 @@ def slows_a_case(samples: Samples, default: Samples) -> bool:
     return len(samples.rounds[0]) > 1 and (
         slowest_case(samples.rounds, default.rounds) > 1 / SLOWEST_CASE
     )
+
+
+def _may_be_slowed(samples: Samples, default: Samples, case: int, factor: float) -> bool:
+    """Whether every sample of a case is slower than the default, by 1 % and by ``factor``."""
+    own, base = samples.of_case(case), default.of_case(case)
+    limit = factor / SLOWEST_CASE
+    return bool(own and base) and min(own) > statistics.median(base) * limit
 
 
 def publishable(outcomes: Sequence[Outcome], default: Plan) -> list[Outcome]:

@@ -3,6 +3,7 @@
 __all__ = [
     "TIE_BAND",
     "WIDEST",
+    "case_log_ratios",
     "expected_us",
     "is_too_wide",
     "log_ratios",
@@ -37,17 +38,32 @@ LogRatios = np.ndarray[tuple[int], np.dtype[np.float64]]
 
 def expected_us(samples: Samples, shares: Sequence[float]) -> float:
     """Expected latency in microseconds: the medians of the cases, by their share of traffic."""
-    medians = [statistics.median(case) for case in zip(*samples.rounds, strict=True)]
-    return float(np.dot(shares, medians))
+    served = [number for number, share in enumerate(shares) if share]
+    medians = [statistics.median(samples.of_case(number)) for number in served]
+    return float(np.dot([shares[number] for number in served], medians))
 
 
 def log_ratios(default: Samples, plan: Samples, shares: Sequence[float]) -> LogRatios:
-    """Log of the default's expected latency over the plan's, round by round."""
-    weights = np.asarray(shares)
-    ratios: LogRatios = np.log(np.asarray(default.rounds) @ weights) - np.log(
-        np.asarray(plan.rounds) @ weights
+    """Log of the default's expected latency over the plan's, round by round.
+
+    Of the rounds that both have, and that sampled every case with a share.
+    """
+    served = np.flatnonzero(shares)
+    weights = np.asarray(shares)[served]
+    count = min(len(default.rounds), len(plan.rounds))
+    theirs, own = (
+        np.asarray(samples.rounds[:count])[:, served] @ weights for samples in (default, plan)
     )
+    all_ratios = np.log(theirs) - np.log(own)
+    ratios: LogRatios = all_ratios[~np.isnan(all_ratios)]
     return ratios
+
+
+def case_log_ratios(default: Samples, plan: Samples, number: int) -> LogRatios:
+    """As `log_ratios`, of one case alone."""
+    shares = np.zeros(len(plan.rounds[0]))
+    shares[number] = 1.0
+    return log_ratios(default, plan, shares.tolist())
 
 
 def speedup_of(log_ratios: LogRatios) -> Speedup:

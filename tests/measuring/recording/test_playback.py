@@ -9,7 +9,7 @@ from fake_device import DEFAULT, BiasedBench, FakeBench, splits, workload
 from mla_tune.measuring.recording import RecordedBench, Recorder, Recording, RecordingFile
 from mla_tune.plan.failure import PlanFailure
 from mla_tune.session import Setup
-from mla_tune.shapes import MlaDimensions, Workload
+from mla_tune.shapes import BatchShape, Case, MlaDimensions, Workload
 
 SETUP = Setup("TORCH_MLA", MlaDimensions(2))
 
@@ -131,3 +131,21 @@ def test_guards_are_played_back_as_such(tmp_path: Path) -> None:
     taken = playback.race([DEFAULT], 1, seed=0)
     assert len(taken[DEFAULT].rounds[0]) == 4
     assert playback.plan_space(guarded.shapes).default == DEFAULT
+
+
+def test_cases_that_a_race_left_out_are_drawn_from_the_rounds_that_have_them(
+    tmp_path: Path,
+) -> None:
+    lengths = Workload(tuple(Case(BatchShape.parse(f"8q1s{n}k"), float(n % 2)) for n in (1, 2)))
+    bench = FakeBench({DEFAULT: {1024: 100.0, 2048: 200.0}})
+    with closing(RecordingFile(tmp_path / "a.jsonl")) as file:
+        recorder = Recorder(bench, file)
+        recorder.open(SETUP)
+        recorder.load(lengths)
+        recorder.race([DEFAULT], 3, 0, (0,))
+    playback = RecordedBench(Recording.load(tmp_path / "a.jsonl"))
+    playback.open(SETUP)
+    playback.load(lengths)
+    with pytest.raises(PlanFailure, match="not recorded"):
+        playback.race([DEFAULT], 2, 0)
+    assert playback.race([DEFAULT], 2, 0, (0,))[DEFAULT].of_case(0) == (100.0, 100.0)

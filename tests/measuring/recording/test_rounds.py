@@ -1,3 +1,5 @@
+import math
+
 import pytest
 
 from mla_tune.measuring.recording import Rounds
@@ -20,6 +22,14 @@ def test_rounds_are_a_sequence_of_tuples() -> None:
 def test_what_is_no_latency_is_refused(latency: object) -> None:
     with pytest.raises(ValueError, match="a latency of"):
         Rounds(1).extend([[latency]])
+
+
+def test_a_case_that_a_round_left_out_is_no_number() -> None:
+    rounds = Rounds(2)
+    rounds.extend([[None, 2.5]])
+    (cases,) = rounds
+    assert math.isnan(cases[0])
+    assert cases[1] == 2.5
 
 
 @pytest.mark.parametrize("cases", [[], [1.0], [1.0, 2.0, 3.0], "12", {}, 7])

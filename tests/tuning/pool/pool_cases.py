@@ -68,10 +68,10 @@ class FakeGpu(BiasedBench):
         super().open(setup)
         self.opened.append(setup.model.num_q_heads)
 
-    def race(self, plans, rounds, seed):
+    def race(self, plans, rounds, seed, cases=None):
         self._ask()
         self.tuned.append((self.process, self.setup.model.num_q_heads, self._key, tuple(plans)))
-        return super().race(plans, rounds, seed)
+        return super().race(plans, rounds, seed, cases)
 
     def _ask(self):
         if self.is_stopped:

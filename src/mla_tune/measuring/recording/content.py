@@ -3,7 +3,7 @@
 It is JSON lines, plain or as gzip members. Each line holds for those that follow, until the next
 of its kind:
 
-    {"recording": 2, "environment": {...}}        what `Environment` holds; once a run, the same
+    {"recording": 3, "environment": {...}}        what `Environment` holds; once a run, the same
     {"section": {...}}                            the fields of `Setup`: one a table
     {"workload": KEY, "weights": [...], "plans": [...]}   `measured_key`; the default first
     {"race": [{"plan": {...}, "rounds": [[case, ...], ...]}, ...]}  latencies in microseconds
@@ -13,6 +13,7 @@ A section or a workload that stands there already goes on where it was. Formats:
 
     1  a line for each plan of a race, {"plan": {...}, "rounds": [...]}, which a kill could part
     2  a line a race
+    3  null for a case that a round left out
 """
 
 __all__ = ["FORMAT", "Recording", "Track"]
@@ -38,7 +39,7 @@ from mla_tune.session import Setup
 from mla_tune.shapes import Case, Workload
 from mla_tune.shapes.sections import KV_CACHE_DTYPES, MODES
 
-FORMAT = 2
+FORMAT = 3
 
 MOST_BYTES = 320 << 20
 """What a recording may take in memory: a thousand samples of each of 16,000 shapes fit."""

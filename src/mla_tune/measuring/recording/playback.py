@@ -2,6 +2,7 @@
 
 __all__ = ["RecordedBench"]
 
+import math
 import random
 from collections.abc import Sequence
 
@@ -61,7 +62,13 @@ class RecordedBench:
         del plans
         return NOTHING_COMPILED
 
-    def race(self, plans: Sequence[Plan], rounds: int, seed: int) -> dict[Plan, Samples]:
+    def race(
+        self,
+        plans: Sequence[Plan],
+        rounds: int,
+        seed: int,
+        cases: Sequence[int] | None = None,
+    ) -> dict[Plan, Samples]:
         """Draw ``rounds`` of each plan, the same position for all."""
         del seed  # the recording's own draw makes two races differ
         track = self._track
@@ -73,7 +80,9 @@ class RecordedBench:
                 raise PlanFailure(what, plan=plan, kind=kind)
         self.rounds_spent += rounds * len(plans)
         positions = [self._draw.random() for _ in range(rounds)]
-        return {plan: _drawn(track.rounds[plan], positions) for plan in plans}
+        numbers = range(len(track.workload.cases))
+        wanted = [cases is None or number in cases for number in numbers]
+        return {plan: _drawn(plan, track.rounds[plan], positions, wanted) for plan in plans}
 
     def verify(self, plan: Plan) -> None:
         """Pass: what a recording says of a plan is its latency, or its failure in `race`."""
@@ -86,5 +95,26 @@ class RecordedBench:
         """Nothing is held."""
 
 
-def _drawn(recorded: Sequence[tuple[float, ...]], positions: Sequence[float]) -> Samples:
-    return Samples(tuple(recorded[int(position * len(recorded))] for position in positions))
+def _drawn(
+    plan: Plan,
+    recorded: Sequence[tuple[float, ...]],
+    positions: Sequence[float],
+    wanted: Sequence[bool],
+) -> Samples:
+    """The rounds at ``positions`` (0 to 1), with what is not ``wanted`` left out.
+
+    A recorded round may have left out a case itself; then its place is looked up among those that
+    did not.
+    """
+    rows = [list(recorded[int(position * len(recorded))]) for position in positions]
+    for number, is_wanted in enumerate(wanted):
+        sampled: list[float] = []
+        for row, position in zip(rows, positions, strict=True):
+            if not is_wanted:
+                row[number] = math.nan
+            elif math.isnan(row[number]):
+                sampled = sampled or list(Samples(tuple(recorded)).of_case(number))
+                if not sampled:
+                    raise PlanFailure("not recorded", plan=plan, kind=FailureKind.RAISED)
+                row[number] = sampled[int(position * len(sampled))]
+    return Samples(tuple(map(tuple, rows)))

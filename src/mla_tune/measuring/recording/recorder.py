@@ -2,6 +2,7 @@
 
 __all__ = ["Recorder"]
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import Any
@@ -95,7 +96,7 @@ class Recorder:
         plans = [plan for plan in plans if plan not in failed]
         while plans:
             try:
-                self._written(plans, self._every_plan_rounds, seed)
+                self._written(plans, self._every_plan_rounds, seed, None)
             except PlanFailure as failure:
                 if failure.plan not in plans:
                     raise
@@ -110,15 +111,23 @@ class Recorder:
             self._file.append([_failure_line(failure) for failure in done.failures.values()])
         return done
 
-    def race(self, plans: Sequence[Plan], rounds: int, seed: int) -> dict[Plan, Samples]:
+    def race(
+        self,
+        plans: Sequence[Plan],
+        rounds: int,
+        seed: int,
+        cases: Sequence[int] | None = None,
+    ) -> dict[Plan, Samples]:
         """As the bench's own."""
         if self._every_plan_rounds or self._is_renewed:
-            return self._bench.race(plans, rounds, seed)
-        return self._written(plans, rounds, seed)
+            return self._bench.race(plans, rounds, seed, cases)
+        return self._written(plans, rounds, seed, cases)
 
-    def _written(self, plans: Sequence[Plan], rounds: int, seed: int) -> dict[Plan, Samples]:
+    def _written(
+        self, plans: Sequence[Plan], rounds: int, seed: int, cases: Sequence[int] | None
+    ) -> dict[Plan, Samples]:
         try:
-            taken = self._bench.race(plans, rounds, seed)
+            taken = self._bench.race(plans, rounds, seed, cases)
         except PlanFailure as failure:
             self._file.append([_failure_line(failure)])
             raise
@@ -147,7 +156,7 @@ def _failure_line(failure: PlanFailure) -> dict[str, Any]:
 def _race_lines(taken: dict[Plan, Samples]) -> Iterator[dict[str, Any]]:
     """One line a race: plans that ran side by side are read side by side, or not at all."""
     rows = {
-        plan: [[round(latency_us, 3) for latency_us in cases] for cases in samples.rounds]
+        plan: [list(map(_rounded, cases)) for cases in samples.rounds]
         for plan, samples in taken.items()
     }
     num_rounds = max((len(rounds) for rounds in rows.values()), default=0)
@@ -160,3 +169,8 @@ def _race_lines(taken: dict[Plan, Samples]) -> Iterator[dict[str, Any]]:
                 for plan, rounds in rows.items()
             ]
         }
+
+
+def _rounded(latency_us: float) -> float | None:
+    """As it is written: in whole nanoseconds, or null where the case was left out."""
+    return None if math.isnan(latency_us) else round(latency_us, 3)

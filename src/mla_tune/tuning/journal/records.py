@@ -77,9 +77,13 @@ def _is_outcome(value: Any) -> bool:
         _is_text(value["dropped"])
         and (latency_us is None or _is_latency(latency_us))
         and isinstance(rounds, list)
-        and all(isinstance(cases, list) and all(map(_is_number, cases)) for cases in rounds)
+        and all(isinstance(cases, list) and all(map(_is_sample, cases)) for cases in rounds)
         and len({len(cases) for cases in rounds}) <= 1
     )
+
+
+def _is_sample(value: Any) -> bool:
+    return value is None or _is_number(value)
 
 
 def _is_latency(value: Any) -> bool:

@@ -98,9 +98,15 @@ class RayBench:
         done: Compilation = self._ask("compile", tuple(plans))
         return done
 
-    def race(self, plans: Sequence[Plan], rounds: int, seed: int) -> dict[Plan, Samples]:
+    def race(
+        self,
+        plans: Sequence[Plan],
+        rounds: int,
+        seed: int,
+        cases: Sequence[int] | None = None,
+    ) -> dict[Plan, Samples]:
         """As `Bench.race`."""
-        taken: dict[Plan, Samples] = self._ask("race", tuple(plans), rounds, seed)
+        taken: dict[Plan, Samples] = self._ask("race", tuple(plans), rounds, seed, cases)
         return taken
 
     def verify(self, plan: Plan) -> None:

@@ -3,16 +3,18 @@
 __all__ = ["Outcome", "outcome_of", "slowest_case", "trial_of"]
 
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
 
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
+from mla_tune.measuring.stopwatch import Samples
 from mla_tune.plan.kernel_resources import KernelResources
 from mla_tune.plan.plan import Plan
 from mla_tune.tuning.decide import SLOWEST_CASE
+from mla_tune.tuning.race import Rounds, read_rounds, stored_rounds
 from mla_tune.tuning.study.parameters import Parameters
 
 SLOWED = "slower at some KV length"
@@ -60,7 +62,7 @@ def trial_of(
             "knobs": dict(outcome.plan),
             "latency_us": outcome.latency_us,
             "dropped": outcome.dropped,
-            "rounds": [list(cases) for cases in outcome.rounds],
+            "rounds": stored_rounds(outcome.rounds),
         },
     }
     if outcome.resources is not None:
@@ -86,12 +88,13 @@ def _constraints(outcome: Outcome, default: Outcome | None) -> dict[str, float]:
     return {SLOWED: slowest_case(outcome.rounds, default.rounds) - 1 / SLOWEST_CASE}
 
 
-def slowest_case(
-    rounds: Sequence[Sequence[float]], default_rounds: Sequence[Sequence[float]]
-) -> float:
-    """The largest ratio, over KV lengths, of the fastest sample to the default's median."""
-    cases = zip(zip(*rounds, strict=True), zip(*default_rounds, strict=True), strict=True)
-    return float(max(min(own) / statistics.median(base) for own, base in cases))
+def slowest_case(rounds: Rounds, default_rounds: Rounds) -> float:
+    """The largest ratio of the fastest sample to the default's median, over the cases sampled."""
+    pairs = [
+        (Samples(rounds).of_case(number), Samples(default_rounds).of_case(number))
+        for number in range(len(rounds[0]))
+    ]
+    return float(max(min(own) / statistics.median(base) for own, base in pairs if own and base))
 
 
 def outcome_of(trial: FrozenTrial) -> Outcome | None:
@@ -103,7 +106,7 @@ def outcome_of(trial: FrozenTrial) -> Outcome | None:
         plan=Plan.from_dict(stored["knobs"]),
         latency_us=stored["latency_us"],
         dropped=stored["dropped"],
-        rounds=tuple(tuple(cases) for cases in stored["rounds"]),
+        rounds=read_rounds(stored["rounds"]),
         resources=_resources_of(trial),
     )
 
