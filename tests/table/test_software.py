@@ -1,9 +1,8 @@
 import pytest
 
 from mla_tune.plan.plan import UNTUNED
-from mla_tune.registry import BACKENDS
 from mla_tune.table import Table
-from mla_tune.table.software import SoftwareChange, compared, software_changes
+from mla_tune.table.software import compared
 from tabled_engine import DIGESTS, ENGINE, SOFTWARE, entry, header
 
 EAGER = ENGINE | {"mode": "eager"}
@@ -63,14 +62,3 @@ def test_parts_of_the_prefill_path_count_for_eager_tables_alone():
     assert changed(table(software_digests=DIGESTS), {"vllm": "0.27.0"}, everything) == []
     held = table(engine=EAGER, software_digests=DIGESTS | {"mla_attention.py": "table"})
     assert changed(held, {"vllm": "0.27.0"}, everything) == ["mla_attention.py"]
-
-
-def test_what_changed_is_told_of_the_software_that_is_installed(monkeypatch):
-    installed = {"vllm": "0.27.0", "triton": "3.6.2", "torch": "2.13.0"}
-    monkeypatch.setattr("mla_tune.table.software.installed_versions", lambda *_: installed)
-    monkeypatch.setattr(type(BACKENDS["TRITON_MLA"]), "digests", lambda _: DIGESTS)
-    held = table(software_digests=DIGESTS | {"triton_mla.py": "before"})
-    assert software_changes(held) == [SoftwareChange("triton_mla.py", "before", "2222")]
-    assert software_changes(table()) == [SoftwareChange("vLLM release", "0.26", "0.27")]
-    ours = table(backend="TORCH_MLA", software={"torch": "2.11.0"}, engine=EAGER)
-    assert software_changes(ours) == [SoftwareChange("torch release", "2.11", "2.13")]

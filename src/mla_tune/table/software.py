@@ -9,48 +9,13 @@ A compiled library has another digest each time that it is built, as in the whee
 in its image. So those of one release count as the same, unless it is a development build.
 """
 
-__all__ = ["SoftwareChange", "compared", "software_changes"]
+__all__ = ["compared"]
 
 from collections.abc import Mapping
-from typing import NamedTuple
 
-from mla_tune.environment import KERNEL_PACKAGES, installed_versions
 from mla_tune.registry import BACKENDS
 from mla_tune.table import Table
 from mla_tune.versions import is_same_release, minor_release
-
-
-class SoftwareChange(NamedTuple):
-    """One thing that is not as it was measured.
-
-    Attributes:
-        name: of a part such as ``triton_decode_attention.py``, or such as ``vLLM release``.
-        measured, installed: digests, or versions as far as they are compared.
-    """
-
-    name: str
-    measured: str
-    installed: str
-
-
-def software_changes(table: Table) -> list[SoftwareChange]:
-    """In what the software that is installed here differs from what a table is true for.
-
-    Takes some tens of milliseconds, and imports neither vLLM nor torch.
-    """
-    backend = BACKENDS[table.header.backend]
-    installed = installed_versions("torch", "vllm", *KERNEL_PACKAGES)
-    if not backend.is_vllm:
-        was, now = table.header.software.get("torch", "none"), installed.get("torch", "none")
-        both = {"torch release": minor_release(was)}, {"torch release": minor_release(now)}
-    else:
-        both = compared(table, installed, backend.digests())
-    measured, found = both
-    return [
-        SoftwareChange(name, value, found[name])
-        for name, value in measured.items()
-        if value != found[name]
-    ]
 
 
 def compared(
