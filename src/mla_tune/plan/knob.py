@@ -76,18 +76,24 @@ KNOBS: dict[str, Knob] = {
             tie_rank=3,
         ),
         Knob(
+            "decode_kernel",
+            str,
+            "which of FlashInfer's decode kernels FLASHINFER_MLA runs; auto leaves that to it",
+            tie_rank=4,
+        ),
+        Knob(
             "block_n",
             int,
             "tokens of the KV cache in one step of a decode kernel's loop",
-            tie_rank=4,
+            tie_rank=5,
         ),
-        Knob("block_h", int, "query heads of one thread block of a decode kernel", tie_rank=5),
-        Knob("num_warps", int, "warps of one thread block of a decode kernel", tie_rank=6),
+        Knob("block_h", int, "query heads of one thread block of a decode kernel", tie_rank=6),
+        Knob("num_warps", int, "warps of one thread block of a decode kernel", tie_rank=7),
         Knob(
             "num_stages",
             int,
             "into how many stages Triton pipelines the loads of a decode kernel's loop",
-            tie_rank=7,
+            tie_rank=8,
         ),
     )
 }

@@ -90,8 +90,11 @@ def _no_launcher(setup: Setup) -> None:
     del setup
 
 
-KernelKnobOf = Callable[[Setup, Any, Any], KernelKnob]
-"""How a session sets a knob of the decode kernel, from the setup, vLLM's impl and its builder."""
+KernelKnobOf = Callable[[Setup, Any, Any], KernelKnob[Any] | None]
+"""How a session sets a knob of the decode kernel, from the setup, vLLM's impl and its builder.
+
+None where the installed release does not have it.
+"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -317,8 +320,9 @@ class VllmBackend:
 
         return VllmSession(setup, build_parts(setup, self))
 
-    def kernel_knobs(self, setup: Setup, impl: Any, builder: Any) -> dict[str, KernelKnob]:
+    def kernel_knobs(self, setup: Setup, impl: Any, builder: Any) -> dict[str, KernelKnob[Any]]:
         """How a session of ``setup`` sets what reaches the decode kernel, by knob."""
         splits = {"num_kv_splits": self.splits.knob} if self.splits else {}
         found = {**splits, **self.other_knobs}
-        return {name: knob_of(setup, impl, builder) for name, knob_of in found.items()}
+        knobs = {name: knob_of(setup, impl, builder) for name, knob_of in found.items()}
+        return {name: knob for name, knob in knobs.items() if knob is not None}

@@ -57,13 +57,9 @@ def test_a_floor_comes_with_the_rows_that_vllm_sizes_its_workspace_by(
     assert (impl._min_split_kv, impl._max_decode_tokens) == (1, 0)
 
 
-def test_a_release_without_it_has_its_default_alone() -> None:
-    impl = SimpleNamespace()
-    knob = BACKEND.kernel_knobs(Setup("TOKENSPEED_MLA", MlaDimensions(16)), impl, None)
-    assert knob["min_split_kv"].values(BATCH) == (1,)
-    with knob["min_split_kv"].set(1), knob["min_split_kv"].observe() as seen:
-        assert not vars(impl)
-    assert seen == []
+def test_a_release_without_it_has_no_such_knob() -> None:
+    setup = Setup("TOKENSPEED_MLA", MlaDimensions(16))
+    assert not BACKEND.kernel_knobs(setup, SimpleNamespace(), None)
 
 
 def test_an_engine_takes_it_as_a_flag() -> None:

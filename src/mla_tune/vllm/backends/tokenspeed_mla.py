@@ -43,7 +43,7 @@ def partial_bytes(rows: int, floor: int, *, num_heads: int, kv_lora_rank: int) -
 
 
 class SplitFloor:
-    """TOKENSPEED_MLA's ``min_split_kv``; 1 is none. Releases before 0.32 have 1 alone."""
+    """TOKENSPEED_MLA's ``min_split_kv``; 1 is none."""
 
     FLOORS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
     # Tokens in one step of the kernel's loop over the KV cache.
@@ -53,11 +53,7 @@ class SplitFloor:
         self._impl = impl
         self._num_heads = num_heads
         self._kv_lora_rank = kv_lora_rank
-        self._default = int(getattr(impl, ATTRIBUTE, 1))
-
-    @property
-    def _is_there(self) -> bool:
-        return hasattr(self._impl, ATTRIBUTE)
+        self._default = int(getattr(impl, ATTRIBUTE))
 
     def bytes(self, rows: int, floor: int) -> int:
         """As `partial_bytes`, of this layer."""
@@ -69,8 +65,6 @@ class SplitFloor:
         return self._default
 
     def values(self, shapes: Sequence[BatchShape]) -> tuple[int, ...]:
-        if not self._is_there:
-            return (self._default,)
         tiles = max(1, max(shape.max_kv_len for shape in shapes) // self.TILE)
         return tuple(floor for floor in self.FLOORS if floor <= tiles)
 
@@ -83,9 +77,6 @@ class SplitFloor:
 
     @contextmanager
     def set(self, value: int) -> Iterator[None]:
-        if not self._is_there:
-            yield
-            return
         # As many rows as fit what `reserve` has taken: vLLM's buffer must not grow once there are
         # graphs that point to it.
         rows = MOST_BYTES // self.bytes(1, value)
@@ -97,23 +88,23 @@ class SplitFloor:
 
     @contextmanager
     def observe(self) -> Iterator[list[int]]:
-        if not self._is_there:
-            yield []
-            return
         with calls_of(compat.module(PACKAGE), *LAUNCH) as seen:
             yield seen
 
     def reserve(self) -> None:
         """Have the workspace that all launches share hold `MOST_BYTES`, before any capture."""
         found = workspace.manager()
-        if found is not None and self._is_there:
+        if found is not None:
             import torch
 
             found.get_simultaneous(((MOST_BYTES,), torch.int8))
 
 
-def _knob(setup: Setup, impl: Any, builder: Any) -> SplitFloor:
+def _knob(setup: Setup, impl: Any, builder: Any) -> SplitFloor | None:
+    """None before 0.32, which has no such floor."""
     del builder
+    if not hasattr(impl, ATTRIBUTE):
+        return None
     knob = SplitFloor(impl, setup.model.num_q_heads, setup.model.kv_lora_rank)
     knob.reserve()
     return knob

@@ -25,9 +25,10 @@ class Tally:
 class Counts:
     """Steps by outcome, of one backend in one process.
 
-    ``capped`` counts steps whose split count was lowered to fit the workspace, ``beyond`` graph
-    steps with KV lengths past those that were measured, ``fallbacks`` failures in our own code,
-    ``verified`` and ``not_applied`` the comparisons with what reached a kernel.
+    ``capped`` counts steps whose plan was left out, or its split count lowered, to fit the
+    workspace, ``beyond`` graph steps with KV lengths past those that were measured, ``fallbacks``
+    failures in our own code, ``verified`` and ``not_applied`` the comparisons with what reached a
+    kernel.
 
     Lives as long as the process, so it holds numbers alone: neither builders, of which vLLM drops
     those it profiles with, nor anything of a graph, which vLLM may build for any number of times.

@@ -114,7 +114,7 @@ class AppliedCheck:
                 f"{decodes} decodes in the metadata, expected {self.route.num_decodes}"
             )
 
-    def _check_launches(self, launched: Mapping[str, list[int]]) -> None:
+    def _check_launches(self, launched: Mapping[str, list[Any]]) -> None:
         wanted = self.parts.rules.reaches_kernel(self.plan, self.route.num_decode_tokens)
         for name, expected in wanted.items():
             if launched[name] != [expected]:

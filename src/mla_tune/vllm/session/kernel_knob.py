@@ -4,7 +4,7 @@ __all__ = ["KernelKnob", "Launcher"]
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from mla_tune.plan.kernel_resources import KernelResources
 from mla_tune.plan.plan import Plan
@@ -14,34 +14,37 @@ if TYPE_CHECKING:
     import torch
 
 
-class KernelKnob(Protocol):
-    """One knob of one backend, whose values are numbers."""
+Value = TypeVar("Value", int, str)
 
-    def default(self, shapes: Sequence[BatchShape]) -> int:
+
+class KernelKnob(Protocol[Value]):
+    """One knob of one backend, whose values are numbers or names."""
+
+    def default(self, shapes: Sequence[BatchShape]) -> Value:
         """The value that vLLM uses for ``shapes`` without any knob."""
         ...
 
-    def values(self, shapes: Sequence[BatchShape]) -> tuple[int, ...]:
+    def values(self, shapes: Sequence[BatchShape]) -> tuple[Value, ...]:
         """The values worth trying for ``shapes``."""
         ...
 
-    def expected(self, value: int, decode_tokens: int) -> int:
+    def expected(self, value: Value, decode_tokens: int) -> Value:
         """The value that must reach the kernel of a batch with so many decode tokens."""
         ...
 
-    def admits(self, value: int, decode_tokens: int) -> bool:
+    def admits(self, value: Value, decode_tokens: int) -> bool:
         """Whether ``value`` can run, such as with a workspace that the kernel can address."""
         ...
 
-    def set(self, value: int) -> AbstractContextManager[None]:
+    def set(self, value: Value) -> AbstractContextManager[None]:
         """Set ``value`` where vLLM looks for it, for as long as the context lasts."""
         ...
 
-    def stamp(self, metadata: Any, value: int) -> None:
+    def stamp(self, metadata: Any, value: Value) -> None:
         """Write ``value`` into the metadata of one batch, where that is how it is told."""
         ...
 
-    def observe(self) -> AbstractContextManager[list[int]]:
+    def observe(self) -> AbstractContextManager[list[Value]]:
         """Collect the value of every kernel launch while the context lasts."""
         ...
 

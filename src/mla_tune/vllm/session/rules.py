@@ -4,6 +4,7 @@ __all__ = ["Route", "SessionRules", "route"]
 
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from mla_tune.plan.plan import UNTUNED, Plan
 from mla_tune.plan.space import KnobDomain, PlanSpace, effective_plans
@@ -73,7 +74,7 @@ class SessionRules:
     has_threshold: bool
     uniform: bool
     prefill_backends: tuple[str, ...]
-    kernel_knobs: Mapping[str, KernelKnob] = field(default_factory=dict)
+    kernel_knobs: Mapping[str, KernelKnob[Any]] = field(default_factory=dict)
     launches: tuple[Plan, ...] = ()
     topk: int | None = None
     sparse_prefill: str = "mha"
@@ -142,14 +143,11 @@ class SessionRules:
         tokens = max(self.route(shape, plan).num_decode_tokens for shape in shapes)
         return all(knob.admits(value, tokens) for _, knob, value in self.kernel_settings(plan))
 
-    def kernel_settings(self, plan: Plan) -> list[tuple[str, KernelKnob, int]]:
+    def kernel_settings(self, plan: Plan) -> list[tuple[str, KernelKnob[Any], int | str]]:
         """The knobs of the decode kernel that ``plan`` sets: name, knob and value of each."""
-        values = {name: plan.number(name) for name in self.kernel_knobs}
-        return [
-            (n, self.kernel_knobs[n], value) for n, value in values.items() if value is not None
-        ]
+        return [(n, knob, plan[n]) for n, knob in self.kernel_knobs.items() if n in plan]
 
-    def reaches_kernel(self, plan: Plan, decode_tokens: int) -> dict[str, int]:
+    def reaches_kernel(self, plan: Plan, decode_tokens: int) -> dict[str, int | str]:
         """What the decode kernel must be launched with; nothing for a batch without decodes."""
         if not decode_tokens:
             return {}
