@@ -4,6 +4,7 @@ import importlib
 import os
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
@@ -16,10 +17,20 @@ pytestmark = pytest.mark.vllm
 import torch  # noqa: E402
 from vllm_on_cpu import Engine, start  # noqa: E402
 
+from mla_tune.plan.blocks import BlockSizes  # noqa: E402
 from mla_tune.plan.plan import UNTUNED, Plan  # noqa: E402
+from mla_tune.session import Setup  # noqa: E402
+from mla_tune.shapes import BatchShape  # noqa: E402
 from mla_tune.table import Entry  # noqa: E402
-from mla_tune.vllm.backends.flashinfer_mla import AUTO, CUTE_DSL, TRTLLM_GEN  # noqa: E402
+from mla_tune.vllm.backends.flashinfer_mla import (  # noqa: E402
+    AUTO,
+    BACKEND,
+    CUTE_DSL,
+    TRTLLM_GEN,
+)
 from mla_tune.vllm.session.config import current_config  # noqa: E402
+from mla_tune.vllm.session.parts import build_parts  # noqa: E402
+from mla_tune.vllm.session.session import VllmSession  # noqa: E402
 from tabled_engine import MODEL, WriteTable, cpu_header, entry  # noqa: E402
 
 MODULES = (
@@ -49,7 +60,7 @@ class Package:
             assert multi_ctas_kv_counter_buffer is None, "only supported by the trtllm-gen backend"
             assert block_tables.shape[-1] * kv_cache.shape[-2] % 128 == 0
         self.launched.append(backend)
-        output = torch.zeros(*query.shape[:-1], MODEL.kv_lora_rank)
+        output = torch.zeros(*query.shape[:-1], MODEL.kv_lora_rank, dtype=query.dtype)
         return (output, torch.zeros(query.shape[:-1])) if return_lse else output
 
 
@@ -206,3 +217,31 @@ def test_a_kernel_that_does_not_arrive_is_said(
     monkeypatch.setattr(sys.modules[MODULES[0]], "_select_mla_decode_backend", lambda _: CUTE_DSL)
     assert forward(impl, metadata, package) == CUTE_DSL
     assert engine.deployment.counts.not_applied == 1
+
+
+@needs_choice
+@pytest.mark.parametrize(
+    ("mode", "kernels"), [("graph", [AUTO, TRTLLM_GEN, CUTE_DSL]), ("eager", [AUTO])]
+)
+def test_a_session_has_each_kernel_arrive(
+    package: Package, monkeypatch: pytest.MonkeyPatch, mode: str, kernels: list[str]
+) -> None:
+    """On a CPU vLLM has blocks of 16 tokens alone."""
+    backend = sys.modules[MODULES[0]].FlashInferMLABackend
+    monkeypatch.setattr(backend, "get_supported_kernel_block_sizes", lambda *_: [16])
+    setup = Setup(
+        *("FLASHINFER_MLA", MODEL),
+        mode=mode,
+        max_model_len=4000,
+        max_num_requests=8,
+        max_num_query_tokens=64,
+    )
+    parts = build_parts(setup, replace(BACKEND, blocks=BlockSizes((16,))))
+    session, shape = VllmSession(setup, parts), BatchShape.parse("2q1s200")
+    session.load([shape])
+    for plan in session.plan_space([shape]).plans:
+        # It raises if another kernel arrives.
+        with session.prepare(shape, plan).applied():
+            pass
+    session.close()
+    assert package.launched == kernels

@@ -38,6 +38,17 @@ def test_blocks_are_used_once_and_out_of_order(batch):
     assert made.block_table.shape == (shape.num_requests, 256 // 16)
 
 
+@pytest.mark.parametrize(
+    ("block_size", "max_model_len", "width"),
+    [(16, 200, 16), (16, 256, 16), (64, 4100, 66), (128, 4100, 33), (48, 4100, 88)],
+)
+def test_tables_are_as_wide_as_vllms(block_size, max_model_len, width):
+    shape = BatchShape.parse("2q1s50")
+    made = make_batch(shape, filled(shape, block_size), max_model_len, None, torch.float32)
+    assert made.block_table.shape == (2, width)
+    assert width * block_size % 128 == 0
+
+
 def test_new_tokens_are_in_the_cache(batch):
     _, cache, made = batch
     latents = cache.latents(made.slots)

@@ -2,6 +2,7 @@
 
 __all__ = ["Batch", "LatentCache", "blocks_needed", "make_batch", "topk_indices"]
 
+import math
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
 # rotary part in bfloat16.
 DS_MLA_BYTES = 656
 DS_MLA_TILE = 128
+# vLLM's block tables are so many tokens wide, or a multiple (`get_block_table_width` of 0.32):
+# FlashInfer's decode kernels refuse others.
+TABLE_TOKENS = 128
 CHUNK_TOKENS = 1 << 16
 # Elements of the random scores that top-k tokens are drawn with, at a time.
 CHUNK_SCORES = 1 << 26
@@ -105,7 +109,8 @@ class Batch:
         query: ``[num_query_tokens, num_q_heads, qk_head_dim]``.
         kv_c, k_pe: the new tokens' latents, ``[num_query_tokens, kv_lora_rank]`` and
             ``[num_query_tokens, 1, qk_rope_head_dim]``; the cache holds them as well.
-        block_table: int32 ``[num_requests, blocks of max_model_len]``, padded with block 0.
+        block_table: int32 ``[num_requests, width]``, as many blocks as max_model_len needs and up
+            to a multiple of 128 tokens, padded with block 0.
         output: ``[num_query_tokens, num_q_heads * v_head_dim]``, shared by all plans.
         query_start, kv_lens: int32 on the CPU; vLLM wants both there and on the device.
         slots: int64, where the new tokens stand in the cache.
@@ -210,7 +215,8 @@ def _block_table(
 
     generator = torch.Generator().manual_seed(seed)
     free = torch.randperm(cache.blocks.shape[0] - 1, generator=generator).to(torch.int32) + 1
-    width = -(-max_model_len // cache.block_size)
+    multiple = TABLE_TOKENS // math.gcd(TABLE_TOKENS, cache.block_size)
+    width = multiple * -(-max_model_len // (multiple * cache.block_size))
     table = torch.zeros((shape.num_requests, width), dtype=torch.int32)
     used = 0
     for row, (_, kv_len) in enumerate(shape.requests()):
