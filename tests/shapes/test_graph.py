@@ -25,7 +25,7 @@ def test_sizes_may_be_listed_and_drafts_make_queries_longer(write):
     )
     assert file.graph is not None
     cases = file.graph.cases([8, 4, 8])
-    assert [str(case.shape) for case in cases] == ["4q3s1k", "8q3s1k"]
+    assert [str(case.shape) for case in cases] == ["8q3s1k", "4q3s1k"]
     assert file.graph.kv_cache_tokens == 65536
 
 

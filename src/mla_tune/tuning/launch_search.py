@@ -38,7 +38,7 @@ from mla_tune.tuning.screening import publishable
 from mla_tune.tuning.split_shift import Near
 from mla_tune.tuning.tuner import Tuner
 
-SURVIVORS = 6
+SURVIVORS = 5
 """Launches that go on after the first representative."""
 
 
