@@ -16,6 +16,7 @@ from mla_tune.measuring.recording import RecordedBench, Recorder, Recording, Rec
 from mla_tune.plan.launch import launch_of
 from mla_tune.plan.plan import Plan
 from mla_tune.tuning.api import SilentReporter
+from mla_tune.tuning.launch_search import SURVIVORS
 
 
 class Listener(SilentReporter):
@@ -76,8 +77,8 @@ def test_few_launches_of_three_representatives_go_to_every_shape(tmp_path):
     tuned(tmp_path, bench, reporter=listener)
     assert listener.searches == [
         ("12q1s{1k,4k,16k}", len(LAUNCHES)),
-        ("q1s{1k,4k,16k}", 6),
-        ("128q1s{1k,4k,16k}", 6),
+        ("q1s{1k,4k,16k}", SURVIVORS),
+        ("128q1s{1k,4k,16k}", SURVIVORS),
     ]
     (found,) = listener.found
     assert 1 <= len(found) <= 3

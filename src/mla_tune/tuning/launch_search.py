@@ -38,7 +38,7 @@ from mla_tune.tuning.screening import publishable
 from mla_tune.tuning.split_shift import Near
 from mla_tune.tuning.tuner import Tuner
 
-SURVIVORS = 5
+SURVIVORS = 4
 """Launches that go on after the first representative."""
 
 
