@@ -199,16 +199,17 @@ class BiasedBench(FakeBench):
 
     Attributes:
         bias: standard deviation, over processes, of the log of a plan's factor; each process has
-            one for each plan of each workload.
+            one for each plan of each workload, or of each of its cases if ``is_by_case``.
         process: how many there have been before this one.
     """
 
     bias: float = 0.0
+    is_by_case: bool = False
     process: int = field(default=0, init=False)
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self._factors: dict[tuple[int, str, Plan], float] = {}
+        self._factors: dict[tuple[int, str, Plan], float] = {}  # by process, key and plan
 
     def renew(self) -> bool:
         self.before("renew")
@@ -217,7 +218,7 @@ class BiasedBench(FakeBench):
         return True
 
     def _latency_us(self, plan: Plan, shape: BatchShape) -> float:
-        key = (self.process, self._key, plan)
+        key = (self.process, str(shape) if self.is_by_case else self._key, plan)
         if key not in self._factors:
             self._factors[key] = random.Random(f"{self.seed} {key}").lognormvariate(0.0, self.bias)
         return super()._latency_us(plan, shape) * self._factors[key]

@@ -7,7 +7,8 @@ import pytest
 from fake_device import DEFAULT, splits
 from mla_tune.measuring.stopwatch import Samples
 from mla_tune.plan.plan import UNTUNED
-from mla_tune.tuning.decide import MIN_ROUNDS, Contest
+from mla_tune.table import Speedup
+from mla_tune.tuning.decide import MIN_ROUNDS, Contest, slows
 from mla_tune.tuning.speedups import WIDEST, is_too_wide
 
 
@@ -219,3 +220,10 @@ def test_what_is_published_does_not_stay_where_it_slows_a_case():
 def test_what_is_published_at_the_gate_makes_room_for_a_clearly_better_plan():
     verdict = kept({4: 100.0, 1: 100 / 1.01, 2: 90.0}, published=1, noise=0.001)
     assert verdict.plan == splits(2)
+
+
+@pytest.mark.parametrize(("num_cases", "is_slower"), [(1, True), (3, False), (10, False)])
+def test_a_case_among_many_has_to_be_slower_more_clearly(num_cases, is_slower):
+    assert slows(Speedup(median=0.992, low=0.985, high=0.999), num_cases) == is_slower
+    assert slows(Speedup(median=0.992, low=0.99, high=0.994), num_cases)
+    assert slows(Speedup(median=0.98, low=0.9, high=1.06), num_cases)

@@ -35,7 +35,7 @@ def _problems(entry: Entry) -> Iterator[str]:
     if not _agrees(speedup, entry.latency_us, entry.default_us):
         yield f"speed-up {speedup} is not that of its latencies"
     for case in entry.cases:
-        if slows(case.speedup):
+        if slows(case.speedup, len(entry.cases)):
             yield f"{entry.plan} is slower than the default at {case.kv_len} tokens: {case.speedup}"
         elif not _agrees(case.speedup, case.latency_us, case.default_us):
             yield f"speed-up {case.speedup} at {case.kv_len} tokens is not that of its latencies"

@@ -77,7 +77,11 @@ def _second_look(bench: Bench, entry: Entry, workload: Workload, rounds: int) ->
     looked = [look.together, *filter(None, look.cases)]
     seen, *cases = (over_processes([each.speedup], MEASURED_SPREAD) for each in looked)
     problem = "slower than the default" if seen.high < 1.0 else ""
-    slower = [str(s) for s, case in zip(workload.shapes, cases, strict=False) if slows(case)]
+    slower = [
+        str(shape)
+        for shape, case in zip(workload.shapes, cases, strict=False)
+        if slows(case, len(cases))
+    ]
     if slower and not problem:
         problem = f"slower than the default at {', '.join(slower)}"
     return Recheck(entry, seen, problem, tuple(_doubts(seen, *samples)))

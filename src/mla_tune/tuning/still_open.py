@@ -3,14 +3,11 @@
 __all__ = ["open_cases", "open_plans"]
 
 from mla_tune.plan.plan import Plan
-from mla_tune.tuning.decide import SLOWEST_CASE, Contest, Standing, is_far_from_loss
+from mla_tune.tuning.decide import CLEAR_LOSS, Contest, Standing, is_far_from_loss
 
 FAR_BEHIND = 1.03
 """A plan whose interval is so far below that of a leader which nothing can refute is out. A plan
 ties within 1 % (`TIE_BAND`)."""
-
-CLEAR_LOSS = SLOWEST_CASE - 0.01
-"""A plan is out if the interval of a case is below it."""
 
 
 def open_plans(contest: Contest) -> list[Plan]:
