@@ -52,6 +52,17 @@ def test_what_memory_cannot_hold_is_left_out_with_its_weight():
     assert [case.weight for case in found.cases if case.is_ragged] == [1.0]
 
 
+def test_ragged_batches_have_to_fit_beside_each_other():
+    uniform = workload("8q1s1k", "8q1s4k")
+
+    def fits(shapes):
+        return len(shapes) <= 3
+
+    found = with_ragged(uniform, RaggedMix(0.5), 32 * K, fits)
+    assert [case.weight for case in found.cases if case.is_ragged] == [1.0]
+    assert len(found.cases) == 3
+
+
 @given(st.integers(1, 512), st.floats(0, 0.99), st.floats(0.01, 4.0), st.integers(16 * K, 128 * K))
 def test_any_mix_keeps_key_weight_and_order(count, share, sigma, longest):
     bare = workload(f"{count}q1s1k", f"{count}q1s16k")

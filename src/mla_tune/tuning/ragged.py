@@ -30,7 +30,7 @@ def with_ragged(workload: Workload, mix: RaggedMix, longest: int, fits: Fits) ->
     for case in workload.listed:
         kv_len = case.shape.max_kv_len
         batch = log_normal(group.count, group.query_len, kv_len, mix.sigma, max(longest, kv_len))
-        if len(batch.groups) == 1 or not fits((*workload.shapes, batch)):
+        if len(batch.groups) == 1 or not fits((*workload.shapes, *_shapes(ragged), batch)):
             listed.append(case)
             continue
         listed.append(Case(case.shape, case.weight * (1 - mix.share)))
@@ -38,10 +38,14 @@ def with_ragged(workload: Workload, mix: RaggedMix, longest: int, fits: Fits) ->
     shortest = workload.listed[0].shape.max_kv_len
     if longest > shortest:
         extreme = one_long(group.count, group.query_len, longest, shortest)
-        if fits((*workload.shapes, extreme)):
+        if fits((*workload.shapes, *_shapes(ragged), extreme)):
             ragged.append(Case(extreme, 0.0))
     guards = workload.cases[len(workload.listed) :]
     return Workload.of([*listed, *guards, *_distinct(ragged)])
+
+
+def _shapes(cases: list[Case]) -> list[BatchShape]:
+    return [case.shape for case in cases]
 
 
 def _distinct(cases: list[Case]) -> list[Case]:
