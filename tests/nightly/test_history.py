@@ -100,7 +100,7 @@ def test_what_is_no_file_is_refused(tmp_path):
 
 
 def test_releases_of_vllm_share_a_history(tmp_path):
-    (shipped,) = SHIPPED.glob("TRITON_MLA-NVIDIA_H100*")
+    (shipped,) = SHIPPED.glob("TRITON_MLA-NVIDIA_H100*heads_16*")
     header = TableFile.load(shipped).header
     newer = header.model_copy(update={"software": header.software | {"vllm": "0.34.1rc1"}})
     name = "TRITON_MLA-NVIDIA_H100_80GB_HBM3-heads_16-kv_auto-graph.history.jsonl"

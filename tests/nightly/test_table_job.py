@@ -23,7 +23,7 @@ H100 = replace(
 
 @pytest.fixture
 def shipped():
-    (path,) = TABLES.glob("TRITON_MLA-NVIDIA_H100*")
+    (path,) = TABLES.glob("TRITON_MLA-NVIDIA_H100*heads_16*")
     return path, TableFile.load(path)
 
 

@@ -92,4 +92,7 @@ def test_a_line_a_kind_is_printed_and_the_exit_code_says_whether_all_is_good(
 def test_an_unknown_kind_is_refused(capsys):
     with pytest.raises(SystemExit):
         fuzz_inputs.main(["letters"])
-    assert "no kind letters; there are shapes, grammar" in capsys.readouterr().err
+    assert (
+        "no kind letters; there are shapes, model configurations, grammar"
+        in capsys.readouterr().err
+    )

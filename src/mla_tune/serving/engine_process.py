@@ -53,7 +53,7 @@ def ask_vllm(
                 [sys.executable, "-m", MODULE, str(write), *command.arguments],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
+                stderr=subprocess.PIPE,
                 pass_fds=[write],
                 env=_without_tables(environ),
                 start_new_session=True,
@@ -75,9 +75,12 @@ def _without_tables(environ: Mapping[str, str]) -> dict[str, str]:
 
 
 def _output(process: "subprocess.Popen[bytes]", timeout_s: float) -> str:
-    """What it printed until its end, which comes after ``timeout_s`` at the latest."""
+    """What it printed until its end, which comes after ``timeout_s`` at the latest.
+
+    Errors come last: what is printed to a pipe is written when it fills, or at the end.
+    """
     try:
-        said, _ = process.communicate(timeout=timeout_s)
+        printed, errors = process.communicate(timeout=timeout_s)
     except subprocess.TimeoutExpired:
         raise _no_answer(f"did not say within {timeout_s:.0f} s what it would serve") from None
     finally:
@@ -85,7 +88,7 @@ def _output(process: "subprocess.Popen[bytes]", timeout_s: float) -> str:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
-    return said.decode(errors="replace")
+    return b"\n".join((printed, errors)).decode(errors="replace")
 
 
 def _unanswered(code: int, said: str) -> Exception:
