@@ -13,13 +13,12 @@ pytest.importorskip("vllm")
 pytestmark = pytest.mark.vllm
 
 import torch  # noqa: E402
-from vllm_on_cpu import Engine, start  # noqa: E402
+from vllm_on_cpu import Engine, impl_of, load_model  # noqa: E402
 
 from mla_tune.plan.plan import UNTUNED, Plan  # noqa: E402
 from mla_tune.table import Entry  # noqa: E402
 from mla_tune.vllm.cutlass_workspace import workspace_bytes  # noqa: E402
 from mla_tune.vllm.plugin.state import PluginState  # noqa: E402
-from mla_tune.vllm.session.config import current_config  # noqa: E402
 from tabled_engine import MODEL, WriteTable, cpu_header, entry  # noqa: E402
 
 SM_COUNT = 148
@@ -69,43 +68,12 @@ def load(cutlass: Any, write_table: WriteTable, monkeypatch: pytest.MonkeyPatch)
     """Load a model as vLLM does: impl first, builder later. Returns the builder's engine, impl."""
 
     def loaded(*entries: Entry, mode: str = "eager", **config: Any) -> tuple[Engine, Any]:
-        from vllm.v1.attention.backends.registry import AttentionBackendEnum
-
-        from mla_tune.vllm.plugin import register
-
         assert cutlass.__name__ in sys.modules
         path = write_table(cpu_header("CUTLASS_MLA", mode=mode), *entries)
         monkeypatch.setenv("MLA_TUNE_TABLES", str(path))
-        register()
-        impl_cls = AttentionBackendEnum.CUTLASS_MLA.get_class().get_impl_cls()
-        impl = _impl(impl_cls, start())
-        return start("CUTLASS_MLA", **config), impl
+        return load_model("CUTLASS_MLA", **config)
 
     return loaded
-
-
-def _impl(impl_cls: Any, engine: Engine) -> Any:
-    with current_config(engine.config):
-        return impl_cls(
-            num_heads=MODEL.num_q_heads,
-            head_size=MODEL.latent_dim,
-            scale=1.0,
-            num_kv_heads=1,
-            alibi_slopes=None,
-            sliding_window=None,
-            kv_cache_dtype="auto",
-            logits_soft_cap=None,
-            attn_type="decoder",
-            kv_sharing_target_layer_name=None,
-            q_lora_rank=None,
-            kv_lora_rank=MODEL.kv_lora_rank,
-            qk_nope_head_dim=MODEL.qk_nope_head_dim,
-            qk_rope_head_dim=MODEL.qk_rope_head_dim,
-            qk_head_dim=MODEL.qk_head_dim,
-            v_head_dim=MODEL.v_head_dim,
-            kv_b_proj=engine.layer.impl.kv_b_proj,
-            indexer=None,
-        )
 
 
 def forward(impl: Any, metadata: Any) -> int:
@@ -216,5 +184,5 @@ def test_a_table_of_another_engine_reserves_nothing(
     header = plugin_state.tables[0].table.header
     object.__setattr__(header, "kv_cache_dtype", "fp8")
     impl_cls = sys.modules[MODULES[1]].TunedCutlassMLAImpl
-    _impl(impl_cls, start())
+    impl_of(impl_cls)
     assert buffer(cutlass).shape[0] == VLLMS_BYTES

@@ -13,13 +13,12 @@ pytest.importorskip("vllm")
 pytestmark = pytest.mark.vllm
 
 import torch  # noqa: E402
-from vllm_on_cpu import Engine, start  # noqa: E402
+from vllm_on_cpu import Engine, load_model  # noqa: E402
 
 from mla_tune.plan.plan import UNTUNED, Plan  # noqa: E402
 from mla_tune.table import Entry  # noqa: E402
 from mla_tune.vllm import workspace  # noqa: E402
 from mla_tune.vllm.backends.tokenspeed_mla import FLOOR  # noqa: E402
-from mla_tune.vllm.session.config import current_config  # noqa: E402
 from tabled_engine import MODEL, WriteTable, cpu_header, entry  # noqa: E402
 
 MODULE = "mla_tune.vllm.plugin.tokenspeed_mla"
@@ -79,43 +78,12 @@ def load(package: Package, write_table: WriteTable, monkeypatch: pytest.MonkeyPa
     """Load a model as vLLM does: impl first, builder later. Returns the builder's engine, impl."""
 
     def loaded(*entries: Entry, mode: str = "eager", **config: Any) -> tuple[Engine, Any]:
-        from vllm.v1.attention.backends.registry import AttentionBackendEnum
-
-        from mla_tune.vllm.plugin import register
-
         assert package is sys.modules["tokenspeed_mla"]
         header = cpu_header("TOKENSPEED_MLA", mode=mode, kv_cache_dtype="fp8")
         monkeypatch.setenv("MLA_TUNE_TABLES", str(write_table(header, *entries)))
-        register()
-        impl_cls = AttentionBackendEnum.TOKENSPEED_MLA.get_class().get_impl_cls()
-        impl = _impl(impl_cls, start())
-        return start("TOKENSPEED_MLA", **config), impl
+        return load_model("TOKENSPEED_MLA", kv_cache_dtype="fp8", **config)
 
     return loaded
-
-
-def _impl(impl_cls: Any, engine: Engine) -> Any:
-    with current_config(engine.config):
-        return impl_cls(
-            num_heads=MODEL.num_q_heads,
-            head_size=MODEL.latent_dim,
-            scale=1.0,
-            num_kv_heads=1,
-            alibi_slopes=None,
-            sliding_window=None,
-            kv_cache_dtype="fp8",
-            logits_soft_cap=None,
-            attn_type="decoder",
-            kv_sharing_target_layer_name=None,
-            q_lora_rank=None,
-            kv_lora_rank=MODEL.kv_lora_rank,
-            qk_nope_head_dim=MODEL.qk_nope_head_dim,
-            qk_rope_head_dim=MODEL.qk_rope_head_dim,
-            qk_head_dim=MODEL.qk_head_dim,
-            v_head_dim=MODEL.v_head_dim,
-            kv_b_proj=engine.layer.impl.kv_b_proj,
-            indexer=None,
-        )
 
 
 def forward(impl: Any, metadata: Any) -> int | None:

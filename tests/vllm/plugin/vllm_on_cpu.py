@@ -136,6 +136,44 @@ def start(
     return Engine(parts.vllm_config, parts.layer, builder)
 
 
+def load_model(backend: str, *, kv_cache_dtype: str = "auto", **config: Any) -> tuple[Engine, Any]:
+    """Load a model with the plugin as vLLM does: the impl first, the builder later.
+
+    Returns an engine with the builder of ``backend``, and the impl. ``config`` is as in `start`.
+    """
+    from mla_tune.vllm.plugin import register
+
+    register()
+    impl = impl_of(registry()[backend].get_class().get_impl_cls(), kv_cache_dtype)
+    return start(backend, **config), impl
+
+
+def impl_of(impl_cls: Any, kv_cache_dtype: str = "auto") -> Any:
+    """An impl of a layer as `start` builds it."""
+    engine = start()
+    with current_config(engine.config):
+        return impl_cls(
+            num_heads=MODEL.num_q_heads,
+            head_size=MODEL.latent_dim,
+            scale=1.0,
+            num_kv_heads=1,
+            alibi_slopes=None,
+            sliding_window=None,
+            kv_cache_dtype=kv_cache_dtype,
+            logits_soft_cap=None,
+            attn_type="decoder",
+            kv_sharing_target_layer_name=None,
+            q_lora_rank=None,
+            kv_lora_rank=MODEL.kv_lora_rank,
+            qk_nope_head_dim=MODEL.qk_nope_head_dim,
+            qk_rope_head_dim=MODEL.qk_rope_head_dim,
+            qk_head_dim=MODEL.qk_head_dim,
+            v_head_dim=MODEL.v_head_dim,
+            kv_b_proj=engine.layer.impl.kv_b_proj,
+            indexer=None,
+        )
+
+
 @contextmanager
 def _one_of(ranks: int, layer: Any) -> Iterator[None]:
     """Have vLLM take this process for one of ``ranks`` that share the KV cache of a request."""
