@@ -6,13 +6,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from mla_tune.plan.cut import CUTTERS, Cutter
-from mla_tune.plan.launch import launch_of
 from mla_tune.plan.plan import Plan
 from mla_tune.shapes import RequestGroup, Workload
 from mla_tune.shapes.buckets import bucket_end, bucket_start
 from mla_tune.table import Header
 from mla_tune.table.between import Between, Longer
 from mla_tune.table.longer import PREFILL, Extend
+from mla_tune.tuning.launches import has_own_launch
 from mla_tune.tuning.longer_fit import LongerPoint, longer
 from mla_tune.tuning.study import Outcome
 from mla_tune.tuning.wave_fit import Point, proven
@@ -68,7 +68,7 @@ class Trials:
 
     @property
     def _own_launch(self) -> list[Outcome]:
-        return [outcome for outcome in self.outcomes if not launch_of(outcome.plan)]
+        return [o for o in self.outcomes if has_own_launch(o.plan, self.default)]
 
 
 def between(

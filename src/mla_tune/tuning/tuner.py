@@ -19,7 +19,7 @@ from mla_tune.tuning.between import Trials
 from mla_tune.tuning.confirmation import Confirmation
 from mla_tune.tuning.decide import MIN_ROUNDS
 from mla_tune.tuning.entry import outlasts_doubt, proven_plan, published_entry
-from mla_tune.tuning.launches import ALL_LAUNCHES, Launches, has_own_launch
+from mla_tune.tuning.launches import ALL_LAUNCHES, Launches
 from mla_tune.tuning.loaded import LoadedWorkload
 from mla_tune.tuning.nominee import Nominee, is_own_card
 from mla_tune.tuning.observers import Observer, SilentObserver
@@ -229,15 +229,11 @@ class Tuner:
     def trials(self, workload: Workload) -> Trials:
         """What has been tried for ``workload`` so far, in this run or an earlier one.
 
-        With the backend's own launch alone: a model of its splits knows no other.
-
         Raises:
             WorkloadFailure: as `decided`.
         """
         plans = self.space(workload).plans
-        outcomes = self.journal.outcomes(workload.measured_key, plans)
-        own = [outcome for outcome in outcomes if has_own_launch(outcome.plan, plans[0])]
-        return Trials(workload, plans[0], own)
+        return Trials(workload, plans[0], self.journal.outcomes(workload.measured_key, plans))
 
     def default_at(self, kv_len: int) -> Plan | None:
         """What stands for the backend untuned for one request of ``kv_len`` tokens.
