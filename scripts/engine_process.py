@@ -1,6 +1,5 @@
 """The process of one engine of `bench_engine.py`: what `served_engine.ServedEngine` starts."""
 
-import importlib.metadata
 import os
 import sys
 from multiprocessing.connection import Connection
@@ -8,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from measured_engine import MeasuredEngine, Settings
+from plugin_entry_point import declare_entry_point
 
 
 def serve(settings: Settings, log: Path, pipe: Connection) -> None:
@@ -53,21 +53,4 @@ def _prepare_environment(settings: Settings) -> None:
     os.environ.pop("MLA_TUNE_RECORD", None)
     if settings.tables is not None:
         os.environ["MLA_TUNE_TABLES"] = settings.tables
-        points = importlib.metadata.entry_points(group="vllm.general_plugins")
-        if not any(point.value == "mla_tune.vllm.plugin:register" for point in points):
-            _declare_entry_point(settings.model)
-
-
-def _declare_entry_point(folder: Path) -> None:
-    """Where mla-tune lies on the path without being installed: what an installation would add."""
-    declared = folder / "mla_tune_checkout-0.dist-info"
-    declared.mkdir(exist_ok=True)
-    (declared / "METADATA").write_text(
-        "Metadata-Version: 2.1\nName: mla-tune-checkout\nVersion: 0\n"
-    )
-    (declared / "entry_points.txt").write_text(
-        "[vllm.general_plugins]\nmla_tune = mla_tune.vllm.plugin:register\n"
-    )
-    sys.path.append(str(folder))
-    known = os.environ.get("PYTHONPATH", "").split(os.pathsep)
-    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [*known, str(folder)]))
+        declare_entry_point(settings.model)

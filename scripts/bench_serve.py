@@ -1,0 +1,261 @@
+#!/usr/bin/env python3
+r"""`mla-tune serve` against plain `vllm serve`: time to the first token, decode steps, counters.
+
+    python scripts/bench_serve.py --heads 32 --tune-for 90 --out serve.json
+
+One server after the other, each a whole vLLM of DeepSeek-V2 shape with dummy weights, asked
+through the OpenAI API: plain, tuned from an empty cache, and tuned again, when the cache has the
+tables. One more plain start before them fills the caches of vLLM's own compilers (``--no-warm-up``
+leaves it out). Decode steps are timed where all requests of a cell are decoding.
+
+Exits 1 where the first tuned start takes longer than --tune-for beyond the plain one (and
+--allowance for vLLM's own scatter), the second adds more than 3 s, a request fails, a cell is
+slower than 0.99 times the plain one, or the counters in /metrics do not add up to the engine's
+steps.
+"""
+
+import argparse
+import asyncio
+import json
+import os
+import re
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.request import urlopen
+
+import openai
+
+from engine_model import VOCABULARY, write_model
+from mla_tune.shapes import parse_size
+from plugin_entry_point import declare_entry_point
+
+PORT = 8731
+MODEL = "dummy"
+PATIENCE_S = 400.0
+DECODED_TOKENS = 192
+ROUNDS = 3
+ADDED_BY_CACHE_S = 3.0
+SLOWEST = 0.99
+
+
+def main() -> int:
+    arguments = _arguments()
+    folder = Path(tempfile.mkdtemp(prefix="mla-tune-serve-"))
+    write_model(folder, arguments.heads, arguments.max_model_len)
+    write_tokenizer(folder)
+    declare_entry_point(folder)
+    plain = [sys.executable, "-m", "vllm.entrypoints.cli.main", "serve", str(folder)]
+    plain += ["--served-model-name", MODEL, "--load-format", "dummy", "--port", str(PORT)]
+    plain += ["--attention-backend", arguments.backend, "--dtype", "bfloat16"]
+    plain += ["--max-model-len", str(arguments.max_model_len)]
+    plain += ["--max-num-seqs", str(arguments.max_num_seqs)]
+    plain += ["--gpu-memory-utilization", str(arguments.utilization)]
+    ours = [sys.executable, "-m", "mla_tune", "serve", "--cache", str(folder / "cache")]
+    ours += ["--tune-for", f"{arguments.tune_for:g}s", "--", *plain]
+    result: dict[str, Any] = {"arguments": vars(arguments) | {"out": str(arguments.out)}}
+    if arguments.warm_up:
+        with served(plain, folder / "warm-up.log") as seconds:
+            print(f"warm-up: first token after {seconds:.1f} s", flush=True)
+    for name, command in {"plain": plain, "tuned": ours, "again": ours}.items():
+        with served(command, folder / f"{name}.log") as seconds:
+            print(f"{name}: first token after {seconds:.1f} s", flush=True)
+            result[name] = {"first_token_s": seconds}
+            result[name]["cells"] = [
+                cell_of(batch, context, asyncio.run(decoded(batch, context)))
+                for batch in arguments.batches
+                for context in arguments.contexts
+            ]
+            time.sleep(6.0)  # the plugin carries its counts over every five seconds
+            result[name]["metrics"] = metrics()
+        result[name]["said"] = said(folder / f"{name}.log")
+        _write(result, arguments.out)
+    problems = judged(result, arguments.tune_for + arguments.allowance)
+    for problem in problems:
+        print(f"PROBLEM: {problem}")
+    return int(bool(problems))
+
+
+def judged(result: dict[str, Any], budget_s: float) -> list[str]:
+    """Print what was found, and return what is not as it should be."""
+    plain, tuned, again = (result[name] for name in ("plain", "tuned", "again"))
+    problems = []
+    first_s, second_s = (each["first_token_s"] - plain["first_token_s"] for each in (tuned, again))
+    print(f"added to the time to the first token: {first_s:.1f} s, again {second_s:.1f} s")
+    if first_s > budget_s:
+        problems.append(f"the budget of {budget_s:.0f} s was not kept")
+    if second_s > ADDED_BY_CACHE_S:
+        problems.append(f"the second start adds {second_s:.1f} s")
+    for was, first, second in zip(plain["cells"], tuned["cells"], again["cells"], strict=True):
+        gains = [was["step_ms"] / now["step_ms"] for now in (first, second)]
+        print(
+            f"{was['batch']} x {was['context']}: {was['step_ms']:.2f} ms -> "
+            f"{first['step_ms']:.2f} ms ({gains[0]:.2f}x), again {gains[1]:.2f}x"
+        )
+        problems += [f"{was['batch']} x {was['context']} is slower"] * (min(gains) < SLOWEST)
+    for name in ("tuned", "again"):
+        found = result[name]["metrics"]
+        counted = sum(found["steps"].values())
+        print(f"{name}: {found['steps']} of {found['engine_steps']:.0f} steps, {found['events']}")
+        if not counted or counted != found["engine_steps"]:
+            problems.append(f"{counted:.0f} steps counted of {found['engine_steps']:.0f}")
+        for line in result[name]["said"]:
+            print(f"  {line}")
+    return problems
+
+
+@contextmanager
+def served(command: Sequence[str], log: Path) -> Iterator[float]:
+    """A server, from its start to its end; gives the seconds to the first token it served."""
+    with log.open("w") as file:
+        began_s = time.monotonic()
+        # A session of its own: vLLM's other processes end with it.
+        process = subprocess.Popen(
+            command, stdout=file, stderr=subprocess.STDOUT, start_new_session=True
+        )
+    try:
+        client = openai.OpenAI(base_url=f"http://127.0.0.1:{PORT}/v1", api_key="-", max_retries=0)
+        while not _answers(client):
+            if process.poll() is not None or time.monotonic() - began_s > PATIENCE_S:
+                tail = log.read_text(errors="replace").splitlines()[-40:]
+                raise SystemExit("\n".join([f"no server by {command}", *tail]))
+            time.sleep(0.1)
+        yield time.monotonic() - began_s
+    finally:
+        process.send_signal(signal.SIGTERM)
+        try:
+            process.wait(timeout=60)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+
+def _answers(client: openai.OpenAI) -> bool:
+    try:
+        client.completions.create(model=MODEL, prompt=text(0, 8), max_tokens=1)
+    except (openai.APIConnectionError, openai.InternalServerError):
+        return False
+    return True
+
+
+async def decoded(batch: int, context: int) -> list[float]:
+    """Milliseconds a decode step of ``batch`` streams over ``context`` tokens, of each round.
+
+    Only the time counts in which every stream has begun and none has ended.
+    """
+    client = openai.AsyncOpenAI(base_url=f"http://127.0.0.1:{PORT}/v1", api_key="-", timeout=300.0)
+    rounds = []
+    for _ in range(ROUNDS):
+        streams = (_arrivals(client, text(request, context)) for request in range(batch))
+        arrivals = await asyncio.gather(*streams)
+        began_s = max(each[0] for each in arrivals)
+        ended_s = min(each[-1] for each in arrivals)
+        steps = [sum(began_s < at_s <= ended_s for at_s in each) for each in arrivals]
+        rounds.append(1e3 * (ended_s - began_s) / statistics.median(steps))
+    return rounds
+
+
+async def _arrivals(client: openai.AsyncOpenAI, prompt: str) -> list[float]:
+    """When each of a request's tokens came."""
+    stream = await client.completions.create(
+        model=MODEL,
+        prompt=prompt,
+        max_tokens=DECODED_TOKENS,
+        temperature=0.0,
+        stream=True,
+        extra_body={"ignore_eos": True},
+    )
+    return [time.monotonic() async for _ in stream]
+
+
+def cell_of(batch: int, context: int, rounds_ms: list[float]) -> dict[str, Any]:
+    return {
+        "batch": batch,
+        "context": context,
+        "step_ms": statistics.median(rounds_ms),
+        "rounds_ms": rounds_ms,
+    }
+
+
+def text(request: int, tokens: int) -> str:
+    """A prompt of so many tokens, another for each request, the same each time."""
+    return " ".join(
+        f"w{(request * 7919 + place * 31) % (VOCABULARY - 2) + 2}" for place in range(tokens)
+    )
+
+
+def metrics() -> dict[str, Any]:
+    """Our counters, and how many steps the engine itself has counted."""
+    with urlopen(f"http://127.0.0.1:{PORT}/metrics", timeout=10) as answer:
+        lines = answer.read().decode().splitlines()
+    steps: dict[str, float] = {}
+    events: dict[str, float] = {}
+    engine_steps = 0.0
+    for line in lines:
+        if found := re.match(r"vllm:mla_tune_(\w+)_total\{(.*)\} (\S+)", line):
+            name, labels, value = found.groups()
+            if name == "steps":
+                told = dict(re.findall(r'(mode|outcome)="(\w+)"', labels))
+                key = f"{told['mode']} {told['outcome']}"
+                steps[key] = steps.get(key, 0.0) + float(value)
+            else:
+                events[name] = events.get(name, 0.0) + float(value)
+        elif found := re.match(r"vllm:iteration_tokens_total_count\{.*\} (\S+)", line):
+            engine_steps += float(found[1])
+    return {"steps": steps, "events": events, "engine_steps": engine_steps}
+
+
+def said(log: Path) -> list[str]:
+    """What mla-tune has printed or logged."""
+    lines = log.read_text(errors="replace").splitlines()
+    return [line[line.index("mla-tune:") :] for line in lines if "mla-tune:" in line]
+
+
+def write_tokenizer(folder: Path) -> None:
+    """A tokenizer of whole words, such as w2 and w3."""
+    words = {"<s>": 0, "</s>": 1} | {f"w{number}": number for number in range(2, VOCABULARY)}
+    tokenizer = {
+        "version": "1.0",
+        "added_tokens": [],
+        "pre_tokenizer": {"type": "WhitespaceSplit"},
+        "model": {"type": "WordLevel", "vocab": words, "unk_token": "<s>"},
+    }
+    (folder / "tokenizer.json").write_text(json.dumps(tokenizer), encoding="utf-8")
+    config = {"tokenizer_class": "PreTrainedTokenizerFast", "bos_token": "<s>", "eos_token": "</s>"}
+    (folder / "tokenizer_config.json").write_text(json.dumps(config), encoding="utf-8")
+
+
+def _write(result: dict[str, Any], out: Path | None) -> None:
+    if out is not None:
+        out.write_text(json.dumps(result, indent=1), encoding="utf-8")
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--backend", default="TRITON_MLA")
+    parser.add_argument("--heads", type=int, default=32)
+    parser.add_argument("--max-model-len", type=parse_size, default=16384)
+    parser.add_argument("--max-num-seqs", type=int, default=256)
+    parser.add_argument("--utilization", type=float, default=0.5)
+    parser.add_argument("--tune-for", type=float, default=90.0, help="seconds")
+    parser.add_argument("--allowance", type=float, default=5.0, help="seconds")
+    parser.add_argument("--batches", type=_sizes, default=_sizes("64"))
+    parser.add_argument("--contexts", type=_sizes, default=_sizes("4k"))
+    parser.add_argument("--no-warm-up", dest="warm_up", action="store_false")
+    parser.add_argument("--out", type=Path, help="written after every server")
+    return parser.parse_args()
+
+
+def _sizes(text: str) -> list[int]:
+    return [parse_size(part) for part in text.split(",")]
+
+
+if __name__ == "__main__":
+    sys.exit(main())
