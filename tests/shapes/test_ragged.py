@@ -7,7 +7,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mla_tune.shapes import BatchShape
-from mla_tune.shapes.ragged import MOST_GROUPS, log_normal, one_long
+from mla_tune.shapes.ragged import (
+    GRAIN,
+    MOST_GROUPS,
+    RaggedMix,
+    RaggedSpec,
+    log_normal,
+    longest_of,
+    one_long,
+    with_longest,
+)
 
 requests = st.integers(2, 600)
 sigmas = st.floats(0.1, 2.0)
@@ -46,3 +55,42 @@ def test_a_wider_distribution_has_a_longer_longest():
 def test_one_long_request_among_short_ones():
     assert str(one_long(8, 1, 131072, 1024)) == "q1s128k_7q1s1k"
     assert str(one_long(3, 2, 4096, 4096)) == "3q2s4k"
+
+
+@st.composite
+def with_a_longest(draw):
+    """Requests, query length, mean and longest of a batch that there can be."""
+    count, query_len = draw(requests), draw(st.sampled_from([1, 1, 2, 8, 40]))
+    mean = query_len + draw(st.integers(0, 100_000))
+    most = longest_of(count, query_len, mean)
+    return count, query_len, mean, draw(st.one_of(st.integers(mean, most), st.just(most)))
+
+
+@given(with_a_longest())
+def test_a_batch_has_the_mean_and_the_longest_that_were_asked_for(asked):
+    count, query_len, mean, longest = asked
+    shape = with_longest(*asked)
+    assert (shape.num_requests, shape.query_lens) == (count, (query_len,))
+    assert shape.max_kv_len == longest
+    assert abs(shape.num_kv_tokens - count * mean) <= count * GRAIN / 2
+    assert min(group.kv_len for group in shape.groups) >= query_len
+    assert len(shape.groups) <= MOST_GROUPS
+    assert BatchShape.parse(str(shape)) == shape == with_longest(*asked)
+
+
+def test_a_longest_request_says_how_the_others_are_spread():
+    assert str(with_longest(8, 1, 1024, 4096)) == (
+        "q1s4k_q1s1664_q1s960_q1s608_q1s400_q1s256_q1s144_q1s64"
+    )
+    assert str(with_longest(8, 1, 1024, 8 * 1023 + 1)) == "q1s8185_7q1"
+    assert str(with_longest(8, 4, 1024, 1024)) == "8q4s1k"
+
+
+def test_what_is_known_of_a_size_is_of_its_requests_and_query_length():
+    specs = (RaggedSpec(8, 1, 1024, 4096, 0.5), RaggedSpec(8, 4, 1024, 2048, 0.25))
+    mix = RaggedMix(specs=specs)
+    assert mix.of_size(8, 4) == [specs[1]]
+    assert mix.of_size(16, 1) == []
+    assert mix.sizes == [(8, 1), (8, 4)]
+    assert mix.up_to(8192) == mix
+    assert mix.up_to(8191).specs == ()

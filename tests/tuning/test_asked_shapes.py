@@ -24,6 +24,17 @@ def test_max_tokens_leaves_out_what_is_larger_and_says_so(shapes):
     assert skipped == ["--max-tokens 1024: 1 larger shapes left out"]
 
 
+def test_max_tokens_leaves_out_ragged_batches_that_are_larger(write):
+    text = (
+        "engine: {modes: graph}\nbatch_specs: [8q1s1k]\nragged_specs:\n"
+        "- {spec: 8q1s1k, longest: 4k, share: 0.1}\n- {spec: 8q1s2k, longest: 4k, share: 0.1}\n"
+    )
+    skipped = []
+    kept = cut(load_shapes(write(text)), RunOptions(max_tokens=8192), skipped.append)
+    assert [spec.mean_kv for spec in kept.ragged.specs] == [1024]
+    assert skipped == ["--max-tokens 8192: 1 larger shapes left out"]
+
+
 def test_max_tokens_that_leaves_nothing_says_how_many_it_takes(shapes):
     with pytest.raises(InputError) as caught:
         cut(shapes, RunOptions(max_tokens=1023), print)

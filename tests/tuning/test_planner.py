@@ -230,5 +230,19 @@ def test_a_graphs_workload_has_ragged_batches_within_what_the_engine_serves(guar
     assert many.split("+")[-1] == f"q1s{100_000 - 63 * 1024}_63q1s1k"
 
 
+def test_ragged_batches_as_served_are_of_their_size_and_those_of_others_are_named(guards_of):
+    text = (
+        "engine: {modes: graph, max_model_len: 65536}\n"
+        "graph: {capture_sizes: [2, 4], kv_lens: 1k, kv_cache_tokens: 100000}\nragged_specs:\n"
+        "- {spec: 2q1s2k, longest: 3k, share: 0.5}\n- {spec: 24q1s1k, longest: 2k, share: 0.5}\n"
+    )
+    (pair, four), skipped = guards_of(text)
+    assert pair.endswith("+q1s3k_q1s1k+q1s64k_q1s1k")
+    assert "+q1s2320_q1s1008_q1s528_q1s240+" in four
+    assert skipped == [
+        "FLASH_ATTN_MLA, graph: ragged_specs of sizes that are not tuned skipped: 24q1"
+    ]
+
+
 def test_eager_shapes_have_no_guards(guards_of):
     assert guards_of("batch_specs: [8q1s1k]\n")[0] == ["8q1s1k"]

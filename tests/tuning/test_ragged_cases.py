@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mla_tune.shapes import BatchShape, Case, Workload
-from mla_tune.shapes.ragged import RaggedMix
+from mla_tune.shapes.ragged import RaggedMix, RaggedSpec, longest_of
 from mla_tune.tuning.guards import guarded
 from mla_tune.tuning.ragged import with_ragged
 
@@ -70,6 +70,66 @@ def test_any_mix_keeps_key_weight_and_order(count, share, sigma, longest):
     found = with_ragged(held, RaggedMix(share, sigma), longest, everything)
     assert str(found) == str(bare)
     assert abs(found.weight - bare.weight) < 1e-9
+    assert Workload.parse_measured(found.measured_key).shapes == found.shapes
+    assert set(held.shapes) <= set(found.shapes)
+    assert found.holds_to == held.holds_to
+
+
+def test_what_is_served_of_a_size_takes_the_place_of_what_is_assumed():
+    mix = RaggedMix(specs=(RaggedSpec(8, 1, 2 * K, 8 * K, 0.5), RaggedSpec(8, 1, K, 4 * K, 0.25)))
+    found = with_ragged(workload("8q1s1k", "8q1s4k"), mix, 32 * K, everything)
+    assert [case.weight for case in found.listed] == [0.5, 0.25]
+    ragged = [case for case in found.cases if case.is_ragged]
+    # Three steps in all; and the guard of one long request.
+    assert [(case.shape.max_kv_len, case.weight) for case in ragged] == [
+        (4 * K, 0.75),
+        (8 * K, 1.5),
+        (32 * K, 0.0),
+    ]
+    assert sum(found.shares()) == 1.0
+    other = workload("16q1s1k", "16q1s4k")
+    assert with_ragged(other, mix, 32 * K, everything) == with_ragged(
+        other, RaggedMix(), 32 * K, everything
+    )
+
+
+def test_a_share_of_zero_is_of_the_sizes_that_nothing_is_known_of():
+    mix = RaggedMix(share=0, specs=(RaggedSpec(8, 1, 2 * K, 8 * K, 0.5),))
+    assert with_ragged(workload("8q1s1k", "8q1s4k"), mix, 32 * K, everything).holds_ragged
+    other = workload("16q1s1k", "16q1s4k")
+    assert with_ragged(other, mix, 32 * K, everything) == other
+
+
+def test_a_served_batch_that_memory_cannot_hold_leaves_its_share_to_the_uniform_ones():
+    mix = RaggedMix(specs=(RaggedSpec(8, 1, 2 * K, 16 * K, 0.5), RaggedSpec(8, 1, K, 4 * K, 0.25)))
+
+    def fits(shapes):
+        return max(shape.max_kv_len for shape in shapes) <= 8 * K
+
+    found = with_ragged(workload("8q1s1k", "8q1s4k"), mix, 32 * K, fits)
+    assert [case.weight for case in found.listed] == [1.5, 0.75]
+    assert [case.weight for case in found.cases if case.is_ragged] == [0.75]
+
+
+specs = st.lists(
+    st.tuples(st.integers(1, 60_000), st.integers(1, 60_000), st.floats(0.001, 0.24)),
+    min_size=1,
+    max_size=4,
+)
+
+
+@given(st.integers(2, 300), specs)
+def test_served_batches_keep_key_weight_and_order(count, asked):
+    bare = workload(f"{count}q1s1k", f"{count}q1s16k")
+    held = guarded(bare, 128 * K, everything)
+    known = [
+        RaggedSpec(count, 1, mean, min(mean + more, longest_of(count, 1, mean)), share)
+        for mean, more, share in asked
+    ]
+    found = with_ragged(held, RaggedMix(specs=tuple(known)), 128 * K, everything)
+    assert str(found) == str(bare)
+    assert abs(found.weight - bare.weight) < 1e-9
+    assert abs(sum(found.shares()) - 1) < 1e-9
     assert Workload.parse_measured(found.measured_key).shapes == found.shapes
     assert set(held.shapes) <= set(found.shapes)
     assert found.holds_to == held.holds_to

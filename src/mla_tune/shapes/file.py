@@ -14,6 +14,7 @@ from mla_tune.shapes.graph import GraphShapes, graph_shapes
 from mla_tune.shapes.model import MlaDimensions
 from mla_tune.shapes.presets import USUAL_INDEX_TOPK
 from mla_tune.shapes.ragged import RaggedMix
+from mla_tune.shapes.ragged_specs import ragged_specs
 from mla_tune.shapes.schema_errors import shortened, validated
 from mla_tune.shapes.sections import KV_CACHE_DTYPES, OTHER_KV_CACHE_DTYPES, ShapesSection
 from mla_tune.shapes.vllm_benchmark import without_vllm_only_keys
@@ -65,8 +66,11 @@ def checked_shapes(document: Document) -> ShapesFile:
     model = model_of_file(document, section.model)
     graph = graph_shapes(document, section.graph)
     cases = _listed(document, section)
+    specs = ragged_specs(document, section)
     longest = max(
-        [case.shape.max_kv_len for case in cases] + [graph.longest_kv if graph is not None else 0]
+        [case.shape.max_kv_len for case in cases]
+        + [spec.longest_kv for spec in specs]
+        + [graph.longest_kv if graph is not None else 0]
     )
     if "engine" in data:
         max_model_len = _admitting(document, section.engine.max_model_len, longest)
@@ -87,7 +91,7 @@ def checked_shapes(document: Document) -> ShapesFile:
         block_size=section.engine.block_size,
         max_cudagraph_capture_size=section.engine.max_cudagraph_capture_size,
         graph=graph,
-        ragged=RaggedMix(section.engine.ragged.share, section.engine.ragged.sigma),
+        ragged=RaggedMix(section.engine.ragged.share, section.engine.ragged.sigma, specs),
         notices=(*notices, *model.notices),
     )
 

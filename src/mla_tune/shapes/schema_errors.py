@@ -12,6 +12,7 @@ from mla_tune.shapes.sections import (
     EngineSection,
     Grid,
     ModelSection,
+    RaggedSpecSection,
     ShapesSection,
     WeightedSpec,
 )
@@ -67,6 +68,7 @@ def _known_keys(location: tuple[int | str, ...]) -> list[str]:
         "engine": EngineSection,
         "grids": Grid,
         "batch_specs": WeightedSpec,
+        "ragged_specs": RaggedSpecSection,
     }
     section = sections.get(str(location[0]), ShapesSection) if location else ShapesSection
     return list(section.model_fields)

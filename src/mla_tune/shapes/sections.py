@@ -13,6 +13,7 @@ __all__ = [
     "Grid",
     "ModelSection",
     "RaggedSection",
+    "RaggedSpecSection",
     "Range",
     "ShapesSection",
     "SpecRange",
@@ -195,6 +196,14 @@ class RaggedSection(_Strict):
     sigma: Annotated[float, Field(gt=0, le=4, allow_inf_nan=False)] = RaggedMix.sigma
 
 
+class RaggedSpecSection(_Strict):
+    """A batch spec whose KV length is the mean, with the longest; see `RaggedSpec`."""
+
+    spec: str
+    longest: Size
+    share: Annotated[float, Field(gt=0, lt=1)]
+
+
 class EngineSection(_Strict):
     """How production runs the backend: decode under CUDA graphs, the rest eagerly."""
 
@@ -227,6 +236,7 @@ class ShapesSection(_Strict):
     grids: list[Grid] = []
     eager: EagerSection | None = None
     graph: GraphSection | None = None
+    ragged_specs: list[RaggedSpecSection] = []
     backend: str | None = None
     backends: list[str] = []
     decode_backends: list[str] = []

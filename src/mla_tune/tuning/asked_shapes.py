@@ -42,7 +42,8 @@ def cut(shapes: ShapesFile, options: RunOptions, notice: Callable[[str], None]) 
     if options.max_tokens is None:
         return shapes
     kept = [case for case in shapes.cases if case.shape.num_kv_tokens <= options.max_tokens]
-    dropped = len(shapes.cases) - len(kept)
+    ragged = shapes.ragged.up_to(options.max_tokens)
+    dropped = len(shapes.cases) - len(kept) + len(shapes.ragged.specs) - len(ragged.specs)
     if not kept and shapes.graph is None:
         smallest = min(case.shape.num_kv_tokens for case in shapes.cases)
         raise InputError(
@@ -51,4 +52,4 @@ def cut(shapes: ShapesFile, options: RunOptions, notice: Callable[[str], None]) 
         )
     if dropped:
         notice(f"--max-tokens {options.max_tokens}: {dropped} larger shapes left out")
-    return replace(shapes, cases=tuple(kept), max_tokens=options.max_tokens)
+    return replace(shapes, cases=tuple(kept), ragged=ragged, max_tokens=options.max_tokens)

@@ -203,6 +203,13 @@ class Planner:
     def _ragged(self, setup: Setup, workloads: Sequence[Workload]) -> list[Workload]:
         """Graphs' workloads with the ragged batches that this GPU can hold."""
         mix, fits = self.shapes.ragged, self._fits(setup)
+        groups = [workload.listed[0].shape.groups[0] for workload in workloads]
+        sizes = {(group.count, group.query_len) for group in groups}
+        if unused := [f"{n}q{q}" for n, q in mix.sizes if (n, q) not in sizes]:
+            self.skipped(
+                f"{setup.backend}, graph: ragged_specs of sizes that are not tuned skipped: "
+                f"{', '.join(unused)}"
+            )
         return [
             with_ragged(workload, mix, longest_of_one(self.shapes, workload), fits)
             for workload in workloads

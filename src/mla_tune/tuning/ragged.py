@@ -7,8 +7,10 @@ keep the GPU waiting for the longest one: on an H100 2 splits of 128 requests on
 
 __all__ = ["with_ragged"]
 
+from collections.abc import Sequence
+
 from mla_tune.shapes import BatchShape, Case, Workload
-from mla_tune.shapes.ragged import RaggedMix, log_normal, one_long
+from mla_tune.shapes.ragged import RaggedMix, RaggedSpec, log_normal, one_long
 from mla_tune.tuning.guards import Fits
 
 
@@ -23,8 +25,42 @@ def with_ragged(workload: Workload, mix: RaggedMix, longest: int, fits: Fits) ->
             weight stays with the uniform ones.
     """
     group = workload.listed[0].shape.groups[0]
-    if group.count == 1 or mix.share == 0:
+    specs = mix.of_size(group.count, group.query_len)
+    if group.count == 1 or (mix.share == 0 and not specs):
         return workload
+    if specs:
+        listed, ragged = _as_served(workload, specs, fits)
+    else:
+        listed, ragged = _log_normal(workload, mix, longest, fits)
+    shortest = workload.listed[0].shape.max_kv_len
+    if longest > shortest:
+        extreme = one_long(group.count, group.query_len, longest, shortest)
+        if fits((*workload.shapes, *_shapes(ragged), extreme)):
+            ragged.append(Case(extreme, 0.0))
+    guards = workload.cases[len(workload.listed) :]
+    return Workload.of([*listed, *guards, *_distinct(ragged)])
+
+
+def _as_served(
+    workload: Workload, specs: Sequence[RaggedSpec], fits: Fits
+) -> tuple[list[Case], list[Case]]:
+    """The listed cases with the weight that the ragged ones of ``specs`` leave, and these."""
+    ragged: list[Case] = []
+    left = 1.0
+    for spec in specs:
+        batch = spec.batch()
+        # A block is a coarse measure of lengths that are nearly the same.
+        if len(batch.groups) > 1 and fits((*workload.shapes, *_shapes(ragged), batch)):
+            ragged.append(Case(batch, workload.weight * spec.share))
+            left -= spec.share
+    return [Case(case.shape, case.weight * left) for case in workload.listed], ragged
+
+
+def _log_normal(
+    workload: Workload, mix: RaggedMix, longest: int, fits: Fits
+) -> tuple[list[Case], list[Case]]:
+    """The listed cases, each without the weight of the ragged one about its length, and these."""
+    group = workload.listed[0].shape.groups[0]
     listed: list[Case] = []
     ragged: list[Case] = []
     for case in workload.listed:
@@ -35,13 +71,7 @@ def with_ragged(workload: Workload, mix: RaggedMix, longest: int, fits: Fits) ->
             continue
         listed.append(Case(case.shape, case.weight * (1 - mix.share)))
         ragged.append(Case(batch, case.weight * mix.share))
-    shortest = workload.listed[0].shape.max_kv_len
-    if longest > shortest:
-        extreme = one_long(group.count, group.query_len, longest, shortest)
-        if fits((*workload.shapes, *_shapes(ragged), extreme)):
-            ragged.append(Case(extreme, 0.0))
-    guards = workload.cases[len(workload.listed) :]
-    return Workload.of([*listed, *guards, *_distinct(ragged)])
+    return listed, ragged
 
 
 def _shapes(cases: list[Case]) -> list[BatchShape]:
