@@ -10,6 +10,7 @@ from mla_tune.traffic.histogram import (
     MOST_KINDS,
     StepKind,
     TrafficHistogram,
+    kv_bucket_middle,
     kv_bucket_start,
 )
 
@@ -35,6 +36,16 @@ def test_a_length_has_two_buckets_an_octave_and_short_ones_are_exact() -> None:
     assert starts == {*range(1, 17), 23, 32, 46, 64, 91, 128, 182, 256, 363} | {
         *(512, 725, 1024, 1449, 2048, 2897)
     }
+
+
+@given(lengths)
+def test_the_middle_of_a_bucket_is_in_it(length: int) -> None:
+    start, middle = kv_bucket_start(length), kv_bucket_middle(length)
+    assert kv_bucket_start(middle) == start
+    assert middle == kv_bucket_middle(start)
+    end = 2 * middle - start
+    assert kv_bucket_start(end) == start
+    assert kv_bucket_start(end + 2) > start
 
 
 @given(lengths)

@@ -5,6 +5,7 @@ import pytest
 from make_trace import Traffic, trace_lines
 from mla_tune.errors import InputError
 from mla_tune.shapes.file import ShapesFile, load_shapes
+from mla_tune.shapes.ragged import RaggedSpec
 from mla_tune.traffic.batching import SimulatedEngine, decode_steps
 from mla_tune.traffic.trace import load_trace
 from mla_tune.traffic.trace_shapes import shapes_from_trace
@@ -47,6 +48,18 @@ def test_the_grid_reaches_around_what_was_served(tmp_path: Path) -> None:
     assert max(shape.max_kv_len for shape in shapes_of) >= max(step.max() for step in served)
     assert max(shape.num_requests for shape in shapes_of) >= max(map(len, served))
     assert min(shape.num_requests for shape in shapes_of) == 1
+
+
+def test_ragged_steps_become_ragged_batches_of_the_graph_that_they_replay(tmp_path: Path) -> None:
+    requests = [(1000, 201), (1000, 201), (9000, 201), (3000, 301)]
+    _, shapes = read(tmp_path, made(tmp_path, *requests[:3]))
+    # Three requests replay the graph of four.
+    assert shapes.ragged.specs == (RaggedSpec(4, 1, 3488, 9888, 0.95),)
+    _, shapes = read(tmp_path, made(tmp_path, *requests), SimulatedEngine(max_num_seqs=3))
+    assert {spec.requests for spec in shapes.ragged.specs} == {3}
+    assert {
+        spec.size for spec in read(tmp_path, made(tmp_path, (1000, 201)))[1].ragged.specs
+    } == set()
 
 
 def test_what_is_rare_is_left_out(tmp_path: Path) -> None:

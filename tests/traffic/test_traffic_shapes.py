@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from mla_tune.errors import InputError
 from mla_tune.plan.plan import Plan
 from mla_tune.shapes.file import load_shapes
+from mla_tune.shapes.ragged import RaggedSpec
 from mla_tune.table import Publication
 from mla_tune.traffic.histogram_file import HistogramFile, histogram_files
 from mla_tune.traffic.shapes import MOST_SHAPES, shapes_from_traffic
@@ -114,6 +115,30 @@ def test_a_graph_that_is_not_full_says_how_many_requests_it_had(tmp_path: Path) 
     assert weights(text, tmp_path) == {"8q1s4k": 4.0}
 
 
+def ragged(text: str, folder: Path) -> tuple[RaggedSpec, ...]:
+    file = folder / "shapes.yaml"
+    file.write_text(text)
+    return load_shapes(file).ragged.specs
+
+
+def test_ragged_steps_of_a_captured_size_become_ragged_batches_of_it(tmp_path: Path) -> None:
+    rows = (
+        ("graph", "hit", 8, 4, 1024, 4096, 300),
+        ("graph", "miss", 8, 4, 1024, 1024, 100),
+        ("eager", "skewed", 16, 1, 1024, 4096, 300),
+    )
+    text = shapes_from_traffic(written(tmp_path / "served.json", *rows))
+    assert ragged(text, tmp_path) == (RaggedSpec(8, 4, 1232, 4944, 0.75),)
+    # The uniform shapes are those of all steps.
+    assert weights(text, tmp_path) == {"8q4s1k": 250.0, "8q4s4k": 150.0, "16q1s4k": 300.0}
+
+
+def test_ragged_batches_are_of_the_sizes_that_are_kept(tmp_path: Path) -> None:
+    rows = [("graph", "miss", batch, 1, 1024, 4096, 100 + batch) for batch in range(2, 120)]
+    found = ragged(shapes_from_traffic(written(tmp_path / "served.json", *rows)), tmp_path)
+    assert [spec.requests for spec in found] == list(range(20, 120))
+
+
 def test_lengths_that_round_alike_are_one_case(tmp_path: Path) -> None:
     path = written(tmp_path / "served.json", ("graph", "hit", 8, 1, 4096, 5792, 3))
     assert weights(shapes_from_traffic(path), tmp_path) == {"8q1s4k": 3.0}
@@ -162,6 +187,9 @@ def test_records_of_format_1_are_read_and_their_means_are_doubted(tmp_path: Path
     text = shapes_from_traffic(path)
     assert weights(text, tmp_path) == {"8q1s2k": 3.5, "8q1s4k": 3.5}
     assert "# Format 1: rows that pad a graph were counted in the means" in text
+    padded = ("graph", "hit", 8, 1, 1024, 4096, 700)
+    text = shapes_from_traffic(written(tmp_path / "served.json", padded, format=1))
+    assert ragged(text, tmp_path) == ()
 
 
 def test_steps_without_a_kind_of_their_own_stay_in_the_total(tmp_path: Path) -> None:

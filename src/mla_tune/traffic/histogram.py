@@ -1,6 +1,6 @@
 """What an engine has served: steps counted by kind, in bounded space."""
 
-__all__ = ["MOST_KINDS", "StepKind", "TrafficHistogram", "kv_bucket_start"]
+__all__ = ["MOST_KINDS", "StepKind", "TrafficHistogram", "kv_bucket_middle", "kv_bucket_start"]
 
 import math
 from collections import Counter
@@ -45,6 +45,16 @@ def kv_bucket_start(length: int) -> int:
     if length * length <= 2 * low * low:
         return low
     return math.isqrt(2 * low * low) + 1
+
+
+def kv_bucket_middle(length: int) -> int:
+    """The middle of the half octave that ``length`` is in: 1236 for 1024."""
+    start = kv_bucket_start(length)
+    if start <= _EXACT_UP_TO:
+        return start
+    octave = 1 << (start.bit_length() - 1)
+    half = math.isqrt(2 * octave * octave)
+    return (start + (half if start == octave else 2 * octave - 1)) // 2
 
 
 class TrafficHistogram:

@@ -13,10 +13,12 @@ import yaml
 from mla_tune.quantization import QUANTIZATIONS
 from mla_tune.shapes import BatchShape, RequestGroup
 from mla_tune.shapes.buckets import power_near
+from mla_tune.shapes.ragged import RaggedSpec
 from mla_tune.table import Table
 from mla_tune.table.loading import LoadedTable
 from mla_tune.traffic.histogram import StepKind
 from mla_tune.traffic.merged import MergedTraffic
+from mla_tune.traffic.ragged_steps import ragged_lines, ragged_of
 
 # More shapes than this are noise at the end of a long tail, and a night is only so long.
 MOST_SHAPES = 200
@@ -34,7 +36,8 @@ def shapes_from_traffic(path: Path, tables: Iterable[Path] = ()) -> str:
     KV lengths, and query lengths above 16, are rounded to a power of two. A graph table is keyed
     by the captured size, so a replayed step counts for that size: half at the mean and half at
     the longest of its requests' KV lengths, since a split count has to serve the work of the one
-    and the tail of the other. An eager table is looked up by the longest.
+    and the tail of the other. The ragged steps of a size become ragged batches of it besides, see
+    `mla_tune.traffic.ragged_steps`. An eager table is looked up by the longest.
 
     Args:
         path: the value of the variable; the files of all its processes are merged.
@@ -161,7 +164,17 @@ def _text(path: Path, traffic: MergedTraffic, is_answered: Answers) -> str:
             lines += [_line(shape, weighed[shape]) for shape in shapes]
     if len(ordered) > len(kept):
         lines.append(f"  # {len(ordered) - len(kept)} rarer shapes are left out")
+    lines += ragged_lines(_ragged(traffic, kept))
     return "\n".join(lines) + "\n"
+
+
+def _ragged(traffic: MergedTraffic, kept: Iterable[BatchShape]) -> list[RaggedSpec]:
+    """Of the sizes of ``kept`` shapes; none by means that are too low, which look ragged."""
+    if traffic.has_padded_means:
+        return []
+    sizes = {(shape.num_requests, shape.max_query_len) for shape in kept}
+    found = ragged_of(traffic.steps, traffic.engine["max_model_len"])
+    return [spec for spec in found if spec.size in sizes]
 
 
 def _head(traffic: MergedTraffic) -> dict[str, Any]:

@@ -2,8 +2,9 @@
 
 __all__ = ["shapes_from_trace"]
 
+from bisect import bisect_left
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,16 +16,21 @@ from mla_tune.shapes import format_size
 from mla_tune.shapes.lengths import SKEWED_BEYOND, Lengths
 from mla_tune.traffic.batching import SimulatedEngine, decode_steps
 from mla_tune.traffic.histogram import StepKind
+from mla_tune.traffic.ragged_steps import ragged_lines, ragged_of
 from mla_tune.traffic.shapes import shown, tuned_lengths, weight_text
 from mla_tune.traffic.step_parts import StepPart, kind_of
 from mla_tune.traffic.trace import TracedRequest, load_trace
+from mla_tune.vllm.captures import captured_requests, default_capture_sizes
+from mla_tune.vllm.compat import NEWEST_RELEASE
 
 GRID_FACTOR = 4
 """Between two KV lengths of an eager grid; latency over KV length is a straight line."""
 
-
 RARE = 0.001
 """KV lengths of a smaller share of the steps are left out of a graph's."""
+
+CAPABILITY = "9.0"
+"""Of the GPU whose captured sizes count: they are the same on most."""
 
 SHORT = 0.01
 """The share of steps whose mean may be below the shortest KV length of an eager grid."""
@@ -35,21 +41,37 @@ class _Served:
     """What a simulated engine has served.
 
     Attributes:
+        captured: batch sizes of its graphs, ascending. A larger step replays none.
         steps: by kind, as the recorder counts replays of graphs.
         skewed: steps in which one request is far above the mean.
         most_requests: in a step.
         longest: KV length.
     """
 
+    captured: Sequence[int]
     steps: Counter[StepKind] = field(default_factory=Counter)
     skewed: int = 0
     most_requests: int = 0
     longest: int = 0
 
+    @classmethod
+    def by(cls, engine: SimulatedEngine) -> "_Served":
+        """Nothing yet, by an engine that captures what vLLM captures by itself."""
+        most = engine.max_num_seqs
+        sizes = default_capture_sizes(NEWEST_RELEASE, CAPABILITY, max_num_seqs=most)
+        return cls(captured_requests(sizes, 1, most))
+
+    @property
+    def replayed(self) -> dict[StepKind, int]:
+        """The steps that replay a graph."""
+        return {kind: n for kind, n in self.steps.items() if kind.batch in self.captured}
+
     def add(self, kv_lens: Any) -> None:
         """Count one step."""
         lengths = Lengths.of(kv_lens)
-        part = StepPart(lengths.requests, 1, lengths.total, lengths.longest, lengths.requests)
+        at = bisect_left(self.captured, lengths.requests)
+        rows = self.captured[at] if at < len(self.captured) else lengths.requests
+        part = StepPart(rows, 1, lengths.total, lengths.longest, lengths.requests)
         self.steps[kind_of("graph", "miss", part)] += 1
         self.skewed += lengths.is_skewed
         self.most_requests = max(self.most_requests, lengths.requests)
@@ -60,9 +82,10 @@ def shapes_from_trace(path: Path, engine: SimulatedEngine, model: str) -> str:
     """Write a shapes file of the decode steps of an engine that serves the trace in ``path``.
 
     The engine is the simple one of `mla_tune.traffic.batching`. In graph mode the file names all
-    captured sizes; a step counts half at the mean and half at the longest of its KV lengths, as
-    in `shapes_from_traffic`. For eager mode it has a grid around what was served, because a
-    table's model answers between measured points alone.
+    captured sizes; a step counts half at the mean and half at the longest of its KV lengths, and
+    the ragged ones of a size become ragged batches of it, as in `shapes_from_traffic`. For eager
+    mode it has a grid around what was served, because a table's model answers between measured
+    points alone.
 
     Args:
         path: the trace; see `load_trace`.
@@ -73,7 +96,7 @@ def shapes_from_trace(path: Path, engine: SimulatedEngine, model: str) -> str:
         InputError: as `load_trace` and `decode_steps`, or no request takes a decode step.
     """
     requests = load_trace(path)
-    served = _Served()
+    served = _Served.by(engine)
     for kv_lens in decode_steps(requests, engine):
         served.add(kv_lens)
     if not served.steps:
@@ -97,7 +120,9 @@ def shapes_from_trace(path: Path, engine: SimulatedEngine, model: str) -> str:
         ],
     }
     text = yaml.safe_dump(data, sort_keys=False, default_flow_style=None, width=100)
-    return "\n".join([*_remarks(path, requests, served, engine), text])
+    ragged = ragged_lines(ragged_of(served.replayed, engine.max_model_len))
+    lines = [*_remarks(path, requests, served, engine), *text.splitlines(), *ragged]
+    return "\n".join(lines) + "\n"
 
 
 def _weighted_lengths(served: _Served, engine: SimulatedEngine) -> dict[int | str, int | float]:
