@@ -4,7 +4,9 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,6 +14,7 @@ from mla_tune.errors import EnvironmentFailure, InputError
 from mla_tune.serving import start
 from mla_tune.serving.cache import Cache
 from mla_tune.serving.engine_process import RefusedByVllm
+from mla_tune.serving.metrics_folder import VARIABLE as FOLDER
 from mla_tune.serving.prepare import Preparation, PrepareOptions
 from mla_tune.serving.start import Stopped, become, prepared_or_untuned, stopping
 from mla_tune.serving.vllm_command import VllmCommand
@@ -83,30 +86,104 @@ def test_sigterm_ends_in_order_while_preparing() -> None:
 def test_a_program_that_is_not_there() -> None:
     command = VllmCommand.of(["/nowhere/vllm", "serve", "model"])
     with pytest.raises(EnvironmentFailure, match="/nowhere/vllm cannot be started") as failure:
-        become(Preparation(command), {})
+        become(Preparation(command), {}, print)
     assert failure.value.exit_code == 127
 
 
-def test_the_program_takes_our_place(tmp_path: Path) -> None:
-    vllm = tmp_path / "vllm"
-    vllm.write_text(
-        f"#!{sys.executable}\nimport json, os, sys\n"
-        "print(json.dumps([os.getpid(), sys.argv[1:], os.environ['MLA_TUNE_TABLES']]))\n"
-        "sys.exit(7)\n"
-    )
-    vllm.chmod(0o755)
-    program = f"""
+START = """
 import os
 from mla_tune.serving.prepare import Preparation
 from mla_tune.serving.start import become
 from mla_tune.serving.vllm_command import VllmCommand
 print(os.getpid())
-command = VllmCommand.of([{str(vllm)!r}, "serve", "a b"])
-become(Preparation(command, "t1:t2"), dict(os.environ))
+become(Preparation(VllmCommand.of([{vllm!r}, "serve", "a b"]), {tables!r}), os.environ, print{how})
 """
-    done = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, check=False
-    )
-    ours, theirs = done.stdout.splitlines()
-    assert json.loads(theirs) == [int(ours), ["serve", "a b"], "t1:t2"]
-    assert done.returncode == 7
+VLLM = f"""#!{sys.executable}
+import json, os, sys
+print(json.dumps([os.getpid(), sys.argv[1:], dict(os.environ)]))
+sys.exit(7)
+"""
+
+
+@dataclass
+class Started:
+    """What a program saw that took our place.
+
+    Attributes:
+        pids: ours and its.
+        said: before it started.
+    """
+
+    code: int
+    pids: tuple[int, int]
+    said: list[str]
+    arguments: list[str]
+    variables: dict[str, str]
+
+
+@pytest.fixture
+def became(tmp_path: Path) -> Callable[..., Started]:
+    vllm = tmp_path / "vllm"
+    vllm.write_text(VLLM)
+    vllm.chmod(0o755)
+    (tmp_path / "tmp").mkdir()
+
+    def call(
+        tables: str | None = "t1:t2", how: str = "", before: str = "", **variables: str
+    ) -> Started:
+        done = subprocess.run(
+            [sys.executable, "-c", before + START.format(vllm=str(vllm), tables=tables, how=how)],
+            env=os.environ | {"TMPDIR": str(tmp_path / "tmp")} | variables,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        ours, *said, theirs = done.stdout.splitlines()
+        pid, arguments, found = json.loads(theirs)
+        return Started(done.returncode, (int(ours), pid), said, arguments, found)
+
+    return call
+
+
+def test_the_program_takes_our_place(became: Callable[..., Started]) -> None:
+    start = became()
+    assert start.pids[0] == start.pids[1]
+    assert start.arguments == ["serve", "a b"]
+    assert start.variables["MLA_TUNE_TABLES"] == "t1:t2"
+    assert start.code == 7
+
+
+def test_a_tuned_engine_has_a_folder_for_its_counts(
+    became: Callable[..., Started], tmp_path: Path
+) -> None:
+    start = became()
+    folder = Path(start.variables[FOLDER])
+    assert folder.parent == tmp_path / "tmp"
+    assert folder.is_dir()
+    assert "--no-metrics" in start.said[0]
+
+
+def test_a_folder_that_cannot_be_made_is_said(became: Callable[..., Started]) -> None:
+    full = "import tempfile; tempfile.mkdtemp = lambda **_: open('/nowhere/metrics')"
+    start = became(before=full)
+    assert start.said == [
+        "no counts of mla-tune in /metrics: /nowhere/metrics: No such file or directory"
+    ]
+    assert FOLDER not in start.variables
+    assert start.code == 7
+
+
+@pytest.mark.parametrize(
+    ("how", "variables"),
+    [
+        ({"tables": None}, {}),  # untuned
+        ({"how": ", metrics=False"}, {}),
+        ({}, {FOLDER: "/the/users/own"}),
+    ],
+)
+def test_what_vllm_counts_is_left_alone(
+    how: dict[str, Any], variables: dict[str, str], became: Callable[..., Started]
+) -> None:
+    start = became(**how, **variables)
+    assert start.variables.get(FOLDER) == variables.get(FOLDER)
+    assert start.said == []

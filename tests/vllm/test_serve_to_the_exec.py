@@ -35,7 +35,8 @@ STAND_IN = """#!{python}
 import json, os, sys
 if "--nope" in sys.argv:
     sys.exit("vllm's own message")
-print("STARTED", json.dumps([sys.argv[1:], os.environ.get("MLA_TUNE_TABLES")]))
+names = ("MLA_TUNE_TABLES", "PROMETHEUS_MULTIPROC_DIR")
+print("STARTED", json.dumps([sys.argv[1:], *map(os.environ.get, names)]))
 sys.exit(5)
 """
 
@@ -53,6 +54,10 @@ class Start:
     @property
     def tables(self) -> str | None:
         return self._started[1]
+
+    @property
+    def metrics(self) -> str | None:
+        return self._started[2]
 
     @property
     def _started(self) -> Any:
@@ -76,7 +81,8 @@ class Serving:
         program.write_text(STAND_IN.format(python=sys.executable))
         program.chmod(0o755)
         self.environ = os.environ | {"PATH": f"{program.parent}{os.pathsep}{os.environ['PATH']}"}
-        self.environ.pop("MLA_TUNE_TABLES", None)
+        for name in ("MLA_TUNE_TABLES", "PROMETHEUS_MULTIPROC_DIR"):
+            self.environ.pop(name, None)
 
     def command(self, cache: Path, *vllm: str, ours: tuple[str, ...] = ()) -> list[str]:
         backend = () if "--backend" in ours else ("--backend", "TORCH_MLA")
@@ -123,6 +129,8 @@ def test_the_first_start_tunes_and_becomes_vllm(
     assert start.tables is not None, start.err
     assert Path(start.tables).is_relative_to(cache)
     assert "q1s128" in Path(start.tables).read_text()
+    assert start.metrics is not None
+    assert Path(start.metrics).is_dir()
     assert any("2 of 2 batches of TORCH_MLA have an entry" in line for line in start.lines)
     assert start.out.count("\n") == 1  # nothing of ours among vLLM's output
 
@@ -168,6 +176,7 @@ def test_an_unknown_model_is_vllms_to_refuse(serving: Serving, tmp_path: Path) -
 def untuned(start: Start) -> str:
     assert start.argv[0] == "serve"
     assert start.tables is None
+    assert start.metrics is None
     (line,) = [line for line in start.lines if "untuned" in line]
     assert "Traceback" not in start.err
     return line

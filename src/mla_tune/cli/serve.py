@@ -57,7 +57,12 @@ def _options(function: Callable[..., Any]) -> Callable[..., Any]:
 
 @click.command()
 @_options
-def serve(command: tuple[str, ...], **options: Any) -> None:
+@click.option(
+    "--no-metrics",
+    is_flag=True,
+    help="Leave vLLM's /metrics as they are: without the counts of what the tables do.",
+)
+def serve(command: tuple[str, ...], no_metrics: bool, **options: Any) -> None:
     """Tune what is missing for a vLLM command, then become it.
 
     \b
@@ -78,7 +83,7 @@ def serve(command: tuple[str, ...], **options: Any) -> None:
             preparation = prepared_or_untuned(given, asked, _say)
     except Stopped as stopped:
         raise SystemExit(stopped.exit_code) from None
-    become(preparation, os.environ)
+    become(preparation, os.environ, _say, metrics=not no_metrics)
 
 
 @click.command()

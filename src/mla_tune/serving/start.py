@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import NoReturn
 
 from mla_tune.errors import EnvironmentFailure, MlaTuneError
+from mla_tune.serving import metrics_folder
 from mla_tune.serving.engine_process import RefusedByVllm
 from mla_tune.serving.lines import in_a_line
 from mla_tune.serving.prepare import VARIABLE, Preparation, PrepareOptions, prepared
@@ -63,8 +64,20 @@ def prepared_or_untuned(
     return Preparation(command)
 
 
-def become(preparation: Preparation, environ: Mapping[str, str]) -> NoReturn:
+def become(
+    preparation: Preparation,
+    environ: Mapping[str, str],
+    say: Callable[[str], None],
+    *,
+    metrics: bool = True,
+) -> NoReturn:
     """Replace this process with vLLM: its signals and its exit code are vLLM's own.
+
+    Args:
+        preparation: what it starts with.
+        environ: the variables that it has already.
+        say: told what is changed of vLLM's own, a line at a time.
+        metrics: whether the plugin's counts are to reach ``/metrics``, where tables act.
 
     Raises:
         EnvironmentFailure: there is no such program.
@@ -72,6 +85,8 @@ def become(preparation: Preparation, environ: Mapping[str, str]) -> NoReturn:
     variables = dict(environ)
     if preparation.tables is not None:
         variables[VARIABLE] = preparation.tables
+    if metrics and variables.get(VARIABLE) and metrics_folder.VARIABLE not in variables:
+        variables |= _with_metrics(say)
     argv = preparation.command.argv
     sys.stdout.flush()
     sys.stderr.flush()
@@ -84,3 +99,14 @@ def become(preparation: Preparation, environ: Mapping[str, str]) -> NoReturn:
         failure = EnvironmentFailure(f"{argv[0]} cannot be started: {error.strerror or error}")
         failure.exit_code = NOT_FOUND
         raise failure from None
+
+
+def _with_metrics(say: Callable[[str], None]) -> dict[str, str]:
+    """The variable that has vLLM's server collect the counts of all processes of the engine."""
+    try:
+        folder = metrics_folder.inherited_folder()
+    except OSError as error:
+        say(f"no counts of mla-tune in /metrics: {error.filename}: {error.strerror or error}")
+        return {}
+    say("/metrics has mla-tune's counts, and no process_* and python_*; see --no-metrics")
+    return {metrics_folder.VARIABLE: str(folder)}
