@@ -50,7 +50,7 @@ def kv_bucket_start(length: int) -> int:
 def kv_bucket_middle(length: int) -> int:
     """The middle of the half octave that ``length`` is in: 1236 for 1024."""
     start = kv_bucket_start(length)
-    if start <= _EXACT_UP_TO:
+    if start < _EXACT_UP_TO:
         return start
     octave = 1 << (start.bit_length() - 1)
     half = math.isqrt(2 * octave * octave)
