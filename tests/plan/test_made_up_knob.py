@@ -256,7 +256,9 @@ def test_an_engine_s_choice_holds_it(tmp_path: Path, mode: str) -> None:
     job, _ = tuned(tmp_path)
     deployed = deployment(job.path, {"reorder_batch_threshold", "tile_tokens"})
     assert deployed.lookups is not None
-    choice = deployed.lookups.eager(8, 1, 1024) if mode == "eager" else deployed.planned[8, 1]
+    choice = (
+        deployed.lookups.steps.uniform(8, 1, 1024) if mode == "eager" else deployed.planned[8, 1]
+    )
     assert (choice.outcome, choice.plan) == ("hit", Plan(tile_tokens=32))
     assert not choice.checked
     assert deployed.counts.fallbacks == 0

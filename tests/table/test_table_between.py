@@ -117,11 +117,17 @@ def test_between_entries_the_model_answers_where_it_is_proven():
 
 
 def test_no_gain_is_the_default_and_an_unproven_one_a_miss():
-    found = modelled().lookup(batch=31, kv_len=16384)
+    found = modelled().lookup(batch=31, kv_len=16000)
     assert (found.is_hit, found.plan) == (True, UNTUNED)
     found = modelled(error=5.0).lookup(batch=1, kv_len=4096)
     assert (found.is_hit, found.plan) == (False, UNTUNED)
     assert "may be 500.0% too large" in found.reason
+
+
+def test_an_answer_holds_for_a_whole_bucket_as_in_an_engine():
+    found = modelled().lookup(batch=31, kv_len=16384)
+    assert not found.is_hit
+    assert found.reason.startswith("outside of what was measured")
 
 
 def test_a_neighbour_does_not_answer_in_place_of_the_model():

@@ -1,6 +1,6 @@
 """Finding the entry for a batch: its own, in an eager table the nearest one, or none."""
 
-__all__ = ["DEFAULT_WITHIN", "Lookup", "Table", "unproven"]
+__all__ = ["DEFAULT_WITHIN", "Lookup", "Table"]
 
 import math
 from collections.abc import Callable
@@ -10,6 +10,7 @@ from pathlib import Path
 
 from mla_tune.errors import InputError
 from mla_tune.plan.plan import UNTUNED, Plan
+from mla_tune.registry import BACKENDS
 from mla_tune.shapes import BatchShape, RequestGroup, Workload
 from mla_tune.shapes.batch import MOST_REQUESTS
 from mla_tune.shapes.lengths import Lengths
@@ -19,6 +20,7 @@ from mla_tune.table.header import Header
 from mla_tune.table.index import Index
 from mla_tune.table.longer import LongerModel
 from mla_tune.table.ragged import answer_ragged
+from mla_tune.table.steps import EagerSteps, StepAnswer
 from mla_tune.table.store import TableFile
 from mla_tune.table.waves import Answer, ProvenModel
 
@@ -110,6 +112,7 @@ class Table:
             # Where vLLM's release sets no bound, the knob acts on every batch.
             most = header.full_engine.max_cudagraph_capture_size
             self._longer = between.longer_model(*gpu, MOST_REQUESTS if most is None else most)
+        self._steps: EagerSteps[StepAnswer] = EagerSteps(self, lambda _, answer: answer)
         workloads = [Workload.parse(entry.shape) for entry in entries]
         self._index = Index(workloads, [entry.guards for entry in entries])
 
@@ -151,18 +154,24 @@ class Table:
     def lookup_shape(self, shape: BatchShape, *, within: float = DEFAULT_WITHIN) -> Lookup:
         """Find the plan for any batch shape.
 
-        One of several query lengths is answered only by its exact entry, and so is one of several
-        KV lengths, unless the table has a model.
+        One of several query lengths is answered only by its exact entry. One of several KV lengths
+        that has none gets from an eager table what an engine gets, which knows its mean and its
+        longest request: what is said of uniform batches of the longest, as far as the gain covers
+        the difference, else what the table's model has proven.
         """
         found = self.measured(shape, within)
         if found is not None:
             return found
-        answer = self._modelled(shape)
-        if answer is None:
-            return Lookup(shape, None, UNTUNED, missed=partial(self._miss_reason, shape, within))
-        if answer.outcome == "miss":
-            return Lookup(shape, None, UNTUNED, missed=partial(unproven, answer))
-        return Lookup(shape, None, answer.plan, predicted_gain=answer.gain)
+        is_known = len(shape.groups) > 1 or self.between is not None
+        if self._is_graph or not shape.is_uniform or not is_known:
+            return Lookup(shape, None, UNTUNED, missed=partial(self.why_none, shape, within))
+        batch, longest = shape.num_requests, shape.max_kv_len
+        lengths = Lengths(batch, shape.num_kv_tokens, longest)
+        answer = self._steps.step(batch, shape.max_query_len, longest, lengths)
+        if answer.outcome != "hit":
+            return Lookup(shape, None, UNTUNED, missed=answer.missed)
+        factor = lengths.skew if answer.entry is not None else math.inf
+        return Lookup(shape, answer.entry, answer.plan, factor, answer.gain)
 
     def measured(self, shape: BatchShape, within: float = DEFAULT_WITHIN) -> Lookup | None:
         """What the entry says that was measured for ``shape``; None where there is none."""
@@ -173,6 +182,16 @@ class Table:
         if position < 0:
             return None
         return Lookup(shape, self.entries[position], self.entries[position].plan, factor)
+
+    def entry_of(self, shape: BatchShape) -> Entry | None:
+        """The entry that was measured for ``shape``, if there is one."""
+        found = self.measured(shape)
+        return None if found is None else found.entry
+
+    @property
+    def evens_out(self) -> bool:
+        """Whether the backend has a scheduler that evens out what is ragged."""
+        return BACKENDS[self.header.backend].cut == "scheduled"
 
     def answer(self, batch: int, kv_lens: tuple[int, ...], query_len: int = 1) -> Answer | None:
         """What the model says of uniform batches, all of one length of ``kv_lens`` or between.
@@ -198,19 +217,8 @@ class Table:
         lengths = [self.between.length(kv_len) for kv_len in longest]
         return answer_ragged(self._model, batch, means, lengths)
 
-    def _modelled(self, shape: BatchShape) -> Answer | None:
-        """What the model says; None without one of such batches."""
-        batch, longest = shape.num_requests, (shape.max_kv_len,)
-        if shape.max_query_len > 1:
-            query_lens, kv_lens = set(shape.query_lens), {group.kv_len for group in shape.groups}
-            is_uniform = len(query_lens) == len(kv_lens) == 1
-            return self.answer(batch, longest, shape.max_query_len) if is_uniform else None
-        lengths = Lengths(batch, shape.num_kv_tokens, *longest)
-        if lengths.is_skewed:
-            return self.answer_ragged(batch, (lengths.mean, lengths.mean + 1), longest)
-        return self.answer(batch, longest)
-
-    def _miss_reason(self, shape: BatchShape, within: float) -> str:
+    def why_none(self, shape: BatchShape, within: float = DEFAULT_WITHIN) -> str:
+        """Why no entry answers for ``shape``."""
         factor, index = self._index.nearest(shape)
         if index < 0:
             return "no entry of this batch and query length; the backend's default applies"
@@ -219,13 +227,3 @@ class Table:
             f"the nearest entry, {self.entries[index].shape}, is off by a factor {factor:.2f}, "
             f"{beyond}; the backend's default applies"
         )
-
-
-def unproven(answer: Answer) -> str:
-    """Why a miss of a model is one."""
-    if answer.gain is None:
-        return "outside of what was measured; the backend's default applies"
-    return (
-        f"a predicted gain of {answer.gain:.3f}x is not proven, since one may be "
-        f"{answer.error:.1%} too large; the backend's default applies"
-    )

@@ -166,6 +166,16 @@ class Answer:
         """The splits that the plan names, if any."""
         return self.plan.number("num_kv_splits")
 
+    @property
+    def unproven(self) -> str:
+        """Why a miss is one."""
+        if self.gain is None:
+            return "outside of what was measured; the backend's default applies"
+        return (
+            f"a predicted gain of {self.gain:.3f}x is not proven, since one may be "
+            f"{self.error:.1%} too large; the backend's default applies"
+        )
+
 
 class Length(NamedTuple):
     """A KV length, and the values that the backend may take there untuned.

@@ -95,7 +95,7 @@ def test_a_skewed_batch_is_asked_for_by_its_mean_and_its_longest() -> None:
     skewed = batch(8192, *[1200] * 7)
     found = asked.eager(skewed)
     assert found.outcome == "hit"
-    assert found is deployment.lookups.ragged(8, 1, 2048, 8192)
+    assert found is deployment.lookups.steps.ragged(8, 1, 2048, 8192)
     mixed = SimpleNamespace(num_decodes=8, num_decode_tokens=8, num_prefills=1)
     assert asked.decodes(skewed, mixed) is found
 

@@ -125,5 +125,5 @@ def test_a_threshold_never_falls_below_speculation(
     engine = start()
     policy = engine.builder.step_policy
     monkeypatch.setattr(policy.thresholds, "least", 40)
-    choice = engine.deployment.lookups.eager(4, 32, 256)
+    choice = engine.deployment.lookups.steps.uniform(4, 32, 256)
     assert policy.threshold(engine.batch("4q32s256"), choice) == 40

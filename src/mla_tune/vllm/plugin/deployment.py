@@ -92,7 +92,7 @@ class Deployment:
             f"({type(error).__name__}: {error}); its entries are left out",
         )
         if self.lookups is not None:
-            self.lookups.forget()
+            self.lookups.steps.forget()
             self.planned = {key: self.lookups.captured(*key) for key in self.planned}
 
     def _applicable(self, plan: Plan) -> bool:

@@ -56,7 +56,7 @@ class StepChoices:
             self._last_read = key
             lens = _kv_lens(batch, num_reqs)
             self._lengths = None if lens is None else Lengths.of(lens)
-        return deployment.lookups.step(num_reqs, query_len, longest, self._lengths)
+        return deployment.lookups.steps.step(num_reqs, query_len, longest, self._lengths)
 
     def _is_to_be_read(self, key: tuple[int, int, int]) -> bool:
         """Whether to read the lengths within this batch, or to go by those of an earlier one."""
@@ -77,7 +77,7 @@ class StepChoices:
         if query_len == 0 or not metadata.num_prefills:
             return VLLM_OWN
         lengths = Lengths.of(lens)
-        return lookups.step(count, query_len, max(lengths.longest, query_len), lengths)
+        return lookups.steps.step(count, query_len, max(lengths.longest, query_len), lengths)
 
 
 def _kv_lens(batch: Any, count: int) -> Any:
