@@ -46,6 +46,7 @@ def test_a_table_is_true_for_the_engine_it_was_measured_in() -> None:
         ({"kv_cache_dtype": "fp8"}, "KV cache dtype"),
         ({"quantization": "fp8_per_block", "engine": EAGER}, "quantization"),
         ({"engine": ENGINE | {"block_size": 64}}, "block size"),
+        ({"engine": ENGINE | {"index_topk": 1024}}, "index_topk"),
     ],
 )
 def test_one_differing_field_refuses_a_table(changes: dict[str, Any], field: str) -> None:

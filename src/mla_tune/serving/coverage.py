@@ -81,6 +81,7 @@ def _facts(engine: ServedEngine) -> EngineFacts:
         max_cudagraph_capture_size=max(engine.capture_sizes, default=0) * engine.decode_graphs,
         packages=tuple(installed_versions(*KERNEL_PACKAGES).items()),
         digests=tuple(backend.digests().items()),
+        index_topk=engine.index_topk if backend.sparse else None,
     )
 
 

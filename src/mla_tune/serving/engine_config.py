@@ -60,7 +60,7 @@ def served_engine(vllm_config: Any) -> ServedEngine:
         backend=backend,
         context_parallel=ranks,
         num_gpus=_num_gpus(parallel),
-        refusal=refusal(vllm_config),
+        refusal=refusal(vllm_config, sparse=_index_topk(model) is not None),
     )
 
 

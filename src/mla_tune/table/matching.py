@@ -34,6 +34,7 @@ class EngineFacts:
         digests: of the parts of the software that decide how fast the backend is, by name.
         context_parallel: ranks that each hold a part of a decode's KV cache. A decode kernel sees
             the heads of all of them, and KV lengths of one.
+        index_topk: how many tokens a sparse backend attends to; None for a dense one.
     """
 
     backend: str
@@ -50,6 +51,7 @@ class EngineFacts:
     packages: tuple[tuple[str, str], ...]
     digests: tuple[tuple[str, str], ...] = ()
     context_parallel: int = 1
+    index_topk: int | None = None
 
 
 def differences(table: Table, facts: EngineFacts) -> list[tuple[str, Any, Any]]:
@@ -71,6 +73,7 @@ def differences(table: Table, facts: EngineFacts) -> list[tuple[str, Any, Any]]:
         quantization=header.quantization if has_prefills else None,
         block_size=None if facts.block_size is None else header.full_engine.block_size,
         capture_size=header.full_engine.max_cudagraph_capture_size if captures else None,
+        index_topk=header.engine.index_topk,
         software=measured,
     )
     ours = _comparable(
@@ -83,6 +86,7 @@ def differences(table: Table, facts: EngineFacts) -> list[tuple[str, Any, Any]]:
         quantization=facts.quantization if has_prefills else None,
         block_size=facts.block_size,
         capture_size=facts.max_cudagraph_capture_size if captures else None,
+        index_topk=facts.index_topk,
         software=found,
     )
     return [
@@ -104,6 +108,7 @@ def _comparable(
     quantization: str | None,
     block_size: int | None,
     capture_size: int | None,
+    index_topk: int | None,
     software: dict[str, str],
 ) -> dict[str, Any]:
     values: dict[str, Any] = {
@@ -120,6 +125,7 @@ def _comparable(
     values["quantization"] = quantization
     values["block size"] = block_size
     values["max_cudagraph_capture_size"] = capture_size
+    values["index_topk"] = index_topk
     return values
 
 

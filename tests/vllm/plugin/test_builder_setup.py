@@ -1,11 +1,12 @@
 """What is found out for a builder while it is made, without vLLM."""
 
+from dataclasses import replace
 from enum import Enum
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from deployments import KNOBS, deployed
+from deployments import KNOBS, batch, deployed
 
 from mla_tune.plan.plan import Plan
 from mla_tune.table import Entry
@@ -15,9 +16,9 @@ from tabled_engine import entry
 
 class Support(Enum):
     NEVER = 0
-    SINGLE_ONLY = 1
-    UNIFORM = 2
-    VARLEN = 3
+    SINGLE_ONLY = "single_only"
+    UNIFORM = "uniform"
+    VARLEN = "varlen"
 
 
 class Builder:
@@ -83,6 +84,37 @@ def test_thresholds_stay_vllms_where_another_would_be_wrong(builder: Builder) ->
     assert policy.thresholds.mixed == 64
     assert policy.thresholds.of_uniform(SimpleNamespace(max_query_len=64), None) == 64
     assert not policy.failed
+
+
+class SparseBuilder(Builder):
+    """As those of sparse backends, which set a threshold by the heads."""
+
+    reorder_batch_threshold = None
+    require_uniform_decodes = False
+
+    def __init__(self) -> None:
+        super().__init__()
+        del self.query_len_support
+        self.reorder_batch_threshold = 64
+
+
+def test_a_sparse_backends_threshold_only_falls(messages: list[str]) -> None:
+    """More decodes would be more for the indexer to pick, which no latency of a table includes."""
+    longer = entry("4q128s256", Plan(reorder_batch_threshold=128), default_us=20.0)
+    deployment = deployed(EXTEND, longer)
+    deployment.facts = replace(deployment.facts, index_topk=256)
+    policy = BuilderSetup(SparseBuilder(), lambda *_: deployment).policy()
+    assert policy is not None
+    thresholds = policy.thresholds
+    assert (thresholds.vllm_own, thresholds.mixed) == (64, 16)
+    assert thresholds.of_uniform(batch(4, 64, 256), 16) == 16
+    assert thresholds.of_uniform(batch(4, 128, 256), 128) == 64
+    # In the bucket of 256, but beyond the top-k.
+    assert thresholds.of_uniform(batch(4, 64, 257), 16) == 64
+    assert (
+        "INFO mla-tune: TRITON_MLA: 4q128s256 stay vLLM's: a threshold above its own 64"
+        in (messages[0])
+    )
 
 
 def test_without_a_deployment_all_is_vllms(messages: list[str]) -> None:

@@ -36,6 +36,13 @@ def test_a_tie_frees_an_entry_for_the_others() -> None:
     assert best_threshold(entries, VLLM_OWN) == 128
 
 
+def test_a_threshold_that_may_not_rise_stays_or_falls() -> None:
+    lens = range(VLLM_OWN + 1, VLLM_OWN + 3)
+    longer = [measured(f"8q{n}{kv}", n, 2.0) for n in lens for kv in ("s4k", "")]
+    assert best_threshold(longer, VLLM_OWN) == VLLM_OWN + 2
+    assert best_threshold(longer, VLLM_OWN, may_rise=False) == VLLM_OWN
+
+
 def test_single_tokens_and_idle_knobs_say_nothing() -> None:
     idle = entry("8q64s4k", Plan(prefill_backend="fa3"), default_plan=Plan(num_kv_splits=4))
     entries = [entry("8q1s4k", Plan(num_kv_splits=4)), idle]

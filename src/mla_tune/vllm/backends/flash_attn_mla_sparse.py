@@ -26,4 +26,5 @@ BACKEND = VllmBackend(
         Source("v1/attention/backends/mla/flashattn_mla_sparse.py"),
     ),
     blocks=BlockSizes((64,), multiples=True),
+    plugin_class="mla_tune.vllm.plugin.without_splits.FLASH_ATTN_MLA_SPARSE",
 )

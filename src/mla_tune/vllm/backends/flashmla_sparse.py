@@ -37,4 +37,5 @@ BACKEND = VllmBackend(
     ),
     blocks=BlockSizes((64,)),
     parts_prefills=_parts_prefills,
+    plugin_class="mla_tune.vllm.plugin.without_splits.FLASHMLA_SPARSE",
 )

@@ -4,10 +4,10 @@ __all__ = [
     "announce_topk",
     "attention_layer",
     "common_metadata",
+    "decodes_uniform",
     "divided",
     "is_sparse",
     "query_len_support",
-    "sparse_decodes_uniform",
     "sparse_prefill_path",
     "takes_fp8_queries",
 ]
@@ -57,11 +57,6 @@ def is_sparse(impl: Any) -> bool:
     return isinstance(impl, compat.symbol("vllm.v1.attention.backend", "SparseMLAAttentionImpl"))
 
 
-def sparse_decodes_uniform(builder: Any) -> bool:
-    """Whether a sparse builder takes only requests of one query length as decodes."""
-    return bool(getattr(builder, "require_uniform_decodes", True))
-
-
 def announce_topk(impl: Any) -> None:
     """Tell the impl that the top-k indices are written, as an indexer does.
 
@@ -101,6 +96,16 @@ def query_len_support(builder: Any) -> str:
     A builder that does not say takes all.
     """
     return str(getattr(getattr(builder, "query_len_support", None), "value", "varlen"))
+
+
+def decodes_uniform(builder: Any) -> bool:
+    """Whether a builder takes only leading requests of one query length as decodes.
+
+    Dense ones say which lengths their kernel takes, sparse ones what they want.
+    """
+    if hasattr(builder, "query_len_support"):
+        return query_len_support(builder) != "varlen"
+    return bool(getattr(builder, "require_uniform_decodes", True))
 
 
 def divided(metadata: Any) -> tuple[int | None, int | None]:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from mla_tune.table import Entry
+from mla_tune.vllm.compat.layers import decodes_uniform, query_len_support
 from mla_tune.vllm.compat.parallel import microbatched
 from mla_tune.vllm.log import logger
 from mla_tune.vllm.plugin.deployment import Deployment, deployment_for, say_untuned
@@ -63,8 +64,7 @@ class BuilderSetup:
     @property
     def takes_many_tokens(self) -> bool:
         """Whether the decode path takes requests of several tokens at all."""
-        support = self._builder.query_len_support
-        return bool(support != type(support).SINGLE_ONLY)
+        return query_len_support(self._builder) != "single_only"
 
     def fail(self, error: Exception) -> None:
         """Log ``error``; the policy will leave the steps outside of graphs to vLLM."""
@@ -106,13 +106,26 @@ class BuilderSetup:
 
     def _thresholds(self, entries: Sequence[Entry], vllm_own: int) -> Thresholds:
         builder = self._builder
-        thresholds = Thresholds(vllm_own, self.decode_query_len(), entries)
+        topk = self.deployment.facts.index_topk
+        thresholds = Thresholds(vllm_own, self.decode_query_len(), entries, topk=topk)
+        raised = [entry.shape for entry in entries if _asks_for_more_than(vllm_own, entry)]
+        if topk is not None and raised:
+            logger.info(
+                "mla-tune: %s: %s stay vLLM's: a threshold above its own %d would have the "
+                "indexer pick tokens for requests that attend to all, which was not measured",
+                builder.mla_tune_backend, ", ".join(raised), vllm_own,
+            )  # fmt: skip
         # Where vLLM's class says 1, its buffers and graphs are sized for that: such a builder
-        # gets a threshold only for a single step of uniform requests.
-        if type(builder).reorder_batch_threshold > 1:
-            varlen = builder.query_len_support == type(builder.query_len_support).VARLEN
-            mixed = thresholds.tune_mixed(entries, uniform_only=not varlen)
+        # gets a threshold only for a single step of uniform requests. A sparse one's class says
+        # none, since its threshold goes by the heads.
+        if type(builder).reorder_batch_threshold != 1:
+            mixed = thresholds.tune_mixed(entries, uniform_only=decodes_uniform(builder))
             if mixed != vllm_own:
                 told = f"threshold {mixed} instead of {vllm_own} for mixed batches"
                 logger.info("mla-tune: %s: %s", builder.mla_tune_backend, told)
         return thresholds
+
+
+def _asks_for_more_than(threshold: int, entry: Entry) -> bool:
+    wanted = entry.plan.number("reorder_batch_threshold")
+    return wanted is not None and wanted > threshold

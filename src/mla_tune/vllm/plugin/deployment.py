@@ -11,6 +11,7 @@ from typing import Any
 
 from mla_tune.plan.launch import launch_of
 from mla_tune.plan.plan import Plan
+from mla_tune.registry import BACKENDS
 from mla_tune.table.loading import LoadedTable
 from mla_tune.table.matching import EngineFacts, choose, told_apart
 from mla_tune.traffic.writer import TrafficWriter
@@ -139,7 +140,7 @@ def _graph_usable(plan: Plan, graph: LoadedTable | None, facts: EngineFacts) -> 
 
 def tables_for(facts: EngineFacts, vllm_config: Any) -> tuple[dict[str, LoadedTable], str | None]:
     """The tables that are true for an engine, by mode, and why there is none for a mode."""
-    if refused := refusal(vllm_config):
+    if refused := refusal(vllm_config, sparse=BACKENDS[facts.backend].sparse):
         return {}, refused
     tables = [t for t in process_state().tables if t.table.header.backend == facts.backend]
     if facts.context_parallel == 1:

@@ -44,7 +44,12 @@ def engine_facts(backend: str, vllm_config: Any, layers: ServedLayers) -> Engine
         packages=tuple(installed_versions(*KERNEL_PACKAGES).items()),
         digests=tuple(BACKENDS[backend].digests().items()),
         context_parallel=ranks,
+        index_topk=_index_topk(vllm_config) if BACKENDS[backend].sparse else None,
     )
+
+
+def _index_topk(vllm_config: Any) -> int:
+    return int(vllm_config.model_config.hf_text_config.index_topk)
 
 
 def _largest_capture(compilation: Any) -> int:
@@ -68,8 +73,11 @@ def _device() -> tuple[str, str | None, int]:
     return found.device_name, found.compute_capability, found.sm_count
 
 
-def refusal(vllm_config: Any) -> str | None:
-    """Why no table can be true for this engine, whatever it says; None if one can."""
+def refusal(vllm_config: Any, *, sparse: bool = False) -> str | None:
+    """Why no table can be true for this engine, whatever it says; None if one can.
+
+    ``sparse`` says that it is asked for a sparse backend.
+    """
     import vllm.envs as envs
 
     parallel = vllm_config.parallel_config
@@ -77,6 +85,20 @@ def refusal(vllm_config: Any) -> str | None:
         return "VLLM_BATCH_INVARIANT fixes the split counts"
     if prefill_context_parallel(parallel) > 1:
         return "prefill context parallelism changes every shape; tables are measured without it"
+    return _sparse_refusal(vllm_config) if sparse else None
+
+
+def _sparse_refusal(vllm_config: Any) -> str | None:
+    """What a sparse backend's indexer, drafter or cache would do otherwise than was measured."""
+    attention = vllm_config.attention_config
+    if vllm_config.speculative_config is not None:
+        return "sparse backends were not tried with speculative decoding"
+    if decode_context_parallel(vllm_config.parallel_config) > 1:
+        return "under decode context parallelism each GPU attends to its own part of the top-k"
+    if getattr(attention, "hisparse_config", None) is not None:
+        return "with hisparse_config the KV cache lies on the host, and prefills are staged"
+    if getattr(attention, "sparse_mla_force_mqa", False):
+        return "sparse_mla_force_mqa leaves nothing for a threshold to decide"
     return None
 
 

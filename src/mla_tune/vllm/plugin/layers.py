@@ -45,7 +45,7 @@ class ServedLayers:
         context = builder.vllm_config.compilation_config.static_forward_context
         layers = [context[name] for name in builder.layer_names]
         return cls(
-            model=_model(builder.num_heads, builder.mla_dims),
+            model=_model(_heads(builder), builder.mla_dims),
             kv_cache_dtype=_common(plain_dtype(layer.kv_cache_dtype) for layer in layers),
             quantization=_common(quantization_of(layer.kv_b_proj) for layer in layers),
             block_size=int(builder.kv_cache_spec.block_size),
@@ -60,6 +60,14 @@ class ServedLayers:
             quantization=quantization_of(impl.kv_b_proj),
             block_size=block_size,
         )
+
+
+def _heads(builder: Any) -> int:
+    """On this GPU. FLASH_ATTN_MLA_SPARSE's builder does not keep them."""
+    if hasattr(builder, "num_heads"):
+        return int(builder.num_heads)
+    config = builder.vllm_config
+    return int(config.model_config.get_num_attention_heads(config.parallel_config))
 
 
 def _model(num_heads: int, dims: Any) -> tuple[tuple[str, int], ...]:

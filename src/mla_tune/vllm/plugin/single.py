@@ -14,13 +14,13 @@ from mla_tune.table import Entry
 from mla_tune.vllm.plugin.decode_lengths import DecodeLengths, threshold_meant
 
 
-def best_threshold(entries: Sequence[Entry], vllm_own: int) -> int:
+def best_threshold(entries: Sequence[Entry], vllm_own: int, *, may_rise: bool = True) -> int:
     """The threshold with the least weighted latency among those that leave no entry worse.
 
     Each entry was measured on the path (decode or prefill) of its plan, of the plans tied with
     it and of the default; a threshold that sends it down any other path is out. So is one above
     vLLM's own, unless entries have tried the decode path at every query length in between, with
-    context and without: see `DecodeLengths`.
+    context and without (see `DecodeLengths`), and unless it ``may_rise``.
     """
     decoded = DecodeLengths.of(entries, vllm_own)
     extends = [_Extend.of(entry, vllm_own) for entry in entries]
@@ -28,7 +28,7 @@ def best_threshold(entries: Sequence[Entry], vllm_own: int) -> int:
     candidates = {
         threshold
         for threshold in {vllm_own}.union(*(extend.thresholds for extend in known))
-        if threshold <= vllm_own or decoded.cover(vllm_own + 1, threshold)
+        if threshold <= vllm_own or (may_rise and decoded.cover(vllm_own + 1, threshold))
     }
     costs = {threshold: sum(extend.cost(threshold) for extend in known) for threshold in candidates}
     best = min(costs.values())

@@ -17,6 +17,13 @@ An order by another threshold can cost time. V1 leaves the extends up to its thr
 of arrival, and those above it likewise, so a request that ought to decode may stand behind one that
 ought not. Its entries then say nothing for the path it would take, and the step is vLLM's own. V2
 sorts by length, where that does not happen.
+
+A sparse backend's prefill path attends to all of a context up to the top-k, and beyond it to what
+the indexer picked, as its decode path does. The indexer divides the batch for itself, by 1 + the
+draft tokens (``DeepseekV32IndexerMetadataBuilder.decode_threshold``), picks for every token either
+way, and leaves that out only where the attention's own metadata says that nothing reads it
+(``sparse_attn_indexer``, 0.32 on). So a threshold of the attention alone is safe. But that is work
+which no entry was measured with, so it may only get less: no threshold is above vLLM's own.
 """
 
 __all__ = ["Thresholds"]
@@ -24,6 +31,7 @@ __all__ = ["Thresholds"]
 from collections.abc import Sequence
 from typing import Any
 
+from mla_tune.shapes.buckets import bucket_start
 from mla_tune.table import Entry
 from mla_tune.vllm.plugin.decode_lengths import DecodeLengths
 from mla_tune.vllm.plugin.single import best_threshold
@@ -40,11 +48,22 @@ class Thresholds:
         mixed: for batches of several kinds of requests.
     """
 
-    def __init__(self, vllm_own: int, least: int = 1, entries: Sequence[Entry] = ()) -> None:
-        """Take what the eager ``entries`` say of uniform batches, none being vLLM's own for all."""
+    def __init__(
+        self,
+        vllm_own: int,
+        least: int = 1,
+        entries: Sequence[Entry] = (),
+        *,
+        topk: int | None = None,
+    ) -> None:
+        """Take what the eager ``entries`` say of uniform batches, none being vLLM's own for all.
+
+        ``topk`` is how many tokens a sparse backend attends to; None for a dense one.
+        """
         self.vllm_own = self.mixed = vllm_own
         self.least = least
-        self._decoded = DecodeLengths.of(entries, vllm_own)
+        self._topk = topk
+        self._decoded = DecodeLengths.of(entries if topk is None else (), vllm_own)
         self._any_order = False
 
     def tune_mixed(self, entries: Sequence[Entry], *, uniform_only: bool) -> int:
@@ -52,13 +71,14 @@ class Thresholds:
 
         ``uniform_only`` says that only leading requests of one length may decode.
         """
-        self.mixed = max(best_threshold(entries, self.vllm_own), self.least)
+        best = best_threshold(entries, self.vllm_own, may_rise=self._topk is None)
+        self.mixed = max(best, self.least)
         self._any_order = uniform_only
         return self.mixed
 
     def of_uniform(self, batch: Any, wanted: int | None) -> int:
         """The threshold for a batch of one query length; ``wanted`` is what its lookup says."""
-        if wanted is None:
+        if wanted is None or self._is_past_its_entry(batch.max_seq_len):
             return self.vllm_own
         threshold = max(wanted, self.least)
         if self.vllm_own < batch.max_query_len <= threshold:
@@ -71,15 +91,37 @@ class Thresholds:
         mixed = self.mixed
         if mixed == self.vllm_own or batch.max_query_len <= min(mixed, self.vllm_own):
             return self.vllm_own
-        if self._any_order or _is_split_by(mixed, batch):
+        lens = _query_lens(batch)
+        if self._topk is not None and not _attend_within(self._topk, mixed, lens, batch):
+            return self.vllm_own
+        if self._any_order or _is_split_by(mixed, lens):
             return mixed
         return self.vllm_own
 
+    def _is_past_its_entry(self, longest: int) -> bool:
+        """Whether only the end of an entry's bucket is beyond the top-k, where ``longest`` is."""
+        topk = self._topk
+        return topk is not None and bucket_start(longest) <= topk < longest
 
-def _is_split_by(threshold: int, batch: Any) -> bool:
-    """Whether no request of up to ``threshold`` tokens stands behind a longer one."""
+
+def _query_lens(batch: Any) -> Any:
     starts = batch.query_start_loc_cpu.numpy()[: batch.num_reqs + 1]
-    lens = starts[1:] - starts[:-1]
+    return starts[1:] - starts[:-1]
+
+
+def _attend_within(topk: int, threshold: int, lens: Any, batch: Any) -> bool:
+    """Whether all requests of more than ``threshold`` tokens have contexts up to the top-k.
+
+    They attend by the top-k together as soon as one has not, which no entry was measured with.
+    """
+    kv_lens = batch.seq_lens_cpu_upper_bound
+    if kv_lens is None:
+        return False
+    return not (kv_lens.numpy()[: batch.num_reqs][lens > threshold] > topk).any()
+
+
+def _is_split_by(threshold: int, lens: Any) -> bool:
+    """Whether no request of up to ``threshold`` tokens stands behind a longer one."""
     decodes = lens <= threshold
     split = int(decodes.argmin())
     behind = lens[split:]

@@ -8,6 +8,8 @@ __all__ = ["tuned"]
 
 from typing import Any
 
+from mla_tune.errors import UnavailableError
+from mla_tune.registry import BACKENDS
 from mla_tune.vllm.plugin.at_load import ReservesAtLoad
 from mla_tune.vllm.plugin.builder import TunedBuilder
 from mla_tune.vllm.plugin.resolve import vllms_backend
@@ -22,8 +24,15 @@ def __getattr__(name: str) -> Any:
 
 
 def tuned(name: str, vllms: Any) -> Any:
-    """A subclass of vLLM's backend ``vllms`` that is called ``name`` in tables."""
+    """A subclass of vLLM's backend ``vllms`` that is called ``name`` in tables.
+
+    Raises:
+        UnavailableError: a sparse builder does not divide its batches by a threshold (0.20).
+    """
     builder, impl = vllms.get_builder_cls(), vllms.get_impl_cls()
+    is_sparse = name in BACKENDS and BACKENDS[name].sparse
+    if is_sparse and not hasattr(builder, "require_uniform_decodes"):
+        raise UnavailableError("this vLLM's sparse builder does not divide its batches")
     ours = {"__module__": __name__, "mla_tune_backend": name}
     return tuned_backend(
         vllms,

@@ -244,17 +244,13 @@ def _rules(
 ) -> SessionRules:
     """Ask layer and builder what the plans depend on."""
     sparse = layers.is_sparse(layer.impl)
-    support = layers.query_len_support(builder)
     default = default_prefill(builder, layer.impl)
     names = tuple(instances) or ((default,) if default is not None else ())
-    uniform = support != "varlen"
-    if sparse:
-        uniform = layers.sparse_decodes_uniform(builder)
     return SessionRules(
         mode=setup.mode,
         threshold=int(builder.reorder_batch_threshold or 1),
-        has_threshold=support != "single_only",
-        uniform=uniform,
+        has_threshold=layers.query_len_support(builder) != "single_only",
+        uniform=layers.decodes_uniform(builder),
         prefill_backends=names,
         kernel_knobs=backend.kernel_knobs(setup, layer.impl, builder),
         topk=setup.index_topk if sparse else None,
