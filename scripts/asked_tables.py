@@ -6,7 +6,9 @@ from pathlib import Path
 
 from mla_tune.environment import Environment
 from mla_tune.plan.plan import Plan
+from mla_tune.registry import BACKENDS
 from mla_tune.shapes import MlaDimensions
+from mla_tune.shapes.presets import USUAL_INDEX_TOPK
 from mla_tune.table import Entry, Header, merge
 
 
@@ -24,7 +26,8 @@ def write_tables(
     """
     folder = Path(tempfile.mkdtemp(prefix="mla-tune-asked-"))
     for (backend, mode), plans in asked.items():
-        header = Header.of(environment, backend, model, "auto", mode, max_model_len)
+        topk = USUAL_INDEX_TOPK if BACKENDS[backend].sparse else None
+        header = Header.of(environment, backend, model, "auto", mode, max_model_len, topk)
         guarded = {"holds_to": max_model_len, "holds_ragged": True} if mode == "graph" else {}
         figures = {"latency_us": 1.0, "default_us": 2.0, **guarded}
         entries = [

@@ -1,6 +1,7 @@
 r"""A whole vLLM engine by default against the same engine with the plugin, side by side.
 
-Three engines of DeepSeek-V2 shape (dense layers, dummy weights) stay alive on one GPU: the default,
+Three engines of DeepSeek-V2 shape, or V3.2's for a sparse backend (dummy weights, no experts),
+stay alive on one GPU: the default,
 its twin, and one with the plugin. They take turns within every round of every cell, so that none
 has a warmer or a quieter machine; a speed-up is the median of the paired ratios with its 95 %
 interval, and the ratio of the twins, measured alike, says what the difference of two processes is
@@ -10,6 +11,9 @@ is left for the KV cache, and the logprobs of the same prompts.
     python scripts/bench_engine.py --tables out/tables --backend TRITON_MLA --out engine.json
     python scripts/bench_engine.py --tables out/tables --backend FLASHMLA --extends 256,512
     python scripts/bench_engine.py --tables out/tables --batches "" --trace trace.csv
+    python scripts/bench_engine.py --tables out/tables --backend FLASHMLA_SPARSE \
+        --kv-cache-dtype fp8 --no-twin --no-kv-run --max-model-len 16k --batches 8 --contexts 1k \
+        --extends 64 --extend-batches 8 --extend-contexts 960
     python scripts/bench_engine.py --tables out/tables --backend FLASH_ATTN_MLA --no-twin \
         --batches 48,80,96,112 --contexts 1k,4k,12k,16k,32k --steps 16 --utilization 0.45
 
@@ -44,6 +48,7 @@ from engine_report import report
 from engine_trace import arrivals, compared, served
 from measured_engine import Settings
 from mla_tune.errors import InputError
+from mla_tune.registry import BACKENDS
 from mla_tune.shapes import parse_size
 from mla_tune.traffic.trace import load_trace
 from served_engine import ServedEngine
@@ -53,10 +58,12 @@ def main() -> int:
     arguments = _arguments()
     requests = _requests(arguments)
     folder = Path(tempfile.mkdtemp(prefix="mla-tune-engine-"))
-    write_model(folder, arguments.heads, arguments.max_model_len)
+    backend = BACKENDS[arguments.backend]
+    write_model(folder, arguments.heads, arguments.max_model_len, sparse=backend.sparse)
     settings = Settings(
         model=folder,
-        backend=arguments.backend,
+        backend=backend.name,
+        kv_cache_dtype=arguments.kv_cache_dtype,
         max_model_len=arguments.max_model_len,
         max_num_seqs=arguments.max_num_seqs,
         utilization=arguments.utilization,
@@ -121,6 +128,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--tables", required=True, help="what MLA_TUNE_TABLES is set to")
     parser.add_argument("--other-tables", help="the same of one more engine")
     parser.add_argument("--backend", default="TRITON_MLA")
+    parser.add_argument("--kv-cache-dtype", default="auto", help="vLLM's name")
     parser.add_argument("--heads", type=int, default=16)
     parser.add_argument("--max-model-len", type=parse_size, default=131072)
     parser.add_argument(
@@ -188,8 +196,8 @@ def _earlier(arguments: argparse.Namespace) -> dict[str, Any]:
         return fresh
     found: dict[str, Any] = json.loads(arguments.out.read_text(encoding="utf-8"))
     fixed = ("backend", "heads", "tables", "other_tables", "max_model_len", "max_num_seqs", "steps")
-    for name in fixed:
-        earlier = found["arguments"].get(name, "None")
+    for name in (*fixed, "kv_cache_dtype"):
+        earlier = found["arguments"].get(name, "auto" if name == "kv_cache_dtype" else "None")
         if earlier != told[name]:
             raise SystemExit(
                 f"{arguments.out} was measured with --{name.replace('_', '-')} "

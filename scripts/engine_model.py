@@ -1,16 +1,29 @@
-"""The model of `bench_engine.py`: DeepSeek-V2-Lite's attention, few layers, dummy weights."""
+"""The models of `bench_engine.py`: DeepSeek's attention, few layers, dummy weights."""
 
 import json
 from pathlib import Path
 from typing import Any
 
+from mla_tune.shapes.presets import USUAL_INDEX_TOPK
+
 LAYERS = 8
 VOCABULARY = 16384
 
 
-def write_model(folder: Path, heads: int, max_model_len: int) -> None:
-    """A config.json of DeepSeek-V2-Lite's attention; all layers dense."""
-    config = {
+# What DeepSeek-V3.2 has beside that: an indexer, which reads what q_b_proj does.
+SPARSE = {
+    "architectures": ["DeepseekV32ForCausalLM"],
+    "model_type": "deepseek_v32",
+    "q_lora_rank": 1536,
+    "index_topk": USUAL_INDEX_TOPK,
+    "index_n_heads": 64,
+    "index_head_dim": 128,
+}
+
+
+def write_model(folder: Path, heads: int, max_model_len: int, *, sparse: bool) -> None:
+    """A config.json of DeepSeek-V2-Lite's attention, or of V3.2's; no layer has experts."""
+    config: dict[str, Any] = {
         "architectures": ["DeepseekV2ForCausalLM"],
         "model_type": "deepseek_v2",
         "hidden_size": 2048,
@@ -45,6 +58,7 @@ def write_model(folder: Path, heads: int, max_model_len: int) -> None:
         "bos_token_id": 0,
         "eos_token_id": 1,
         "torch_dtype": "bfloat16",
+        **(SPARSE if sparse else {}),
     }
     (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
 

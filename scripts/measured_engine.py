@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from engine_model import LAYERS, VOCABULARY, trained
+from mla_tune.vllm.memory import latent_bytes
 from stepped_requests import SETTLING, Arrival, Step, SteppedRequests
 
 # Of how many requests of a batch the logprobs of the whole vocabulary are compared.
@@ -37,6 +38,7 @@ class Settings:
     max_model_len: int
     max_num_seqs: int
     utilization: float
+    kv_cache_dtype: str = "auto"
     tables: str | None = None
 
 
@@ -65,13 +67,14 @@ class MeasuredEngine:
             gpu_memory_utilization=settings.utilization,
             enable_prefix_caching=True,
             attention_config={"backend": settings.backend},
+            kv_cache_dtype=settings.kv_cache_dtype,
             max_logprobs=-1,
             disable_log_stats=False,
         )
         self._llm.apply_model(trained)
         torch.cuda.synchronize()
         cache = self._llm.llm_engine.vllm_config.cache_config
-        per_token = LAYERS * 576 * 2
+        per_token = LAYERS * latent_bytes(cache.cache_dtype, 576)
         kv_cache_tokens = (cache.num_gpu_blocks or 0) * cache.block_size
         self.facts = {
             "vllm": vllm.__version__,
