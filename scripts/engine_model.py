@@ -21,7 +21,7 @@ SPARSE = {
 }
 
 
-def write_model(folder: Path, heads: int, max_model_len: int, *, sparse: bool) -> None:
+def write_model(folder: Path, heads: int, max_model_len: int, *, sparse: bool = False) -> None:
     """A config.json of DeepSeek-V2-Lite's attention, or of V3.2's; no layer has experts."""
     config: dict[str, Any] = {
         "architectures": ["DeepseekV2ForCausalLM"],
