@@ -70,8 +70,8 @@ def test_a_failure_in_our_code_falls_back_and_is_said_once(
 ) -> None:
     plugin(eager_table)
     engine = start()
-    policy, name = engine.builder.step_policy, "eager" if where == "lookups" else where
-    owner = {"lookups": engine.deployment.lookups, "eager": policy, "count": policy}.get(
+    policy, name = engine.builder.step_policy, "uniform" if where == "lookups" else where
+    owner = {"lookups": engine.deployment.lookups.steps, "eager": policy, "count": policy}.get(
         where, engine.builder
     )
     works = getattr(owner, name)
