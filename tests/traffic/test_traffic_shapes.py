@@ -17,16 +17,8 @@ from mla_tune.traffic.shapes import MOST_SHAPES, shapes_from_traffic
 from mla_tune.traffic.step_parts import StepPart
 from mla_tune.traffic.writer import TrafficWriter
 from modelled_table import ENTRIES, HEADER, MODEL
-from tabled_engine import DIMENSIONS, H200, WriteTable, cpu_header, entry
-
-ENGINE: dict[str, Any] = {
-    "backend": "TRITON_MLA",
-    "model": DIMENSIONS,
-    "kv_cache_dtype": "auto",
-    "max_model_len": 131072,
-    "device": "NVIDIA H200",
-    "vllm": "0.26.0",
-}
+from served_record import written
+from tabled_engine import H200, WriteTable, cpu_header, entry
 
 
 def recorded(path: Path, steps: list[tuple[str, str, int, int, int, int]]) -> None:
@@ -36,14 +28,6 @@ def recorded(path: Path, steps: list[tuple[str, str, int, int, int, int]]) -> No
         for _ in range(times):
             recorder.add(mode, outcome, StepPart(batch, query_len, batch * kv_len, kv_len, batch))
     recorder.close()
-
-
-def written(path: Path, *steps: tuple[str, str, int, int, int, int, int], **fields: Any) -> Path:
-    """A record of (mode, outcome, batch, query, mean and longest KV length, times)."""
-    names = ("mode", "outcome", "batch", "query_len", "kv_len", "longest_kv_len", "count")
-    rows = [dict(zip(names, step, strict=True)) for step in steps]
-    path.write_text(json.dumps({"format": 2, **ENGINE, "steps": rows} | fields))
-    return path
 
 
 def weights(text: str, folder: Path) -> dict[str, float]:

@@ -1,6 +1,13 @@
 """What an engine has served: steps counted by kind, in bounded space."""
 
-__all__ = ["MOST_KINDS", "StepKind", "TrafficHistogram", "kv_bucket_middle", "kv_bucket_start"]
+__all__ = [
+    "MOST_KINDS",
+    "StepKind",
+    "TrafficHistogram",
+    "kv_bucket_end",
+    "kv_bucket_middle",
+    "kv_bucket_start",
+]
 
 import math
 from collections import Counter
@@ -49,12 +56,16 @@ def kv_bucket_start(length: int) -> int:
 
 def kv_bucket_middle(length: int) -> int:
     """The middle of the half octave that ``length`` is in: 1236 for 1024."""
+    return (kv_bucket_start(length) + kv_bucket_end(length)) // 2
+
+
+def kv_bucket_end(length: int) -> int:
+    """The last length of the half octave that ``length`` is in: 1448 for 1024."""
     start = kv_bucket_start(length)
     if start < _EXACT_UP_TO:
         return start
     octave = 1 << (start.bit_length() - 1)
-    half = math.isqrt(2 * octave * octave)
-    return (start + (half if start == octave else 2 * octave - 1)) // 2
+    return math.isqrt(2 * octave * octave) if start == octave else 2 * octave - 1
 
 
 class TrafficHistogram:

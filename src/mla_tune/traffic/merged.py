@@ -25,14 +25,14 @@ class MergedTraffic:
     Attributes:
         engine: the fields of a file that describe the engine.
         steps, requests: by kind of step.
-        others: steps of the kinds that the files do not list one by one.
+        others: steps of the kinds that the files do not list one by one, by mode.
         has_padded_means: whether a file of format 1 is among them.
     """
 
     engine: dict[str, Any]
     steps: Counter[StepKind] = field(default_factory=Counter)
     requests: Counter[StepKind] = field(default_factory=Counter)
-    others: int = 0
+    others: Counter[str] = field(default_factory=Counter)
     has_padded_means: bool = False
 
     @classmethod
@@ -71,7 +71,8 @@ class MergedTraffic:
             self.steps[kind] += step.count
             # Format 1 did not tell requests from rows.
             self.requests[kind] += step.requests or step.batch * step.count
-        self.others += sum(others.count for others in file.others)
+        for others in file.others:
+            self.others[others.mode] += others.count
         self.has_padded_means |= file.format == 1
 
 

@@ -149,7 +149,7 @@ def _text(path: Path, traffic: MergedTraffic, is_answered: Answers) -> str:
 
     ordered = sorted(weighed, key=order)
     kept = ordered[:MOST_SHAPES]
-    served = traffic.steps.total() + traffic.others
+    served = traffic.steps.total() + traffic.others.total()
     lines = [
         f"# Served by {engine['backend']} of vLLM {engine['vllm']} on {engine['device']}: "
         f"{served} steps, from {shown(path.name)}.",
@@ -205,8 +205,8 @@ def _remarks(traffic: MergedTraffic) -> Iterator[str]:
     weights = traffic.engine["quantization"]
     if weights is not None and weights not in QUANTIZATIONS:
         yield f"# Its weights are {weights}, which cannot be tuned for: no eager table matches."
-    if traffic.others:
-        yield f"# {traffic.others} of these were of rare kinds, which no shape below counts."
+    if rare := traffic.others.total():
+        yield f"# {rare} of these were of rare kinds, which no shape below counts."
     if traffic.has_padded_means:
         yield "# Format 1: rows that pad a graph were counted in the means, which are too low."
 
