@@ -3,6 +3,7 @@
 import pytest
 from command_line import refused, table_of
 
+from mla_tune.shapes import ServedReach
 from mla_tune.table import Publication
 from modelled_table import ENTRIES, HEADER, MODEL
 
@@ -33,6 +34,16 @@ def test_lookup_says_what_the_model_of_a_table_predicts(cli, tmp_path):
     code, out, _ = cli("lookup", path, "--batch", 1, "--kv-len", "64k")
     assert code == 1
     assert "outside of what was measured" in out
+
+
+def test_what_is_guarded_by_a_record_says_so(cli, tmp_path):
+    path = tmp_path / "t.yaml"
+    reach = ServedReach(to=4095, beyond=0.0021)
+    Publication(path, HEADER).write([ENTRIES[0].model_copy(update={"served": reach})])
+    told = "guarded by what was served, to 4095 tokens; 0.21% of the recorded steps had longer"
+    assert f"{ENTRIES[0].shape}: {told} requests" in cli("show", path)[1]
+    assert f"; {told} requests)" in cli("lookup", path, "--shape", ENTRIES[0].shape)[1]
+    assert "1 entries are guarded as far as" in cli("check", tmp_path)[1]
 
 
 def test_recheck_measures_the_published_plans_again(tuned, cli):

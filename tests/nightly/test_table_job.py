@@ -9,6 +9,7 @@ from fake_device import ENVIRONMENT, GIB
 from mla_tune.errors import UnavailableError
 from mla_tune.nightly.table_job import job_of
 from mla_tune.plan.plan import UNTUNED
+from mla_tune.shapes import ServedReach
 from mla_tune.table import TableFile
 
 TABLES = Path(__file__).parents[2] / "tuned_configs"
@@ -59,6 +60,22 @@ def test_an_entry_that_keeps_the_default_gets_its_guards_and_ragged_batches_agai
         each.holds_ragged == entry.holds_ragged
         for each, entry in zip(rebuilt.workloads, file.entries, strict=True)
     )
+
+
+def test_what_bounds_guards_by_what_was_served_stays(shipped, tmp_path):
+    _, file = shipped
+    reach = ServedReach(to=11585, beyond=0.002)
+    bare = {"plan": UNTUNED, "speedup": None, "cases": (), "holds_to": 11585, "served": reach}
+    entries = [
+        entry.model_copy(update=bare if number % 2 else {"served": reach})
+        for number, entry in enumerate(file.entries)
+    ]
+    job = job_of(replace(file, entries=tuple(entries)), H100, "cuda", 200 * GIB, tmp_path)
+    assert {workload.served for workload in job.workloads} == {reach}
+    for workload in job.workloads[1::2]:
+        guards = [case.shape.max_kv_len for case in workload.cases if case.is_guard]
+        assert guards
+        assert max(guards) <= max(11585, *(c.shape.max_kv_len for c in workload.listed))
 
 
 def test_a_smaller_gpu_guards_less(shipped, tmp_path):

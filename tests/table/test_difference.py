@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 
 from mla_tune.plan.plan import UNTUNED, Plan
+from mla_tune.shapes import ServedReach
 from mla_tune.table import Speedup, TableFile
 from mla_tune.table.difference import Kind, TableDifference
 from modelled_table import HEADER, entry
@@ -60,6 +61,14 @@ def test_the_same_plan_has_moved_where_its_intervals_are_apart():
     near = before.model_copy(update={"speedup": Speedup(median=1.45, low=1.39, high=1.5)})
     assert one([before], [slower]).has_moved
     assert not one([before], [near]).has_moved
+
+
+def test_an_entry_that_a_record_guards_now_is_guarded_less():
+    before = entry("q1s1k", FOUR)
+    by_record = before.model_copy(update={"served": ServedReach(to=4095, beyond=0.001)})
+    assert one([before], [by_record]).is_guarded_less
+    assert not one([by_record], [before]).is_guarded_less
+    assert not one([by_record], [by_record]).is_guarded_less
 
 
 def test_the_mean_counts_a_default_as_no_gain():

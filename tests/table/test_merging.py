@@ -8,7 +8,7 @@ from fake_device import ENVIRONMENT
 from mla_tune.errors import InputError
 from mla_tune.files.document import Document
 from mla_tune.plan.plan import UNTUNED, Plan
-from mla_tune.shapes import BatchShape, MlaDimensions, RequestGroup
+from mla_tune.shapes import BatchShape, MlaDimensions, RequestGroup, ServedReach
 from mla_tune.table import (
     CaseResult,
     Entry,
@@ -259,3 +259,18 @@ def test_an_entry_that_no_reader_would_take_is_refused_with_the_reader_s_reason(
     with pytest.raises(InputError, match=r"num_kv_splits .*1000000000"):
         merge(tmp_path / "t.yaml", HEADER, [wrong])
     assert not (tmp_path / "t.yaml").exists()
+
+
+def test_a_table_says_from_which_version_on_its_entries_can_be_read(tmp_path):
+    path = tmp_path / "t.yaml"
+    merge(path, HEADER, [entry("q1s1k")])
+    before = path.read_text()
+    reach = ServedReach(to=11585, beyond=0.0031234)
+    by_record = entry("q1s2k").model_copy(update={"served": reach})
+    merge(path, HEADER, [by_record])
+    text = path.read_text()
+    assert "served: {to: 11585, beyond: 0.003123}" in text
+    assert text.startswith(before.replace("schema_version: 2", "schema_version: 5"))
+    merge(path, HEADER, [by_record, entry("q1s4k")])
+    assert TableFile.load(path).header.schema_version == 5
+    assert [bool(each.served) for each in TableFile.load(path).entries] == [False, True, False]

@@ -1,10 +1,12 @@
+from dataclasses import replace
+
 import pytest
 
 from fake_device import DEFAULT, splits, workload
 from mla_tune.measuring.load import OthersLoad
 from mla_tune.measuring.stopwatch import Samples
 from mla_tune.plan.plan import UNTUNED, Plan
-from mla_tune.shapes import BatchShape, Case, Workload
+from mla_tune.shapes import BatchShape, Case, ServedReach, Workload
 from mla_tune.tuning.decide import Contest
 from mla_tune.tuning.entry import outlasts_doubt, published_entry
 
@@ -131,3 +133,19 @@ def test_what_was_measured_to_shorter_lengths_does_not_outlast_a_doubt():
     longer, _ = guarded_entry("64k")
     assert not outlasts_doubt(before, longer, doubted((70, 130)), {})
     assert outlasts_doubt(before, guarded_entry("16k")[0], doubted((70, 130)), {})
+
+
+def test_what_was_guarded_by_a_record_outlasts_a_doubt_as_far_as_that_reached():
+    near, far = (ServedReach(to=to, beyond=0.001) for to in (70_000, 90_000))
+    whole, _ = guarded_entry("64k")
+    measured = replace(whole, served=near)
+    found = contest(
+        {DEFAULT: (100.0, 300.0, 200.0), splits(1): (50.0, 300.0, 100.0)}, shares=(0.25, 0.0, 0.75)
+    )
+    before = published_entry(measured, found, DEFAULT, {})
+    assert before.served == near
+    stays = [
+        outlasts_doubt(before, replace(whole, served=served), doubted((70, 130)), {})
+        for served in (near, far, None)
+    ]
+    assert stays == [True, False, False]

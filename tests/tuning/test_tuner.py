@@ -1,11 +1,12 @@
 import random
+from dataclasses import replace
 
 from tuner_cases import BETTER, confirmations, screening
 
 from fake_device import DEFAULT, FakeBench, splits, tuner_for, workload
 from mla_tune.plan.kernel_resources import KernelResources
 from mla_tune.plan.plan import UNTUNED
-from mla_tune.shapes import BatchShape, Case, Workload
+from mla_tune.shapes import BatchShape, Case, ServedReach, Workload
 from mla_tune.table import Entry
 from mla_tune.tuning.observers import SilentObserver
 from mla_tune.tuning.process_spread import MEASURED_SPREAD
@@ -102,6 +103,16 @@ def test_a_verdict_of_the_rules_of_an_earlier_version_is_confirmed_again(make_tu
     make_tuner(bench).tune(workload())
     assert bench.raced
     assert screening(bench) == []
+
+
+def test_a_verdict_stands_when_the_record_that_bounds_its_guards_has_grown(make_tuner):
+    tuner = make_tuner(FakeBench(BETTER))
+    tuner.tune(workload())
+    tuner.journal.close()
+    bench = FakeBench(BETTER)
+    reach = ServedReach(to=1448, beyond=0.002)
+    assert make_tuner(bench).tune(replace(workload(), served=reach)).served == reach
+    assert not bench.raced
 
 
 def test_a_verdict_that_is_no_entry_any_more_is_found_again_from_the_same_trials(make_tuner):

@@ -63,6 +63,8 @@ def _heading(pair: PairDifference) -> str:
     means = difference.mean_speedups()
     if means is not None:
         parts.append(f"mean speed-up {means[0]:.3f}× → {means[1]:.3f}×")
+    if less := sum(change.is_guarded_less for change in difference.entries):
+        parts.append(f"{less} now guarded only as far as a record of served steps reaches")
     if difference.header is not None:
         name, was, now = difference.header
         parts.append(f"{name} was {printable(str(was))}, is {printable(str(now))}")

@@ -76,6 +76,8 @@ def check(folder: Path) -> None:
     problems += twins(read)
     for problem in problems:
         click.echo(printable(problem))
-    entries = sum(len(file.entries) for _, file in read)
-    click.echo(f"{len(read)} tables, {entries} entries: {len(problems) or 'no'} problems")
+    entries = [entry for _, file in read for entry in file.entries]
+    if by_record := sum(entry.served is not None for entry in entries):
+        click.echo(f"{by_record} entries are guarded as far as a record of served steps reaches")
+    click.echo(f"{len(read)} tables, {len(entries)} entries: {len(problems) or 'no'} problems")
     sys.exit(bool(problems))

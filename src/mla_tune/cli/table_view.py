@@ -9,6 +9,7 @@ from rich.console import Console
 from mla_tune.cli.columns import in_columns
 from mla_tune.cli.printing import say
 from mla_tune.printable import printable
+from mla_tune.shapes import ServedReach
 from mla_tune.table import Entry, Header, Lookup, Speedup
 
 COLUMNS = ("shape", "plan", "µs", "default µs", "speed-up (95 %)", "ties")
@@ -26,8 +27,10 @@ def show_table(console: Console, header: Header, entries: Sequence[Entry]) -> No
     lines = in_columns(COLUMNS, rows, NUM_LEFT_ALIGNED)
     parts = [f"{name} {told}" for name, told in (header.software_digests or {}).items()]
     measured_with = [f"measured with {', '.join(map(printable, parts))}"] if parts else []
+    served = [f"{entry.shape}: {_told_served(entry.served)}" for entry in entries if entry.served]
     notes = [f"{entry.shape}: {printable(entry.note)}" for entry in entries if entry.note]
-    console.out("\n".join([printable(title), *measured_with, *lines, *notes]), highlight=False)
+    text = "\n".join([printable(title), *measured_with, *lines, *served, *notes])
+    console.out(text, highlight=False)
 
 
 def _cells(entry: Entry) -> tuple[str, ...]:
@@ -55,11 +58,12 @@ def show_lookup(console: Console, lookup: Lookup) -> None:
         say(console, f"miss: {lookup.shape}: {lookup.reason}")
         return
     plan = str(lookup.plan) if lookup.plan else told_plan(lookup.entry)
+    served = f"; {_told_served(lookup.entry.served)}" if lookup.entry.served else ""
     how = "exact" if lookup.is_exact else f"nearest, off by a factor {lookup.factor:.2f}"
     say(
         console,
         f"hit: {lookup.shape}: {plan} (entry {lookup.entry.shape}, {how}; "
-        f"{lookup.entry.latency_us:.1f} µs, speed-up {_interval(lookup.entry.speedup)})",
+        f"{lookup.entry.latency_us:.1f} µs, speed-up {_interval(lookup.entry.speedup)}{served})",
     )
 
 
@@ -68,6 +72,13 @@ def told_plan(entry: Entry) -> str:
     if entry.unproven is not None:
         return f"default (unproven: {entry.unproven})"
     return str(entry.plan) if entry.plan else "default"
+
+
+def _told_served(reach: ServedReach) -> str:
+    return (
+        f"guarded by what was served, to {reach.to} tokens; {reach.beyond:.2%} of the recorded "
+        "steps had longer requests"
+    )
 
 
 def _interval(speedup: Speedup | None) -> str:

@@ -50,9 +50,15 @@ def job_of(
 def _workload(entry: Entry, file: TableFile) -> Workload:
     """What an entry was measured with, or would be: one that keeps the default lists no cases."""
     workload = measured_workload(entry)
-    if entry.cases or (entry.holds_to is None and not entry.holds_ragged):
-        return _weighted(workload, entry.weight) if not entry.cases else workload
-    workload = _weighted(workload, entry.weight)
+    if not entry.cases:
+        workload = _guarded(_weighted(workload, entry.weight), entry, file)
+    return replace(workload, served=entry.served)
+
+
+def _guarded(workload: Workload, entry: Entry, file: TableFile) -> Workload:
+    """The listed cases of an entry with the guards and ragged ones that it must have had."""
+    if entry.holds_to is None and not entry.holds_ragged:
+        return workload
     longest = entry.holds_to or max(shape.max_kv_len for shape in workload.shapes)
     found = guarded(workload, longest, _all_fit)
     if not entry.holds_ragged:
@@ -60,6 +66,8 @@ def _workload(entry: Entry, file: TableFile) -> Workload:
     requests = workload.listed[0].shape.num_requests
     others = (requests - 1) * workload.listed[0].shape.max_kv_len
     of_one = min(file.header.engine.max_model_len, longest * requests - others)
+    if entry.served is not None:
+        of_one = min(of_one, entry.served.to)
     return with_ragged(found, RaggedMix(), of_one, _all_fit)
 
 
@@ -81,4 +89,4 @@ def _fitting(workload: Workload, fits: Fits) -> Workload:
         if fits([case.shape for case in cases]):
             break
         cases.remove(extra)
-    return Workload(tuple(cases))
+    return replace(workload, cases=tuple(cases))

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from mla_tune.errors import InputError
 from mla_tune.shapes.batch import BatchShape, format_size
+from mla_tune.shapes.served_reach import ServedReach
 
 _MANY_LENGTHS = re.compile(r"(\d*q\d+k?s)\{([\dk,]+)\}", re.ASCII)
 _GUARDS = re.compile(r"\{([\dk,]+)\}", re.ASCII)
@@ -48,9 +49,15 @@ class Workload:
     ragged batches of that size.
 
     The cases stand in the order listed, guards, ragged. `of` brings them into it.
+
+    Attributes:
+        cases: batches of one size.
+        served: where a record of served steps bounds the guards: how far; None where they go as
+            far as the engine does.
     """
 
     cases: tuple[Case, ...]
+    served: ServedReach | None = None
 
     def __post_init__(self) -> None:
         if len({self._family(case.shape) for case in self.cases}) != 1:

@@ -61,6 +61,12 @@ class EntryChange:
         old, new = self.old.speedup, self.new.speedup
         return old is not None and new is not None and (old.low > new.high or new.low > old.high)
 
+    @property
+    def is_guarded_less(self) -> bool:
+        """Whether only a record says now how far the plan must not be slower."""
+        old, new = self.old, self.new
+        return new is not None and new.served is not None and (old is None or old.served is None)
+
 
 @dataclass(frozen=True)
 class TableDifference:

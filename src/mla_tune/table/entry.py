@@ -17,7 +17,7 @@ from pydantic import (
 
 from mla_tune.errors import InputError
 from mla_tune.plan.plan import UNTUNED, Plan
-from mla_tune.shapes import BatchShape, Workload
+from mla_tune.shapes import BatchShape, ServedReach, Workload
 from mla_tune.shapes.batch import MOST_REQUESTS
 
 
@@ -127,6 +127,8 @@ class Entry(_Part):
             the plan was compared with the default.
         holds_ragged: of a graph's entry: whether the plan was compared with the default on ragged
             batches too.
+        served: of a graph's entry that was guarded by a record of served steps: how far its guards
+            went for that, and the share of the steps that lies beyond.
         latency_us, default_us: median microseconds of the plan and of the default, weighted
             over the cases where there are several. ``default_us`` is absent where the default
             could not be measured; ``latency_us`` is then that of ``unproven``.
@@ -146,6 +148,7 @@ class Entry(_Part):
     ties: tuple[TablePlan, ...] = ()
     holds_to: KvLength | None = None
     holds_ragged: bool = False
+    served: ServedReach | None = None
     latency_us: Latency
     default_us: Latency | None = None
     speedup: Speedup | None = None

@@ -12,12 +12,15 @@ Schema versions:
        see `mla_tune.table.between`.
     4  ``software_digests``: what of the software decides how fast the backend is, by name; see
        `mla_tune.table.software`. Left out: versions alone say whether a table is true.
+    5  an entry may have ``served``: its guards end where nearly all of what was served does, and
+       not where the engine does; see `mla_tune.shapes.ServedReach`.
 """
 
 __all__ = [
     "SCHEMA_VERSION",
     "WITHOUT_BETWEEN",
     "WITH_BETWEEN",
+    "WITH_SERVED",
     "Device",
     "EngineSettings",
     "Header",
@@ -41,12 +44,16 @@ from mla_tune.registry import BACKENDS
 from mla_tune.shapes import MlaDimensions
 from mla_tune.vllm.compat.graphs import default_capture_size
 
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 
 WITHOUT_BETWEEN = 2
 """What is written while a table has neither: readers of version 2 can have it too."""
 WITH_BETWEEN = 3
 """What is written of a table with that section and without digests."""
+WITH_DIGESTS = 4
+"""What is written of a table with digests."""
+WITH_SERVED = 5
+"""What is written of a table with an entry that was guarded by what was served."""
 
 
 class _Section(BaseModel):
@@ -157,7 +164,7 @@ class Header(_Section):
         }
         digests = _decisive_digests(environment, backend, mode)
         header = cls(
-            schema_version=SCHEMA_VERSION if digests else WITHOUT_BETWEEN,
+            schema_version=WITH_DIGESTS if digests else WITHOUT_BETWEEN,
             backend=backend,
             device=Device(
                 name=environment.device_name,

@@ -10,7 +10,7 @@ from mla_tune.files.document import Document
 from mla_tune.shapes import Workload
 from mla_tune.table.between import Between
 from mla_tune.table.entry import Entry
-from mla_tune.table.header import WITH_BETWEEN, Header
+from mla_tune.table.header import WITH_BETWEEN, WITH_SERVED, Header
 from mla_tune.table.keys import with_keys
 from mla_tune.table.layout import Layout
 from mla_tune.table.store import TABLE, TableFile
@@ -38,7 +38,7 @@ def merged_table(path: Path, old: TableFile | None, header: Header, new: list[En
             continue
         found = {entry.shape: entry for entry in file.entries}
         if file.header == header and all(_says(found.get(s), e) for s, e in wanted.items()):
-            return file
+            return _with_version(file)
     raise InputError(f"table {path} cannot be spelled so that it reads back{reason}")
 
 
@@ -49,6 +49,15 @@ def with_between(file: TableFile, between: Between | None) -> TableFile:
     version = max(WITH_BETWEEN, file.header.schema_version)
     keys = {"schema_version": f"schema_version: {version}", "between": between_line(between)}
     text = with_keys(file.document, keys, before="entries")
+    return TableFile.from_document(Document.parse(file.document.path, text, TABLE))
+
+
+def _with_version(file: TableFile) -> TableFile:
+    """The table with the schema version that its entries need."""
+    if file.header.schema_version >= WITH_SERVED or not any(e.served for e in file.entries):
+        return file
+    version = {"schema_version": f"schema_version: {WITH_SERVED}"}
+    text = with_keys(file.document, version, before="entries")
     return TableFile.from_document(Document.parse(file.document.path, text, TABLE))
 
 

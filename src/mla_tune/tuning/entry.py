@@ -33,6 +33,10 @@ def outlasts_doubt(
         return False
     if workload.holds_ragged and not previous.holds_ragged:
         return False
+    if previous.served is not None and (
+        workload.served is None or previous.served.to < workload.served.to
+    ):
+        return False
     if previous.unproven is not None or previous.default_us is None or previous.plan in failures:
         return False
     standing = next((s for s in contest.standings if s.plan == previous.plan), None)
@@ -65,6 +69,7 @@ def published_entry(
         ties=tuple(plan for plan in verdict.ties if plan != chosen),
         holds_to=workload.holds_to,
         holds_ragged=workload.holds_ragged,
+        served=workload.served,
         latency_us=expected_us(contest.samples[chosen], shares),
         default_us=expected_us(contest.samples[default], shares),
         speedup=standing.speedup if standing is not None else None,
@@ -86,6 +91,7 @@ def _unproven_entry(
         default_plan=default,
         holds_to=workload.holds_to,
         holds_ragged=workload.holds_ragged,
+        served=workload.served,
         latency_us=expected_us(contest.samples[best], contest.shares),
         note=_note(failures, default, contest.samples),
     )

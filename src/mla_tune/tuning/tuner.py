@@ -95,7 +95,7 @@ class Tuner:
         )
         self.observer.planned(workload, len(plans))
         terms = self._terms(workload)
-        decided = _decided(ledger.verdict, terms)
+        decided = _decided(ledger.verdict, terms, workload)
         if decided is not None and self._is_whole(workload, decided, ledger, previous):
             self._tell_winner(workload, decided, ledger)
             return decided
@@ -224,7 +224,9 @@ class Tuner:
             WorkloadFailure: the bench has ended, and does not come back.
         """
         plans = self.space(workload).plans
-        return _decided(self.journal.verdict(workload.measured_key, plans), self._terms(workload))
+        return _decided(
+            self.journal.verdict(workload.measured_key, plans), self._terms(workload), workload
+        )
 
     def trials(self, workload: Workload) -> Trials:
         """What has been tried for ``workload`` so far, in this run or an earlier one.
@@ -277,14 +279,20 @@ class Tuner:
         }
 
 
-def _decided(verdict: Mapping[str, Any] | None, terms: Mapping[str, object]) -> Entry | None:
-    """The verdict of an earlier run, if it was on the same terms and still is an entry."""
+def _decided(
+    verdict: Mapping[str, Any] | None, terms: Mapping[str, object], workload: Workload
+) -> Entry | None:
+    """The verdict of an earlier run, if it was on the same terms and still is an entry.
+
+    Why ``workload`` is guarded so far is today's: a record that grows does not change a verdict.
+    """
     if verdict is None or verdict["terms"] != terms:
         return None
     try:
-        return Entry.model_validate(verdict["entry"])
+        entry = Entry.model_validate(verdict["entry"])
     except ValidationError:
         return None  # by a version that wrote other entries: its trials are confirmed again
+    return entry.model_copy(update={"served": workload.served})
 
 
 def _ranking(entry: Entry | None) -> list[Plan]:

@@ -104,6 +104,26 @@ def test_an_entry_that_ends_before_the_engine_is_a_miss() -> None:
     assert asked.captured(32, 1).outcome == "hit"
 
 
+def test_an_entry_guarded_by_what_was_served_is_used_wherever_an_engine_ends() -> None:
+    served = {"to": 16384, "beyond": 0.004}
+    table = Table(
+        header(),
+        (
+            entry("32q1s1k", splits(8), holds_to=16384, served=served),
+            entry("64q1s{1k,32k}", splits(4), holds_to=None, served=served),
+            entry("96q1s1k", splits(2), holds_to=8192, served=served),
+        ),
+    )
+    lookups = Lookups(table, None, reach=lambda _: 131072)
+    found = lookups.captured(32, 1)
+    assert (found.outcome, found.longest_kv) == ("hit", 16384)
+    assert lookups.captured(64, 1).outcome == "hit"
+    # The memory that it was measured in ended before the record did.
+    assert lookups.captured(96, 1).reason == ENDS_EARLY
+    small = Lookups(table, None, reach=lambda _: 8192)
+    assert small.captured(96, 1).outcome == "hit"
+
+
 def test_an_entry_of_uniform_batches_alone_is_used_for_one_request_or_where_asked_for() -> None:
     entries = (
         entry("q1s1k", splits(64), holds_ragged=False),

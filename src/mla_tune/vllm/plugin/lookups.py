@@ -87,13 +87,16 @@ class Lookups:
         """Which batches of this engine nobody has compared the plan with the default on.
 
         Entries of earlier versions say nothing of ragged batches, and were never measured on any.
+        Lengths beyond what an entry's record of served steps reaches are left to that record.
         """
         if batch > 1 and not entry.holds_ragged:
             return UNIFORM_ALONE
-        holds_to = entry.holds_to or _longest_kv(entry)
-        if self._reach is not None and holds_to < self._reach(batch):
-            return ENDS_EARLY
-        return None
+        if self._reach is None:
+            return None
+        needed = self._reach(batch)
+        if entry.served is not None:
+            needed = min(needed, entry.served.to)
+        return ENDS_EARLY if _longest_kv(entry) < needed else None
 
     def _kept(self, batch: int, answer: StepAnswer) -> Choice:
         """The choice of an eager step of ``batch`` requests, where its plan can be applied."""
