@@ -69,6 +69,8 @@ NUMBERS = ("--min-speedup", "--confirm-seconds", "--sample-timeout", "--plan-tim
         (["--tensor-parallel-size", "0"], "0"),
         (["--min-speedup", "0.5"], "0.5"),
         (["--processes", "0"], "--processes"),
+        (["--guard", "served"], "serve for a day with MLA_TUNE_RECORD=PATH"),
+        (["--guard", "served", "--served", "absent.json"], "no traffic histogram absent.json"),
         (["--recording", "x.jsonl"], "both or neither"),
         (["--bogus"], "--bogus"),
         (["--device", "gpu"], "did you mean 'cuda'?"),

@@ -2,8 +2,9 @@ import pytest
 
 from mla_tune.errors import InputError
 from mla_tune.shapes.file import load_shapes
-from mla_tune.tuning.asked_shapes import cut
+from mla_tune.tuning.asked_shapes import asked_shapes, cut
 from mla_tune.tuning.run_options import RunOptions
+from served_record import written
 
 
 @pytest.fixture
@@ -44,3 +45,22 @@ def test_max_tokens_that_leaves_nothing_says_how_many_it_takes(shapes):
 def test_tensor_parallel_sizes_of_the_command_line_divide_the_whole_model(shapes):
     cut_down = cut(shapes, RunOptions(tensor_parallel_size=(16, 32)), print)
     assert [model.num_q_heads for model in cut_down.models] == [8, 4]
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("engine: {modes: graph}\ntensor_parallel_sizes: [1, 8]\n", None),
+        ("tensor_parallel_sizes: [8]\n", "engine.modes are eager"),
+        ("engine: {modes: graph}\n", "other heads: 16 on a GPU"),
+    ],
+)
+def test_a_record_has_to_be_of_what_is_tuned(write, tmp_path, text, problem):
+    record = written(tmp_path / "served.json", ("graph", "hit", 8, 1, 900, 900, 20_000))
+    path = write("model: deepseek-v3\nbatch_specs: [q1s1k]\n" + text)
+    options = RunOptions(shapes=path, guard="served", served=record)
+    if problem is None:
+        assert asked_shapes(options, print).modes == ("graph",)
+        return
+    with pytest.raises(InputError, match=problem):
+        asked_shapes(options, print)

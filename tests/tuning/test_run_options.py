@@ -82,3 +82,16 @@ def test_a_part_of_a_run_has_studies_of_its_own(tmp_path):
         RunOptions(units="8/2")
     with pytest.raises(InputError, match="--units and a database"):
         RunOptions(units="1/2", storage="postgresql://db/mla")
+
+
+@pytest.mark.parametrize(
+    ("given", "problem"),
+    [({"guard": "most"}, "guard is 'most'"), ({"guard": "served"}, "needs a record"),
+     ({"served": Path("s")}, "--served is given without --guard served"),
+     ({"guard_share": 0.01}, "--guard-share is given without"),
+     ({"guard": "served", "served": Path("s"), "guard_share": 0.5}, "guard_share is 0.5"),
+     ({"guard": "served", "served": Path("s"), "recording": Path("r")}, "--recording")],
+)  # fmt: skip
+def test_guards_by_what_was_served_need_a_record_and_nothing_else_does(given, problem):
+    with pytest.raises(InputError, match=problem):
+        RunOptions(**given)

@@ -5,6 +5,7 @@ __all__ = [
     "DEVICES",
     "DURATION",
     "FACTOR",
+    "GUARD_SHARE",
     "PATH",
     "POSITIVE",
     "RAY",
@@ -118,6 +119,7 @@ PATH = HomePath()
 POSITIVE = click.IntRange(min=1, max=MOST_REQUESTS)
 SECONDS = Finite(run_options.SECONDS.least, run_options.SECONDS.most)
 FACTOR = Finite(run_options.FACTOR.least)
+GUARD_SHARE = Finite(run_options.GUARD_SHARE.least, run_options.GUARD_SHARE.most)
 
 DEVICE = click.option(
     "--device",

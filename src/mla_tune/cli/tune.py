@@ -7,9 +7,20 @@ from typing import Any
 
 import click
 
-from mla_tune.cli.options import DEVICE, DEVICES, FACTOR, PATH, POSITIVE, RAY, SECONDS, WAIT, size
+from mla_tune.cli.options import (
+    DEVICE,
+    DEVICES,
+    FACTOR,
+    GUARD_SHARE,
+    PATH,
+    POSITIVE,
+    RAY,
+    SECONDS,
+    WAIT,
+    size,
+)
 from mla_tune.tuning.launches import LAUNCHES
-from mla_tune.tuning.run_options import MOST_PROCESSES, MOST_ROUNDS, RunOptions
+from mla_tune.tuning.run_options import GUARDS, MOST_PROCESSES, MOST_ROUNDS, RunOptions
 
 INTERRUPTED = 130
 """The exit code of a run that Ctrl-C ended."""
@@ -74,6 +85,27 @@ INPUT = (
         type=click.Choice(LAUNCHES),
         help="Launches of a kernel to try beside vLLM's own (TRITON_MLA): the best few of a "
         "search, or all. [default: few; none for eager tables]",
+    ),
+    click.option(
+        "--guard",
+        type=click.Choice(GUARDS),
+        default=RunOptions.guard,
+        show_default=True,
+        help="Up to which KV lengths a graph's plan must not be slower: the longest that the "
+        "engine serves, or those of --served.",
+    ),
+    click.option(
+        "--served",
+        type=PATH,
+        metavar="PATH",
+        help="With --guard served: what MLA_TUNE_RECORD wrote.",
+    ),
+    click.option(
+        "--guard-share",
+        type=GUARD_SHARE,
+        default=RunOptions.guard_share,
+        show_default=True,
+        help="With --guard served: the share of a batch size's steps that may be longer.",
     ),
 )
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from mla_tune.errors import InputError
 from mla_tune.shapes.file import ShapesFile, checked_shapes, load_shapes
 from mla_tune.shapes.mapping import MappingDocument
+from mla_tune.traffic.served_lengths import ServedLengths
 from mla_tune.tuning.run_options import RunOptions
 
 
@@ -16,9 +17,30 @@ def asked_shapes(options: RunOptions, notice: Callable[[str], None]) -> ShapesFi
     """The shapes of a run, cut down as its options say.
 
     Raises:
-        InputError: no shapes, shapes that cannot be used, or none that is left.
+        InputError: no shapes, shapes that cannot be used, or none that is left; a record of
+            served steps that cannot be read, or says nothing of their guards.
     """
-    return cut(_shapes_of(options), options, notice)
+    shapes = cut(_shapes_of(options), options, notice)
+    if options.served_lengths is not None:
+        _check_record(options.served_lengths, shapes)
+    return shapes
+
+
+def _check_record(served: ServedLengths, shapes: ShapesFile) -> None:
+    if "graph" not in shapes.modes:
+        raise InputError(
+            f"{shapes.path}: engine.modes are {', '.join(shapes.modes)}, and only graph tables "
+            "have guards",
+            remedy="leave --guard served out, or add graph to the modes",
+        )
+    if not any(map(served.is_of, shapes.models)):
+        heads = served.traffic.engine["model"]["num_q_heads"]
+        raise InputError(
+            f"the record {served.path} is of another model than {shapes.path} or of other heads: "
+            f"{heads} on a GPU",
+            valid=f"{', '.join(str(model.num_q_heads) for model in shapes.models)} heads on a GPU",
+            remedy="record an engine of this model and tensor-parallel size",
+        )
 
 
 def _shapes_of(options: RunOptions) -> ShapesFile:

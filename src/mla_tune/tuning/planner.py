@@ -13,11 +13,12 @@ from mla_tune.registry import BACKENDS, canonical_name, get_backend
 from mla_tune.session import Setup
 from mla_tune.shapes import BatchShape, Case, MlaDimensions, Workload
 from mla_tune.shapes.file import ShapesFile
-from mla_tune.tuning.graph_cases import graph_cases, largest_capture, longest_of_one, longest_served
-from mla_tune.tuning.guards import Fits, guarded
+from mla_tune.traffic.served_lengths import ServedLengths
+from mla_tune.tuning.graph_cases import graph_cases, largest_capture
+from mla_tune.tuning.graph_guards import GraphGuards
+from mla_tune.tuning.guards import Fits
 from mla_tune.tuning.job import TableJob
 from mla_tune.tuning.launches import launches_in
-from mla_tune.tuning.ragged import with_ragged
 
 MEMORY_SHARE = 0.92
 """Of the free memory a shape may fill; allocators and the CUDA context need the rest."""
@@ -37,6 +38,7 @@ class Planner:
         out: folder of the tables.
         skipped: told of everything that is left out, and why.
         launches: as `launches_in` takes it.
+        served: what bounds the guards of graphs beside the engine; None: nothing does.
     """
 
     environment: Environment
@@ -46,6 +48,7 @@ class Planner:
     out: Path
     skipped: Callable[[str], None]
     launches: str | None = None
+    served: ServedLengths | None = None
 
     def jobs(self, backends: Sequence[str]) -> list[TableJob]:
         """Everything to be done for ``backends``, or for those the shapes file lists.
@@ -122,7 +125,7 @@ class Planner:
         for workload in workloads:
             self._check_fits(setup, workload)
         if mode == "graph":
-            workloads = self._ragged(setup, self._guarded(setup, workloads))
+            workloads = self._guarded(setup, workloads)
         return TableJob.of(self.environment, setup, workloads, self.out)
 
     def _lack(self, name: str, dtype: str, mode: str) -> str | None:
@@ -178,42 +181,16 @@ class Planner:
         return cases
 
     def _guarded(self, setup: Setup, workloads: Sequence[Workload]) -> list[Workload]:
-        """Graphs' workloads with guards for all that the engine serves and this GPU can hold."""
-        fits = self._fits(setup)
-        found: list[Workload] = []
-        cut: dict[int, int] = {}
-        num_cut = 0
-        for workload in workloads:
-            requests = workload.listed[0].shape.num_requests
-            longest = longest_served(self.shapes, requests)
-            found.append(guarded(workload, longest, fits))
-            held = max(shape.max_kv_len for shape in found[-1].shapes)
-            if held < longest:
-                cut[held] = requests
-                num_cut += 1
-        if cut:
-            least = min(cut)
+        """Graphs' workloads with the guards and ragged batches that this GPU can hold."""
+        served = self.served
+        if served is not None and not served.is_of(setup.model):
             self.skipped(
-                f"{setup.backend}, graph: {num_cut} batch sizes can be measured to less than the "
-                f"engine's KV lengths in this memory ({cut[least]} requests to {least} tokens); "
-                "their entries hold so far"
+                f"{setup.backend}, graph, {setup.model.num_q_heads} heads: the record "
+                f"{served.path} is of another model; guarded as by --guard longest"
             )
-        return found
-
-    def _ragged(self, setup: Setup, workloads: Sequence[Workload]) -> list[Workload]:
-        """Graphs' workloads with the ragged batches that this GPU can hold."""
-        mix, fits = self.shapes.ragged, self._fits(setup)
-        groups = [workload.listed[0].shape.groups[0] for workload in workloads]
-        sizes = {(group.count, group.query_len) for group in groups}
-        if unused := [f"{n}q{q}" for n, q in mix.sizes if (n, q) not in sizes]:
-            self.skipped(
-                f"{setup.backend}, graph: ragged_specs of sizes that are not tuned skipped: "
-                f"{', '.join(unused)}"
-            )
-        return [
-            with_ragged(workload, mix, longest_of_one(self.shapes, workload), fits)
-            for workload in workloads
-        ]
+            served = None
+        guards = GraphGuards(setup.backend, self.shapes, self._fits(setup), served, self.skipped)
+        return guards.around(workloads)
 
     def _fits(self, setup: Setup) -> Fits:
         """Whether shapes fit in the memory that is left to guards."""

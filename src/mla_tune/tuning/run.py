@@ -83,7 +83,10 @@ def _check_before_waiting(worker: WorkerBench, shapes: ShapesFile, options: RunO
     """
     check_output(options.out)
     plentiful, unheard = sys.maxsize, lambda _what: None
-    planner = Planner(worker.environment, worker.device, plentiful, shapes, options.out, unheard)
+    planner = Planner(
+        *(worker.environment, worker.device, plentiful, shapes, options.out, unheard),
+        served=options.served_lengths,
+    )
     planner.jobs(options.backends)
 
 
@@ -94,6 +97,7 @@ def _planner(
     return Planner(
         *(worker.environment, worker.device, free_bytes, shapes, options.out, reporter.skipped),
         launches=options.launches,
+        served=options.served_lengths,
     )
 
 

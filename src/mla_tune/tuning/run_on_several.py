@@ -111,6 +111,7 @@ def _planned(
         planner = Planner(
             *(first.environment, first.bench.device, free_bytes, shapes, options.out, notice),
             launches=options.launches,
+            served=options.served_lengths,
         )
         try:
             found[kind] = planner.jobs(options.backends)

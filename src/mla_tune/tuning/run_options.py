@@ -1,19 +1,31 @@
 """What a run is asked to do, by the command's flags or from Python: defaults and bounds."""
 
-__all__ = ["FACTOR", "MOST_PROCESSES", "MOST_ROUNDS", "SECONDS", "Bounds", "RunOptions"]
+__all__ = [
+    "FACTOR",
+    "GUARDS",
+    "GUARD_SHARE",
+    "MOST_PROCESSES",
+    "MOST_ROUNDS",
+    "SECONDS",
+    "Bounds",
+    "RunOptions",
+]
 
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mla_tune.device.choice import check_device_name, check_device_names
 from mla_tune.errors import InputError
 from mla_tune.shapes.batch import MOST_REQUESTS
 from mla_tune.tuning.launches import LAUNCHES
 from mla_tune.tuning.part import Part
+
+if TYPE_CHECKING:
+    from mla_tune.traffic.served_lengths import ServedLengths
 
 
 @dataclass(frozen=True)
@@ -47,6 +59,10 @@ MOST_PROCESSES = 100
 SECONDS = Bounds(0.1, 7 * 86400)  # poll(2) takes no wait beyond 24 days
 FACTOR = Bounds(1.0)
 
+GUARDS = ("longest", "served")
+"""Up to where a graph's entry must not be slower: all that the engine serves, or what it served."""
+GUARD_SHARE = Bounds(0.0001, 0.05)
+
 
 @dataclass(frozen=True)
 class RunOptions:
@@ -72,6 +88,9 @@ class RunOptions:
     confirm_seconds: float = 30.0
     processes: int = 3
     launches: str | None = None
+    guard: str = "longest"
+    guard_share: float = 0.005
+    served: Path | None = None
     sample_timeout: float = 30.0
     plan_timeout: float = 180.0
     record: Path | None = None
@@ -84,6 +103,7 @@ class RunOptions:
         check_device_name(self.device)
         self._check_several()
         self._check_storage()
+        self._check_guards()
         if self.part is not None and self.database is not None:
             raise InputError(
                 "--units and a database cannot be given together",
@@ -137,6 +157,37 @@ class RunOptions:
             for option, given in (("--record", self.record), ("--recording", self.recording)):
                 if given is not None:
                     raise InputError(f"{option} and a database cannot be given together")
+
+    def _check_guards(self) -> None:
+        if self.guard not in GUARDS:
+            raise InputError(f"guard is {self.guard!r:.80}", valid=", ".join(GUARDS))
+        GUARD_SHARE.check("guard_share", self.guard_share)
+        if self.guard != "served":
+            for option in ("guard_share", "served"):
+                if getattr(self, option) != getattr(RunOptions, option):
+                    name = option.replace("_", "-")
+                    raise InputError(f"--{name} is given without --guard served")
+        elif self.served is None:
+            raise InputError(
+                "--guard served needs a record of what was served",
+                remedy="serve for a day with MLA_TUNE_RECORD=PATH, then give --served PATH; "
+                "--guard longest needs none",
+            )
+        elif self.recording is not None:
+            raise InputError("--guard served and --recording cannot be given together")
+
+    @cached_property
+    def served_lengths(self) -> "ServedLengths | None":
+        """What bounds the guards of graph tables; None where the engine alone does.
+
+        Raises:
+            InputError: the record cannot be read.
+        """
+        if self.served is None:
+            return None
+        from mla_tune.traffic.served_lengths import ServedLengths
+
+        return ServedLengths.load(self.served, self.guard_share)
 
     @property
     def database(self) -> str | None:

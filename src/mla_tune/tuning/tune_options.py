@@ -42,6 +42,11 @@ class TuneOptions(TypedDict, total=False):
         launches: for a backend whose kernel's launch can be set, how many launches are tried:
             ``none`` but vLLM's own, the best ``few`` of a search on three batch shapes, or ``all``
             with every split count; None is ``few`` for graph tables and ``none`` for eager ones.
+        guard: up to which KV lengths a graph's entry must not be slower than the default:
+            ``longest`` that the engine serves, or those ``served`` in the record.
+        guard_share: with ``guard="served"``, the share of a batch size's recorded steps that may
+            have longer requests than the plan was compared on.
+        served: with ``guard="served"``, what an engine has written with ``MLA_TUNE_RECORD``.
         sample_timeout: seconds after which a sample counts as hung.
         plan_timeout: seconds that compiling and checking a plan may take.
         record: a file that also keeps every sample taken (gzip where its name ends in ``.gz``).
@@ -66,6 +71,9 @@ class TuneOptions(TypedDict, total=False):
     confirm_seconds: float
     processes: int
     launches: str | None
+    guard: str
+    guard_share: float
+    served: AnyPath | None
     sample_timeout: float
     plan_timeout: float
     record: AnyPath | None
@@ -118,6 +126,7 @@ _READERS: Mapping[str, Callable[[str, Any], Any]] = {
     "tensor_parallel_size": partial(_tuple, kind=int),
     "out": _folder,
     "study_dir": _path,
+    "served": _path,
     "record": _path,
     "recording": _path,
     "device": lambda _option, value: str(value),
