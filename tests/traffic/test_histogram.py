@@ -10,6 +10,7 @@ from mla_tune.traffic.histogram import (
     MOST_KINDS,
     StepKind,
     TrafficHistogram,
+    kv_bucket_end,
     kv_bucket_middle,
     kv_bucket_start,
 )
@@ -38,14 +39,13 @@ def test_a_length_has_two_buckets_an_octave_and_short_ones_are_exact() -> None:
     }
 
 
-@given(lengths)
-def test_the_middle_of_a_bucket_is_in_it(length: int) -> None:
-    start, middle = kv_bucket_start(length), kv_bucket_middle(length)
-    assert kv_bucket_start(middle) == start
+@given(lengths | st.integers(1, 40))
+def test_a_bucket_has_a_middle_and_an_end(length: int) -> None:
+    start, middle, end = (f(length) for f in (kv_bucket_start, kv_bucket_middle, kv_bucket_end))
+    assert kv_bucket_start(middle) == kv_bucket_start(end) == start
+    assert kv_bucket_start(end + 1) > start
     assert middle == kv_bucket_middle(start)
-    end = 2 * middle - start
-    assert kv_bucket_start(end) == start
-    assert kv_bucket_start(end + 2) > start
+    assert middle - start <= end - middle <= middle - start + 1
 
 
 @given(lengths)
