@@ -112,7 +112,7 @@ def test_a_served_batch_that_memory_cannot_hold_leaves_its_share_to_the_uniform_
 
 
 specs = st.lists(
-    st.tuples(st.integers(1, 60_000), st.integers(1, 60_000), st.floats(0.001, 0.24)),
+    st.tuples(st.integers(2, 60_000), st.integers(1, 60_000), st.floats(0.001, 0.24)),
     min_size=1,
     max_size=4,
 )

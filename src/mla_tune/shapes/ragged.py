@@ -106,12 +106,13 @@ def with_longest(requests: int, query_len: int, mean_kv: int, longest_kv: int) -
     Args:
         requests: two or more.
         query_len: new tokens of each, which their KV length counts.
-        mean_kv: ``query_len`` or more.
+        mean_kv: more than ``query_len``.
         longest_kv: from ``mean_kv`` to `longest_of`.
     """
     middles = _middles(requests)
-    # Of the tokens before the new ones, since no request has less than these.
-    mean, longest = mean_kv - query_len, longest_kv - query_len
+    # Of the tokens above what the shortest request has.
+    shortest = _shortest(query_len)
+    mean, longest = mean_kv - shortest, longest_kv - shortest
 
     def skew(hundredths: int) -> float:
         # Relative to the longest: exponentials of large sigmas stay below one.
@@ -124,14 +125,14 @@ def with_longest(requests: int, query_len: int, mean_kv: int, longest_kv: int) -
     scale = (mean * requests - longest) / math.fsum(drawn)
     groups = [RequestGroup(query_len, longest_kv, 1)]
     for part in _parts(drawn, MOST_GROUPS - 1):
-        kv_len = query_len + scale * math.fsum(part) / len(part)
-        groups.append(RequestGroup(query_len, _in_blocks(kv_len, query_len, longest_kv), len(part)))
+        kv_len = shortest + scale * math.fsum(part) / len(part)
+        groups.append(RequestGroup(query_len, _in_blocks(kv_len, shortest, longest_kv), len(part)))
     return BatchShape.of(groups)
 
 
 def longest_of(requests: int, query_len: int, mean_kv: int) -> int:
-    """The longest KV length in a batch of that mean: all others have their new tokens alone."""
-    return query_len + requests * (mean_kv - query_len)
+    """The longest KV length in a batch of that mean: all others are as short as can be."""
+    return _shortest(query_len) + requests * (mean_kv - _shortest(query_len))
 
 
 def one_long(requests: int, query_len: int, long_kv: int, short_kv: int) -> BatchShape:
@@ -150,10 +151,15 @@ def _middles(requests: int) -> list[float]:
     return [normal.inv_cdf((rank + 0.5) / requests) for rank in range(requests)]
 
 
-def _in_blocks(kv_len: float, query_len: int, most: int) -> int:
-    """The nearest number of whole blocks, or of tokens where that is less than the new ones."""
+def _shortest(query_len: int) -> int:
+    """The shortest KV length of a request that decodes: a token before the new ones."""
+    return query_len + 1
+
+
+def _in_blocks(kv_len: float, least: int, most: int) -> int:
+    """The nearest number of whole blocks, or of tokens where that is less than ``least``."""
     blocks = round(kv_len / GRAIN) * GRAIN
-    return min(most, blocks if blocks >= query_len else round(kv_len))
+    return min(most, blocks if blocks >= least else round(kv_len))
 
 
 def _rounded(kv_len: float, query_len: int, most: int) -> int:

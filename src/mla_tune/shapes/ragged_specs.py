@@ -52,9 +52,9 @@ def _spec(where: str, item: RaggedSpecSection, section: ShapesSection) -> Ragged
         raise InputError(
             f"{where}: longest {format_size(longest)} in {item.spec!r}, whose KV length is the "
             "mean of its requests",
-            valid=f"from {mean + 1} to {most}, which leaves the others their new tokens alone"
+            valid=f"from {mean + 1} to {most}, where the others have one token before the new ones"
             if most > mean
-            else "a mean above the query length",
+            else f"a mean of {group.query_len + 2} or more",
         )
     in_cache = section.graph.kv_cache_tokens if section.graph is not None else None
     if in_cache is not None and shape.num_kv_tokens > in_cache:

@@ -51,7 +51,7 @@ class StepAnswer:
 
 
 class _Tabled(Protocol):
-    """A table, as far as steps are looked up in it."""
+    """A table, as far as steps are looked up in it: `Table`, which itself looks up here."""
 
     @property
     def evens_out(self) -> bool: ...

@@ -77,7 +77,7 @@ def _specs(
         mean_kv = max(query_len + 1, _in_blocks(mean))
         # Both come from half octaves, and a batch of that mean need not have such a request: of two
         # none has twice the mean. The others keep a quarter of it, about the middle of what can be.
-        possible = mean_kv + (requests - 1) * (mean_kv - max(query_len, mean_kv // 4))
+        possible = mean_kv + (requests - 1) * (mean_kv - max(query_len + 1, mean_kv // 4))
         longest_kv = min(_in_blocks(longest), possible, max_model_len)
         share = round(steps / total * most, 3)
         if longest_kv > mean_kv and share:
