@@ -7,15 +7,14 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from functools import partial
 
-from mla_tune.device.choice import resolved_devices
 from mla_tune.environment import Environment
 from mla_tune.errors import InputError
 from mla_tune.shapes.file import ShapesFile
-from mla_tune.tuning.device_bench import tell_of_gpu
 from mla_tune.tuning.job import TableJob
 from mla_tune.tuning.planner import Planner
 from mla_tune.tuning.pool.campaign import PoolCampaign
-from mla_tune.tuning.pool.local import all_alone, empty_logs, local_members
+from mla_tune.tuning.pool.kinds import by_kind, tell_of_gpus
+from mla_tune.tuning.pool.local import all_alone, asked_devices, empty_logs, local_members
 from mla_tune.tuning.pool.member import Kind, Member
 from mla_tune.tuning.pool.ray_members import ray_members
 from mla_tune.tuning.reporters import Reporter
@@ -44,9 +43,7 @@ def run_on_several(shapes: ShapesFile, options: RunOptions, reporter: Reporter) 
 def _run_here(
     shapes: ShapesFile, options: RunOptions, reporter: Reporter, database: StudyDatabase | None
 ) -> TuneResult:
-    several = options.devices
-    devices = resolved_devices(several) if several is not None else (options.device,)
-    with local_members(devices, options) as members:
+    with local_members(asked_devices(options), options) as members:
         _planned(members, shapes, options, lambda _what: None, plentiful=True)
         with all_alone(members, reporter.skipped, wait=options.wait):
             empty_logs(members)
@@ -65,11 +62,7 @@ def tuned_by(
     Raises:
         InputError, EnvironmentFailure: as of `mla_tune.tuning.run.run`.
     """
-    told: dict[str, None] = {}
-    for member in members:
-        tell_of_gpu(member.environment, lambda what: told.setdefault(what))
-    for notice in told:
-        reporter.skipped(notice)
+    tell_of_gpus(members, reporter.skipped)
     planned = _planned(members, shapes, options, reporter.skipped)
     jobs = {kind: own_part(own, options, reporter.skipped) for kind, own in planned.items()}
     campaign = PoolCampaign(
@@ -105,7 +98,7 @@ def _planned(
     """
     found: dict[Kind, list[TableJob]] = {}
     problems: list[InputError] = []
-    for kind, own in _by_kind(members).items():
+    for kind, own in by_kind(members).items():
         first = own[0]
         free_bytes = sys.maxsize if plentiful else min(m.bench.free_bytes() for m in own)
         planner = Planner(
@@ -122,39 +115,6 @@ def _planned(
     if not found:
         raise problems[0]
     return found
-
-
-def _by_kind(members: Sequence[Member]) -> dict[Kind, list[Member]]:
-    """Devices that share their tables.
-
-    Raises:
-        InputError: the tables of two kinds would be one file.
-    """
-    kinds: dict[Kind, list[Member]] = {}
-    for member in members:
-        kinds.setdefault(member.kind, []).append(member)
-    by_name: dict[str, Member] = {}
-    for own in kinds.values():
-        member = own[0]
-        other = by_name.setdefault(member.environment.device_name, member)
-        if other is not member:
-            raise InputError(
-                f"{other.name} and {member.name} are both called {member.environment.device_name} "
-                f"and are not alike: {_difference(other, member)}",
-                remedy="tune them in runs of their own, each with its own --out",
-            )
-    return kinds
-
-
-def _difference(one: Member, other: Member) -> str:
-    """In what two devices of one name differ, in words."""
-    mine, theirs = one.environment, other.environment
-    fields = ("compute_capability", "sm_count", "locked_sm_clock_mhz", "software", "kernels")
-    for field in fields:
-        here, there = getattr(mine, field), getattr(theirs, field)
-        if here != there:
-            return f"{field} is {here} and {there}"
-    return "their software differs"
 
 
 @contextmanager

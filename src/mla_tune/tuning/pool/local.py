@@ -1,6 +1,6 @@
 """The GPUs of this host as the devices of one run."""
 
-__all__ = ["all_alone", "empty_logs", "local_members"]
+__all__ = ["all_alone", "asked_devices", "empty_logs", "local_members"]
 
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -8,11 +8,21 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 
 from mla_tune.device.card import card_hash
+from mla_tune.device.choice import resolved_devices
 from mla_tune.files.own_file import open_own
 from mla_tune.measuring.worker_client import WorkerBench
 from mla_tune.tuning.device_bench import alone, started_worker
 from mla_tune.tuning.pool.member import Member
 from mla_tune.tuning.run_options import RunOptions
+
+
+def asked_devices(options: RunOptions) -> tuple[str, ...]:
+    """The devices of this host that a run is to have, one unless it says otherwise.
+
+    Raises:
+        InputError: as of `resolved_devices`.
+    """
+    return (options.device,) if options.devices is None else resolved_devices(options.devices)
 
 
 @contextmanager

@@ -1,6 +1,6 @@
 """One device of a run on several: its bench, and the thread that waits for it."""
 
-__all__ = ["DeviceBench", "Kind", "Member"]
+__all__ = ["DeviceBench", "Kind", "Member", "kind_of"]
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -11,6 +11,17 @@ from mla_tune.measuring.bench import Bench
 
 Kind = tuple[Any, ...]
 """What the devices that share a table have in common."""
+
+
+def kind_of(environment: Environment) -> Kind:
+    """Equal for devices that can measure for one table."""
+    return (
+        environment.device_name,
+        environment.compute_capability,
+        environment.sm_count,
+        environment.locked_sm_clock_mhz,
+        environment.software_digest,
+    )
 
 
 class Clock(Protocol):
@@ -68,12 +79,5 @@ class Member:
 
     @property
     def kind(self) -> Kind:
-        """Equal for devices that can measure for one table."""
-        found = self.environment
-        return (
-            found.device_name,
-            found.compute_capability,
-            found.sm_count,
-            found.locked_sm_clock_mhz,
-            found.software_digest,
-        )
+        """As of `kind_of`."""
+        return kind_of(self.environment)

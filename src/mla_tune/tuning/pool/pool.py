@@ -4,11 +4,10 @@ __all__ = ["Pool"]
 
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import FIRST_EXCEPTION, Future, wait
 from dataclasses import dataclass, field
+from functools import partial
 
 from mla_tune.errors import DeviceLost
-from mla_tune.measuring.worker_client import Stopped
 from mla_tune.tuning.nominee import Nominee
 from mla_tune.tuning.other_processes import wanting
 from mla_tune.tuning.pool.member import Member
@@ -16,6 +15,7 @@ from mla_tune.tuning.pool.member_run import MemberRun
 from mla_tune.tuning.pool.queue import PAUSE_S, UnitQueue
 from mla_tune.tuning.pool.sentinels import Sighting, disagreements, sentinels_of
 from mla_tune.tuning.pool.shared_table import SharedTable, Unit
+from mla_tune.tuning.pool.side_by_side import side_by_side
 from mla_tune.tuning.reporters import Reporter
 from mla_tune.tuning.settings import Settings
 
@@ -91,10 +91,7 @@ class Pool:
 
     def _side_by_side(self, work: dict[MemberRun, Callable[[MemberRun], None]]) -> None:
         """Do ``work`` in the threads of its devices, until all have done or one cannot go on."""
-        futures = [run.member.thread.submit(task, run) for run, task in work.items()]
-        done, _ = wait(futures, return_when=FIRST_EXCEPTION)
-        if failure := _first_failure(done):
-            raise failure
+        side_by_side((run.member.thread, partial(task, run)) for run, task in work.items())
 
     def _race_nominees(self) -> None:
         """Race what won, on its own card, until no other process has to see it; and decide."""
@@ -188,10 +185,3 @@ def _looking(table: SharedTable, seen: dict[MemberRun, Sighting]) -> Callable[[M
         seen[run] = run.look(table, chosen)
 
     return look
-
-
-def _first_failure(futures: set[Future[None]]) -> BaseException | None:
-    """The failure that ended the work; the others were stopped because of it."""
-    failures = [failure for future in futures if (failure := future.exception())]
-    failures.sort(key=lambda failure: isinstance(failure, Stopped))
-    return failures[0] if failures else None
