@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # One night on a Slurm cluster: an array task for each folder of tables, with one study folder that
-# all share. A task that is requeued goes on where it was.
+# all share. A task that is requeued goes on where it was. With --gres=gpu:4 four GPUs share its tables.
 #
 #   sbatch --constraint=h100 --array=0-2 slurm_array.sh /shared/state /shared/tables/{a,b,c}
 #
@@ -18,7 +18,8 @@ folders=("$@")
 folder=${folders[${SLURM_ARRAY_TASK_ID:?run by sbatch --array}]:?more tasks than folders}
 
 code=0
-srun mla-tune retune "$folder" --study-dir "$state" --wait --budget-gpu-minutes 220 || code=$?
+srun mla-tune retune "$folder" --study-dir "$state" --devices all --wait \
+    --budget-gpu-minutes "$((220 * ${SLURM_GPUS_ON_NODE:-1}))" || code=$?
 # To Slurm every code but 0 is a failure; 10 says that tables changed.
 if [ "$code" -eq 10 ]; then
     echo "$folder: tables changed"

@@ -59,6 +59,7 @@ def test_a_dry_run_says_what_is_due_and_measures_nothing(retune, tables):
     code, out, err = retune("--dry-run")
     assert code == 0, err
     assert "sentinels; all in 2 nights" in out
+    assert "recording" in out
     assert list(tables.glob("*.history.jsonl")) == []
     (path,) = tables.glob("*.yaml")
     path.write_text(path.read_text().replace("torch: 2.13.0", "torch: 2.12.1"))
@@ -87,6 +88,8 @@ def test_two_nights_do_not_overlap(retune, tables):
 def test_what_cannot_be_looked_after_is_refused(cli, tables, tmp_path):
     study = ("--study-dir", tmp_path / "study", "--recording", RECORDED)
     assert "is no folder" in refused(cli, "retune", tmp_path / "absent", *study)
+    several = refused(cli, "retune", tables, *study, "--devices", "0,1")
+    assert "--recording and --devices cannot be given together" in several
     (tmp_path / "empty").mkdir()
     assert "has no tables" in refused(cli, "retune", tmp_path / "empty", *study)
     assert "no traffic histogram" in refused(

@@ -295,3 +295,18 @@ def test_the_search_for_launches_and_what_was_compiled_are_told(launches, told):
     text = shown(searched)
     assert f"launches to tune over: {told}" in text
     assert "412 s, 31 s of them for 240 kernels compiled ahead" in text
+
+
+def test_tables_that_are_found_due_as_a_night_goes_are_added_and_each_shape_counts_once():
+    def write(console):
+        with TerminalReporter(console) as reporter:
+            reporter.begun([JOB, JOB])
+            reporter.begun([JOB])
+            for device in ("cuda:0", "cuda:1"):  # the first was lost before its table was written
+                view = reporter.on(device)
+                view.started(JOB, WORKLOAD)
+                view.decided(JOB, WORKLOAD, ENTRY)
+            (task, *_) = reporter._progress.tasks
+            assert (task.completed, task.total) == (1, 3)
+
+    assert "2 batch shapes for 2 table(s)\n1 batch shapes for 1 table(s)" in shown(write)

@@ -1,5 +1,6 @@
 """A folder of tables of a fake GPU, and nights on it."""
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from pathlib import Path
@@ -7,7 +8,6 @@ from pathlib import Path
 from fake_device import DEFAULT, ENVIRONMENT, BiasedBench, splits
 from mla_tune.nightly.night import Night
 from mla_tune.nightly.served import Served
-from mla_tune.nightly.site import Site
 from mla_tune.nightly.target import targets_in
 from mla_tune.session import Setup
 from mla_tune.shapes import MlaDimensions, Workload
@@ -35,7 +35,6 @@ class FakeGpu:
 
     Attributes:
         slower: factors of a plan's latency, by shape.
-        heads: of the models whose tables can be measured here.
     """
 
     seed: int = 0
@@ -45,8 +44,11 @@ class FakeGpu:
     faults: dict = field(default_factory=dict)
     card: str = "0a1b2c3d"
     passed_s: float = 0.0
+    name: str = "cuda:0"
 
     def __post_init__(self):
+        self.thread = ThreadPoolExecutor(1)
+        self.is_stopped = False
         self.bench = _Bench(
             self.latencies_us,
             noise=0.005,
@@ -64,13 +66,28 @@ class FakeGpu:
     def seconds(self) -> float:
         return self.passed_s + 0.01 * self.samples
 
+    def stop(self):
+        self.is_stopped = True
+
     @property
     def samples(self) -> int:
-        raced = zip(self.bench.raced, self.bench.race_rounds, strict=True)
+        raced = zip(self.bench.raced, self.bench.race_rounds, strict=False)  # another is added
         return sum(rounds * len(plans) for (_, plans), rounds in raced)
 
 
 class _Bench(BiasedBench):
+    """Keeps the first race of each trial, as (heads, shape, plan)."""
+
+    def __post_init__(self):
+        super().__post_init__()
+        self.tried = []
+
+    def race(self, plans, rounds, seed, cases=None):
+        taken = super().race(plans, rounds, seed, cases)
+        if (len(plans), rounds) == (2, SETTINGS.screening_rounds):
+            self.tried.append((self.setup.model.num_q_heads, self._key, plans[-1]))
+        return taken
+
     def _latency_us(self, plan, shape):
         return super()._latency_us(plan, shape) * self.slower.get((self._key, plan), 1.0)
 
@@ -91,13 +108,14 @@ def tune(site: FakeGpu, folder: Path, heads: int = 2, shapes=SHAPES) -> Path:
     return job.path
 
 
-def night(site: Site, folder: Path, number: int = 0, settings=SETTINGS, **more) -> Night:
-    """The night of that number in ``folder``, not yet run."""
+def night(sites, folder: Path, number: int = 0, settings=SETTINGS, **more) -> Night:
+    """The night of that number in ``folder``, not yet run, on one site or several."""
+    sites = sites if isinstance(sites, list) else [sites]
     (folder / "study").mkdir(exist_ok=True)
     notices: list[str] = []
     made = Night(
-        site,
-        *targets_in(folder / "tables", site, notices.append),
+        sites,
+        *targets_in(folder / "tables", sites, notices.append),
         folder / "study",
         settings,
         SilentReporter(),

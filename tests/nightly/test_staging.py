@@ -13,7 +13,7 @@ FEW = SHAPES[:2]
 
 
 def staging(folder, digest="d1", environment=GPU) -> Staging:
-    ((target,), _) = targets_in(folder / "tables", FakeGpu(environment=environment), print)
+    ((target,), _) = targets_in(folder / "tables", [FakeGpu(environment=environment)], print)
     return Staging(folder / "study", target, digest)
 
 

@@ -12,7 +12,7 @@ FEW = SHAPES[:2]
 
 def found_in(folder, site):
     notices: list[str] = []
-    found, broken = targets_in(folder / "tables", site, notices.append)
+    found, broken = targets_in(folder / "tables", [site], notices.append)
     assert broken == {}
     return found, notices
 
@@ -70,18 +70,18 @@ def test_what_cannot_be_measured_here_is_told_and_left_out(tmp_path):
     path = tune(FakeGpu(), tmp_path, shapes=FEW)
     notices: list[str] = []
     with pytest.raises(UnavailableError, match=r"no table of .* can be measured here"):
-        targets_in(path.parent, NotHere(), notices.append)
+        targets_in(path.parent, [NotHere()], notices.append)
     assert notices == [f"{path.name}: not here: TORCH_MLA needs something else"]
 
 
 def test_a_table_or_a_history_that_cannot_be_read_is_broken(tmp_path):
     path = tune(FakeGpu(), tmp_path, shapes=FEW)
     (path.parent / "broken.yaml").write_text("schema_version: 1\n")
-    found, broken = targets_in(path.parent, FakeGpu(), print)
+    found, broken = targets_in(path.parent, [FakeGpu()], print)
     assert [target.path for target in found] == [path]
     assert [each.name for each in broken] == ["broken.yaml"]
     history_path(path.parent, found[0].job.header).mkdir()
-    found, broken = targets_in(path.parent, FakeGpu(), print)
+    found, broken = targets_in(path.parent, [FakeGpu()], print)
     assert (found, set(broken)) == ([], {path, path.parent / "broken.yaml"})
 
 

@@ -2,38 +2,63 @@
 
 __all__ = ["exit_code", "show_outcomes", "show_plan"]
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from rich.console import Console
 
 from mla_tune.cli.columns import in_columns
 from mla_tune.cli.printing import say
-from mla_tune.nightly.estimate import look_seconds, tune_seconds
+from mla_tune.nightly.estimate import handed_out
 from mla_tune.nightly.night import Night
 from mla_tune.nightly.outcome import Outcome, Status
 from mla_tune.nightly.sentinels import nights_to_cover
+from mla_tune.nightly.site import Site
+from mla_tune.nightly.table_night import TableNight
+from mla_tune.tuning.pool.member import Kind, kind_of
 
-PLAN_COLUMNS = ("table", "what", "entries", "about")
+PLAN_COLUMNS = ("table", "what", "entries", "about", "on")
 OUTCOME_COLUMNS = ("table", "became", "looked at", "tuned", "took")
 
 
 def show_plan(console: Console, night: Night) -> None:
-    """Print what is due on each table, and about how long it takes."""
-    watched = night.watch()
-    rows, total_s = [], 0.0
-    for target in night.quiet:
-        entries = watched.get(target.path, [])
-        total_s += look_seconds(len(entries))
-        cover = f"sentinels; all in {nights_to_cover(len(target.entries))} nights"
-        rows.append((target.path.stem, cover, str(len(entries)), _time(look_seconds(len(entries)))))
-    for target in night.due:
-        total_s += tune_seconds(target)
-        why = "; ".join(night.outcomes[target.path].reasons)
-        cells = str(len(target.job.workloads)), _time(tune_seconds(target))
-        rows.append((target.path.stem, f"tune: {why}", *cells))
+    """Print what is due on each table, on which card and about how long."""
+    rows = [(*_told(night, table), card) for table, card in _places(night)]
     console.out("\n".join(in_columns(PLAN_COLUMNS, rows, 2)), highlight=False)
+    total_s = sum(map(night.estimate, night.tables))
     budget = "" if night.budget_s is None else f", of which {_time(night.budget_s)} are allowed"
     say(console, f"{_time(total_s)} in all{budget}; the whole of a table where sentinels drift")
+    for sites, tables in _by_kind(night):
+        if len(sites) > 1:
+            seconds = [night.estimate(table) for table in tables]
+            counts = range(1, len(sites) + 1)
+            times = ", ".join(f"{_time(handed_out(seconds, n)[1])} on {n}" for n in counts)
+            name = sites[0].bench.environment.device_name
+            say(console, f"{name}, by the number of cards: {times}")
+
+
+def _by_kind(night: Night) -> Iterator[tuple[list[Site], list[TableNight]]]:
+    """The cards of each kind, and its tables as they are handed out."""
+    kinds: dict[Kind, list[Site]] = {}
+    for site in night.sites:
+        kinds.setdefault(kind_of(site.bench.environment), []).append(site)
+    for kind, sites in kinds.items():
+        yield sites, [table for table in night.in_order if table.target.kind == kind]
+
+
+def _places(night: Night) -> Iterator[tuple[TableNight, str]]:
+    """Each table, and the card that takes it if all take as long as they are thought to."""
+    for sites, tables in _by_kind(night):
+        owners, _ = handed_out([night.estimate(table) for table in tables], len(sites))
+        yield from ((table, sites[card].name) for table, card in zip(tables, owners, strict=True))
+
+
+def _told(night: Night, table: TableNight) -> tuple[str, ...]:
+    target, about = table.target, _time(night.estimate(table))
+    if table.is_due:
+        what = f"tune: {'; '.join(table.outcome.reasons)}"
+        return target.path.stem, what, str(len(target.job.workloads)), about
+    cover = f"sentinels; all in {nights_to_cover(len(target.entries))} nights"
+    return target.path.stem, cover, str(len(table.left)), about
 
 
 def show_outcomes(console: Console, outcomes: Sequence[Outcome]) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from mla_tune.cli.options import DEVICE, PATH, SECONDS, WAIT, Finite
+from mla_tune.cli.options import DEVICE, DEVICES, PATH, RAY, SECONDS, WAIT, Finite
 from mla_tune.cli.tune import INTERRUPTED
 from mla_tune.tuning.run_options import MOST_PROCESSES, RunOptions
 
@@ -25,13 +25,15 @@ TABLES_CHANGED = 10
     help="Folder of what is under way. [default: user state folder]",
 )
 @DEVICE
+@DEVICES
+@RAY
 @click.option("--dry-run", is_flag=True, help="Say what would run, and for how long.")
 @click.option(
     "--budget-gpu-minutes",
     "budget_minutes",
     type=Finite(0.1, 7 * 24 * 60),
     metavar="N",
-    help="Begin no batch shape after N minutes; the next night goes on.",
+    help="Begin no batch shape after N minutes of all GPUs together; the next night goes on.",
 )
 @click.option(
     "--served",
@@ -70,7 +72,7 @@ def retune(
 
     Where the software is what it was, a few entries of each table are measured again, and the
     whole table only if they drifted. Where something changed, what depends on it is tuned anew. A
-    new GPU or release gets tables of the same shapes.
+    new GPU or release gets tables of the same shapes. Each table is one device's of its kind.
 
     Exits 0 if no table changed, 10 if one did, 1 if one failed.
     """

@@ -32,17 +32,21 @@ class _Whole:
     """What a run has come to, over all its devices.
 
     Attributes:
-        left: batch shapes that are still to be looked at.
+        total: batch shapes of the run.
+        left: those that are still to be looked at.
         spent_s: how long the last ones took.
         decided: with their tables.
-        nominated: those that were looked at and wait for other processes.
+        passed: batch shapes that were looked at, with their tables.
+        nominated: those of them that wait for other processes.
         without_default: tables whose default does not run, which has been said.
         devices: how many work side by side.
     """
 
+    total: int = 0
     left: int = 0
     spent_s: deque[float] = field(default_factory=lambda: deque(maxlen=200))
     decided: list[tuple[TableJob, Entry]] = field(default_factory=list)
+    passed: set[tuple[Path, str]] = field(default_factory=set)
     nominated: set[tuple[Path, str]] = field(default_factory=set)
     without_default: set[Path] = field(default_factory=set)
     devices: int = 0
@@ -106,9 +110,11 @@ class TerminalReporter:
         say(self._console, what, style="dim")
 
     def begun(self, jobs: Sequence[TableJob]) -> None:
-        self._whole.left = sum(len(job.workloads) for job in jobs)
-        self._progress.update(self._task, total=self._whole.left)
-        say(self._console, f"{self._whole.left} batch shapes for {len(jobs)} table(s)")
+        found = sum(len(job.workloads) for job in jobs)
+        self._whole.left += found  # a night finds tables that are due as it goes
+        self._whole.total += found
+        self._progress.update(self._task, total=self._whole.total)
+        say(self._console, f"{found} batch shapes for {len(jobs)} table(s)")
 
     def started(self, job: TableJob, workload: Workload) -> None:
         self._current = f"{self._device}{_named(job, workload)}"
@@ -213,9 +219,10 @@ class TerminalReporter:
         return f", {resources}"
 
     def _passed(self, job: TableJob, workload: Workload) -> None:
-        """Count a batch shape, once: one that was nominated comes by again."""
-        if (job.path, str(workload)) in self._whole.nominated:
+        """Count a batch shape, once: a nominee, or one of a lost device, comes by again."""
+        if (job.path, str(workload)) in self._whole.passed:
             return
+        self._whole.passed.add((job.path, str(workload)))
         self._whole.left -= 1
         self._progress.advance(self._task)
 

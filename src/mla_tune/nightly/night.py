@@ -1,49 +1,52 @@
-"""One night on one device: sentinels where nothing has changed, and whole tables elsewhere."""
+"""One night on all its cards: sentinels where nothing has changed, and whole tables elsewhere."""
 
 __all__ = ["Night"]
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from datetime import datetime, timedelta
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 
-from mla_tune.errors import EnvironmentFailure, MlaTuneError, UnavailableError, WorkloadFailure
-from mla_tune.nightly.bounded_bench import BoundedBench, NightOver
-from mla_tune.nightly.history import History
-from mla_tune.nightly.outcome import Outcome, Status
-from mla_tune.nightly.reading import Reading, now
-from mla_tune.nightly.sentinel_look import drift, look_again
+from mla_tune.nightly.card_night import CardNight
+from mla_tune.nightly.estimate import look_seconds, tune_seconds
+from mla_tune.nightly.outcome import Outcome
+from mla_tune.nightly.reading import now
 from mla_tune.nightly.sentinels import sentinels
 from mla_tune.nightly.served import Served
 from mla_tune.nightly.site import Site
 from mla_tune.nightly.staging import Staging
+from mla_tune.nightly.table_night import LENGTH, TableNight
+from mla_tune.nightly.table_queue import TableQueue
 from mla_tune.nightly.target import Target
-from mla_tune.table import Entry, TableFile
-from mla_tune.tuning.campaign import Campaign
+from mla_tune.tuning.pool.in_turn import InTurn
+from mla_tune.tuning.pool.side_by_side import side_by_side
 from mla_tune.tuning.reporters import Reporter
 from mla_tune.tuning.settings import Settings
-
-LENGTH = timedelta(hours=12)
-"""What was looked at so recently was looked at tonight: a night that was cut short goes on."""
 
 
 @dataclass
 class Night:
     """Looks after the tables of one folder.
 
+    A table is looked at, and tuned, whole on one card of its kind.
+
     Args:
-        site: where to measure.
+        sites: the cards.
         targets: the tables.
         broken: those that cannot be looked after, and why.
         study_folder: where retunes are kept while they are under way, and the quarantine.
         settings: how much a retune measures.
         reporter: who is told how it goes.
         served: what was served how often; most served comes first.
-        budget_s: seconds after which no other batch shape is begun; None: there is time for all.
+        budget_s: seconds of all cards together, after which no other batch shape is begun; None:
+            there is time for all.
         at: when the night began, which its readings say.
+
+    Attributes:
+        tables: what is due on each table, and what became of it.
     """
 
-    site: Site
+    sites: Sequence[Site]
     targets: Sequence[Target]
     broken: Mapping[Path, str]
     study_folder: Path
@@ -54,169 +57,81 @@ class Night:
     at: datetime = field(default_factory=now)
 
     def __post_init__(self) -> None:
-        self._began = self.site.seconds()
-        self._bench = BoundedBench(self.site.bench, self._is_over)
-        self._histories = {target.path: target.history for target in self.targets}
-        self.outcomes = {
-            target.path: Outcome(target.path, list(target.reasons)) for target in self.targets
-        }
-        for path, why in self.broken.items():
-            self.outcomes[path] = Outcome(path)
-            self.outcomes[path].fail(why)
-        for target in self.targets:
-            if self._staging(target).has_begun and not target.reasons:
-                self.outcomes[target.path].reasons.append("a night before was cut short")
+        self.tables = [TableNight(each, self._staging(each), self.at) for each in self.targets]
+        self._cards: list[CardNight] = []
+        self._is_stopped = False
+        quiet = {table.target.path: table for table in self.tables if not table.is_due}
+        chosen = sentinels([table.target for table in quiet.values()], self.at - LENGTH)
+        for path, entries in chosen.items():
+            quiet[path].watched = entries
 
     @property
-    def quiet(self) -> list[Target]:
-        """Where nothing has changed: sentinels say whether that is so."""
-        return [target for target in self.targets if not self.outcomes[target.path].reasons]
+    def in_order(self) -> list[TableNight]:
+        """The tables as they are handed out.
 
-    @property
-    def due(self) -> list[Target]:
-        """What has to be tuned, the most served first."""
-        found = [target for target in self.targets if self.outcomes[target.path].reasons]
-        return sorted(found, key=lambda target: -self.served.steps(target.job))
+        First those whose sentinels say what else is due; then what has to be tuned, the most served
+        first. Of those that are alike the longest first, so that the cards end together.
+        """
+        return sorted(self.tables, key=self._rank)
+
+    def estimate(self, table: TableNight) -> float:
+        """About how many seconds of a card ``table`` takes, if its sentinels are as they were."""
+        return tune_seconds(table.target) if table.is_due else look_seconds(len(table.left))
 
     def run(self) -> list[Outcome]:
         """Do all that is due within the budget; whatever is wrong with a table costs it alone.
 
         Raises:
-            EnvironmentFailure: the machine, the disk or the device failed.
+            EnvironmentFailure: the disk or the host failed. As with KeyboardInterrupt, all cards
+                have stopped, and what is decided is kept.
         """
+        queue = TableQueue(self.tables, self._rank)
+        reporter = InTurn.of(self.reporter)
+        self._cards = [self._card(site, queue, reporter) for site in self.sites]
+        if due := [table.target.job for table in self.in_order if table.is_due]:
+            reporter.begun(due)
         try:
-            self._look(self.watch())
-        except NightOver:
-            self.reporter.skipped("the budget is spent before all sentinels were looked at")
-        for target in self.due:
-            self._tune(target)
-        return list(self.outcomes.values())
+            side_by_side((card.site.thread, card.run) for card in self._cards)
+        except BaseException:
+            self._stop(queue)
+            raise
+        for table in queue.waiting:
+            losses = (card.loss for card in self._cards if card.kind == table.target.kind)
+            table.outcome.fail(f"no card is left for it: {next(filter(None, losses))}")
+        if any(card.is_cut for card in self._cards):
+            reporter.skipped("the budget is spent before all sentinels were looked at")
+        return self.outcomes
 
-    def watch(self) -> dict[Path, list[Entry]]:
-        """The sentinels that are still to be looked at tonight, by table."""
-        return sentinels(self.quiet, self.at - LENGTH)
+    @property
+    def outcomes(self) -> list[Outcome]:
+        """What became of each table so far, also of those that cannot be looked after."""
+        broken = [Outcome(path) for path in self.broken]
+        for outcome in broken:
+            outcome.fail(self.broken[outcome.path])
+        return [*(table.outcome for table in self.tables), *broken]
 
-    def _look(self, chosen: dict[Path, list[Entry]]) -> None:
-        """Look at sentinels, and in another process again at those that are not as they were."""
-        suspects = {target.path: self._suspects_of_tonight(target) for target in self.quiet}
-        for target in self.quiet:
-            found = self._drifted(target, chosen.get(target.path, ()))
-            suspects[target.path] += [entry for entry, _ in found]
-        if any(suspects.values()):
-            self._bench.renew()
-        for target in self.quiet:
-            for entry, how in self._drifted(target, suspects[target.path]):
-                self.outcomes[target.path].reasons.append(f"{entry.shape}: {how}")
+    def _card(self, site: Site, queue: TableQueue, reporter: Reporter) -> CardNight:
+        own = reporter if len(self.sites) == 1 else reporter.on(site.name)
+        return CardNight(site, queue, self.settings, own, self.served, self._is_over)
 
-    def _suspects_of_tonight(self, target: Target) -> list[Entry]:
-        """Sentinels that a night that was cut short has seen drift, and not looked at again."""
-        kept, on_gpu = self._histories[target.path].by_shape, self._bench.environment.is_cuda
-        found = []
-        for entry in target.entries:
-            tonight = [each for each in kept.get(entry.shape, ()) if each.at >= self.at - LENGTH]
-            if not tonight or tonight[-1].kind == "full" or tonight[-1].plan != entry.plan:
-                continue
-            if drift(entry, tonight[-1], self._before_tonight(target, entry), on_gpu=on_gpu):
-                found.append(entry)
-        return found
-
-    def _before_tonight(self, target: Target, entry: Entry) -> list[Reading]:
-        readings = self._histories[target.path].by_shape.get(entry.shape, ())
-        return [each for each in readings if each.at < self.at - LENGTH or each.kind == "full"]
-
-    def _drifted(self, target: Target, entries: Iterable[Entry]) -> list[tuple[Entry, str]]:
-        """Look at ``entries`` and keep what was seen; returns those that drifted, and how."""
-        chosen, outcome, began = list(entries), self.outcomes[target.path], self.site.seconds()
-        found: list[tuple[Entry, str]] = []
-        if not chosen:
-            return found
-        try:
-            self._bench.open(target.job.setup)
-            for entry in chosen:
-                workload = target.workloads[entry.shape]
-                earlier = self._before_tonight(target, entry)
-                seen = look_again(self._bench, workload, entry, earlier, self.site.card, self.at)
-                outcome.num_looked += 1
-                if seen.reading is not None:
-                    decisive = {"kernels": target.digests}
-                    self._keep(target, [seen.reading.model_copy(update=decisive)])
-                if seen.drift:
-                    found.append((entry, seen.drift))
-                    self.reporter.skipped(f"{target.path.stem}: {entry.shape}: {seen.drift}")
-        except (WorkloadFailure, UnavailableError) as error:
-            outcome.fail(error.what)
-        finally:
-            outcome.seconds += self.site.seconds() - began
-        return found
-
-    def _tune(self, target: Target) -> None:
-        outcome, began = self.outcomes[target.path], self.site.seconds()
-        try:
-            self._tuned(target, outcome, began)
-        except NightOver:
-            outcome.status = Status.LEFT
-        except MlaTuneError as error:
-            if isinstance(error, EnvironmentFailure):
-                raise
-            outcome.fail(str(error))
-        finally:
-            outcome.seconds += self.site.seconds() - began
-
-    def _tuned(self, target: Target, outcome: Outcome, began: float) -> None:
-        staging = self._staging(target)
-        # Before anything else: what is due is so another night too.
-        job = staging.begun()
-        if self._is_over():
-            raise NightOver
-        job = replace(job, workloads=self.served.first(job))
-        campaign = Campaign(
-            self._bench,
-            staging.study_folder,
-            self.settings,
-            self.reporter,
-            replace=True,
-            clock=self.site.seconds,
-        )
-        result = campaign.run([job])
-        for failure in result.failures:
-            outcome.fail(f"{failure.what}: {failure.error}")
-        if not result.tables:
-            return
-        was = target.path.read_text() if target.path.exists() else None
-        file = staging.publish()
-        outcome.num_tuned = sum(len(table.entries) for table in result.tables)
-        if outcome.status is not Status.FAILED and was != file.document.text:
-            outcome.status = Status.NEW if was is None else Status.CHANGED
-        seconds = (self.site.seconds() - began) / len(job.workloads)
-        tuned = {entry.shape for table in result.tables for entry in table.entries}
-        self._keep(target, self._readings(file, tuned, seconds))
-
-    def _readings(self, file: TableFile, shapes: set[str], seconds: float) -> list[Reading]:
-        environment = self._bench.environment
-        return [
-            Reading(
-                at=self.at,
-                kind="full",
-                shape=entry.shape,
-                plan=entry.plan,
-                latency_us=entry.latency_us,
-                default_us=entry.default_us,
-                speedup=entry.speedup if entry.plan else None,
-                software=environment.software,
-                kernels=file.header.software_digests or {},
-                card=self.site.card,
-                seconds=seconds,
-            )
-            for entry in file.entries
-            if entry.shape in shapes
-        ]
-
-    def _keep(self, target: Target, readings: Sequence[Reading]) -> None:
-        kept: History = self._histories[target.path]
-        self._histories[target.path] = kept.append(readings)
-
-    def _staging(self, target: Target) -> Staging:
-        return Staging(self.study_folder, target, self.site.bench.environment.software_digest)
+    def _rank(self, table: TableNight) -> tuple[float, ...]:
+        steps = self.served.steps(table.target.job) if table.is_due else 0
+        return table.is_due, -steps, -self.estimate(table)
 
     def _is_over(self) -> bool:
-        return self.budget_s is not None and self.site.seconds() - self._began >= self.budget_s
+        if self._is_stopped:
+            return True
+        spent_s = sum(card.seconds for card in self._cards)
+        return self.budget_s is not None and spent_s >= self.budget_s
+
+    def _stop(self, queue: TableQueue) -> None:
+        """End what is being measured."""
+        self._is_stopped = True
+        queue.stop()
+        for site in self.sites:
+            site.stop()
+        for site in self.sites:
+            site.thread.shutdown()
+
+    def _staging(self, target: Target) -> Staging:
+        return Staging(self.study_folder, target, target.environment.software_digest)

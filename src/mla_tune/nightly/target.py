@@ -2,13 +2,14 @@
 
 __all__ = ["InFolder", "Target", "targets_in"]
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
 from packaging.version import InvalidVersion, Version
 
+from mla_tune.environment import Environment
 from mla_tune.errors import InputError, UnavailableError
 from mla_tune.nightly.changes import software_changes
 from mla_tune.nightly.history import History, history_path
@@ -18,14 +19,16 @@ from mla_tune.table import Entry, TableFile
 from mla_tune.table.folders import tables_in
 from mla_tune.table.naming import table_path
 from mla_tune.tuning.job import TableJob
+from mla_tune.tuning.pool.member import Kind, kind_of
 
 
 @dataclass(frozen=True)
 class Target:
-    """One table that this device and software should have.
+    """One table that a kind of device should have with this software.
 
     Attributes:
         job: its shapes, here; ``job.path`` is where the table belongs.
+        environment: of the devices that measure it.
         source: the table whose shapes those are: itself, or one for another release or device.
         file: what ``source`` says.
         reasons: why it has to be tuned whole, or nothing.
@@ -33,6 +36,7 @@ class Target:
     """
 
     job: TableJob
+    environment: Environment
     source: Path
     file: TableFile
     reasons: tuple[str, ...]
@@ -41,6 +45,11 @@ class Target:
     @property
     def path(self) -> Path:
         return self.job.path
+
+    @property
+    def kind(self) -> Kind:
+        """Of the devices that can measure it."""
+        return kind_of(self.environment)
 
     @property
     def digests(self) -> dict[str, str]:
@@ -66,10 +75,10 @@ class InFolder(NamedTuple):
     broken: dict[Path, str]
 
 
-def targets_in(folder: Path, site: Site, notice: Callable[[str], None]) -> InFolder:
-    """One target for each table that this device and software should have.
+def targets_in(folder: Path, sites: Sequence[Site], notice: Callable[[str], None]) -> InFolder:
+    """One target for each table that one of these devices should have with this software.
 
-    Tables that cannot be measured here are told of and left out.
+    Tables that cannot be measured on a kind of device are told of and left out.
 
     Raises:
         InputError: there is no table in ``folder``, or none that can be measured here.
@@ -81,15 +90,18 @@ def targets_in(folder: Path, site: Site, notice: Callable[[str], None]) -> InFol
         raise InputError(f"{folder} has no tables", valid="a folder of tables (*.yaml)")
     found: dict[Path, list[Target]] = {}
     broken: dict[Path, str] = {}
+    kinds = {kind_of(site.bench.environment): site for site in reversed(sites)}
     for path in paths:
-        try:
-            place, target = _target(path, TableFile.load(path), site)
-        except UnavailableError as error:
-            notice(f"{path.name}: not here: {error.what}")
-        except InputError as error:
-            broken[path] = error.what
-        else:
-            found.setdefault(place, []).append(target)
+        for site in kinds.values():
+            try:
+                place, target = _target(path, TableFile.load(path), site)
+            except UnavailableError as error:
+                where = f"on {site.bench.environment.device_name}" if len(kinds) > 1 else "here"
+                notice(f"{path.name}: not {where}: {error.what}")
+            except InputError as error:
+                broken[path] = error.what
+            else:
+                found.setdefault(place, []).append(target)
     if not found and not broken:
         raise UnavailableError(
             f"no table of {folder} can be measured here",
@@ -102,18 +114,16 @@ def targets_in(folder: Path, site: Site, notice: Callable[[str], None]) -> InFol
 
 
 def _target(path: Path, file: TableFile, site: Site) -> tuple[Path, Target]:
-    """Where the table that is made of ``file`` here would be by its own name, and the target."""
-    folder = path.parent
+    """Where the table that is made of ``file`` there would be by its own name, and the target."""
+    folder, environment = path.parent, site.bench.environment
     job = site.job(file, folder)
     place = job.path
     is_own = table_path(folder, file.header) == place
     if is_own:
         job = replace(job, path=path)  # whatever the file is called
-    reasons = (
-        tuple(software_changes(file, site.bench.environment)) if is_own else (_newness(file, job),)
-    )
+    reasons = tuple(software_changes(file, environment)) if is_own else (_newness(file, job),)
     history = History.load(history_path(folder, job.header))
-    return place, Target(job, path, file, reasons, history)
+    return place, Target(job, environment, path, file, reasons, history)
 
 
 def _newness(file: TableFile, job: TableJob) -> str:

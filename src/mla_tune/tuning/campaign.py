@@ -34,6 +34,7 @@ class Campaign:
         reporter: who is told how it goes.
         replace: put a table aside that cannot be read or is for something else, and begin another.
         clock: seconds in which the run ran, for the length of a confirmation.
+        card: as of `Tuner`.
     """
 
     bench: Bench
@@ -42,6 +43,7 @@ class Campaign:
     reporter: Reporter
     replace: bool = False
     clock: Callable[[], float] = time.monotonic
+    card: str | None = None
     tally: Tally = field(init=False)
 
     def __post_init__(self) -> None:
@@ -58,8 +60,12 @@ class Campaign:
             InputError: a file of the study folder that cannot be used, or not one table that can.
             EnvironmentFailure: the machine, the disk or the device failed.
         """
-        quarantine = Quarantine(self.study_dir / "quarantine.yaml", self.reporter.skipped)
         self.reporter.begun(jobs)
+        return self.tuned(jobs)
+
+    def tuned(self, jobs: Sequence[TableJob]) -> TuneResult:
+        """As `run`, where the reporter has been told of ``jobs``."""
+        quarantine = Quarantine(self.study_dir / "quarantine.yaml", self.reporter.skipped)
         for job in usable_jobs(jobs, self.tally, replace=self.replace):
             self._run_job(job, quarantine)
         return self.tally.result()
@@ -75,6 +81,7 @@ class Campaign:
             return
         ward = ward_of(job, self.bench.environment)
         tuner = Tuner(
-            *(self.bench, journal, quarantine, ward), *(self.settings, self.reporter, self.clock)
+            *(self.bench, journal, quarantine, ward),
+            *(self.settings, self.reporter, self.clock, self.card),
         )
         TableRun(job, tuner, previous, self.reporter, self.tally).run()
