@@ -218,6 +218,23 @@ def test_default_entries_are_watched_by_their_latency(tmp_path):
     assert all(entry.plan for entry in changed)
 
 
+def test_a_default_entry_is_tuned_where_a_plan_that_tied_has_become_faster(tmp_path):
+    even = dict.fromkeys(LATENCIES, 120.0) | {DEFAULT: 100.0, splits(2): 100.2}
+    one = FakeGpu(seed=1, latencies_us=even)
+    path = tune(one, tmp_path)
+    assert {entry.ties for entry in TableFile.load(path).entries} == {(splits(2),)}
+    quiet = FakeGpu(seed=2, latencies_us=even)
+    (outcome,) = night(quiet, tmp_path).run()
+    assert (outcome.status, outcome.num_looked) == (Status.SAME, 6)
+    assert sum(reading.rival is not None for reading in kept(path).readings) == 1
+    assert quiet.samples <= 0.05 * one.samples
+    fast = {(shape, splits(2)): 0.9 for shape in SHAPES}
+    (outcome,) = night(FakeGpu(seed=3, latencies_us=even, slower=fast), tmp_path, 1).run()
+    assert ": speed-up of num_kv_splits=2 +" in outcome.reasons[0]
+    assert outcome.status is Status.CHANGED
+    assert {entry.plan for entry in TableFile.load(path).entries} == {splits(2)}
+
+
 def test_history_dates_what_the_sentinels_saw(tuned):
     folder, path, _ = astuple(tuned)
     for number in range(24):

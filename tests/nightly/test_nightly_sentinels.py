@@ -5,7 +5,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fake_device import splits
-from mla_tune.nightly.sentinels import FEWEST, SHARE, fixed, nights_to_cover, sentinels
+from mla_tune.nightly.reading import Rival
+from mla_tune.nightly.sentinels import (
+    FEWEST,
+    SHARE,
+    fixed,
+    nights_to_cover,
+    rivals,
+    rivals_in_turn,
+    sentinels,
+)
 from mla_tune.plan.plan import UNTUNED
 from mla_tune.table import Entry, Speedup
 from readings import FIRST, reading
@@ -85,3 +94,20 @@ def test_what_was_seen_tonight_is_not_looked_at_again():
 def test_what_was_never_compared_is_no_sentinel():
     unproven = entry(2, plan=UNTUNED, unproven=splits(2), default_us=None, speedup=None)
     assert sentinels([target([unproven])], FIRST) == {}
+
+
+def test_of_four_sentinels_that_keep_the_default_one_is_raced_against_its_rival_in_turn():
+    kept = {"plan": UNTUNED, "speedup": None}
+    entries = [entry(requests, ties=(splits(2), splits(1)), **kept) for requests in range(2, 10)]
+    entries.append(entry(10, **kept))
+    entries.append(entry(11, ties=(splits(1),)))
+    assert rivals(entries) == {f"{requests}q1s1k": splits(2) for requests in range(2, 10)}
+    rival = Rival(plan=splits(2), speedup=Speedup(median=1.0, low=0.99, high=1.01))
+    seen = []
+    for number in range(4):
+        chosen = rivals_in_turn(entries, target((), seen).history)
+        assert len(chosen) == 2
+        seen += [reading(number, shape=shape, rival=rival, **kept) for shape in chosen]
+    assert {each.shape for each in seen} == set(rivals(entries))
+    assert len(rivals_in_turn(entries[:3], target((), seen).history)) == 1
+    assert rivals_in_turn(entries[8:], target((), seen).history) == {}

@@ -2,7 +2,7 @@
 
 __all__ = ["CardNight"]
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from mla_tune.errors import (
@@ -16,10 +16,12 @@ from mla_tune.nightly.bounded_bench import BoundedBench, NightOver
 from mla_tune.nightly.outcome import Status
 from mla_tune.nightly.reading import Reading
 from mla_tune.nightly.sentinel_look import look_again
+from mla_tune.nightly.sentinels import rivals, rivals_in_turn
 from mla_tune.nightly.served import Served
 from mla_tune.nightly.site import Site
 from mla_tune.nightly.table_night import TableNight
 from mla_tune.nightly.table_queue import TableQueue
+from mla_tune.plan.plan import Plan
 from mla_tune.table import Entry, TableFile
 from mla_tune.tuning.campaign import Campaign
 from mla_tune.tuning.pool.member import Kind, kind_of
@@ -110,26 +112,32 @@ class CardNight:
 
     def _look(self, table: TableNight) -> None:
         """Look at sentinels, and in another process again at those that are not as they were."""
-        suspects = table.suspects
-        suspects += [entry for entry, _ in self._drifted(table, table.left)]
+        suspects, left = table.suspects, table.left
+        beside = rivals_in_turn(left, table.history)
+        suspects += [entry for entry, _ in self._drifted(table, left, beside)]
         if suspects:
             self._bench.renew()
-        for entry, how in self._drifted(table, suspects):
+        for entry, how in self._drifted(table, suspects, rivals(suspects)):
             table.outcome.reasons.append(f"{entry.shape}: {how}")
 
-    def _drifted(self, table: TableNight, entries: Iterable[Entry]) -> list[tuple[Entry, str]]:
+    def _drifted(
+        self, table: TableNight, entries: Sequence[Entry], beside: Mapping[str, Plan]
+    ) -> list[tuple[Entry, str]]:
         """Look at ``entries`` and keep what was seen; returns those that drifted, and how."""
-        chosen, target, site = list(entries), table.target, self.site
+        target, site = table.target, self.site
         found: list[tuple[Entry, str]] = []
-        if not chosen:
+        if not entries:
             return found
         if self.is_over():
             raise NightOver
         try:
             self._bench.open(target.job.setup)
-            for entry in chosen:
+            for entry in entries:
                 workload, earlier = target.workloads[entry.shape], table.before_tonight(entry)
-                seen = look_again(self._bench, workload, entry, earlier, site.card, table.at)
+                seen = look_again(
+                    *(self._bench, workload, entry, earlier, site.card, table.at),
+                    rival=beside.get(entry.shape),
+                )
                 table.outcome.num_looked += 1
                 if seen.reading is not None:
                     decisive = {"kernels": target.digests}

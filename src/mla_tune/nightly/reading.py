@@ -1,6 +1,6 @@
 """What one night measured of one entry."""
 
-__all__ = ["Reading", "differences", "now"]
+__all__ = ["Reading", "Rival", "differences", "now"]
 
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -16,6 +16,15 @@ Word = Annotated[str, StringConstraints(max_length=100, pattern=r"^[ -~]*$")]
 Words = Annotated[dict[Word, Word], Field(max_length=100)]
 
 
+class Rival(BaseModel):
+    """A plan beside the default of an entry that keeps it, and how many times as fast it was."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    plan: TablePlan
+    speedup: Speedup
+
+
 class Reading(BaseModel):
     """One line of a history.
 
@@ -27,6 +36,7 @@ class Reading(BaseModel):
         plan: what the table published.
         latency_us, default_us: medians in microseconds, as in an entry.
         speedup: the default's latency over the plan's; absent where no plan is published.
+        rival: of an entry that keeps the default, the plan that was looked at beside it, if any.
         software: versions by name.
         kernels: digests of the kernels and rules that decide how fast the backend is, by name.
         card: which GPU, as `mla_tune.device.card.card_hash` names it.
@@ -43,6 +53,7 @@ class Reading(BaseModel):
     latency_us: Latency
     default_us: Latency | None = None
     speedup: Speedup | None = None
+    rival: Rival | None = None
     software: Words
     kernels: Words = {}
     card: Word

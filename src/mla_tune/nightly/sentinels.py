@@ -1,13 +1,15 @@
 """Which entries a night looks at again where nothing has changed: few, and all in a few nights."""
 
-__all__ = ["SHARE", "nights_to_cover", "sentinels"]
+__all__ = ["SHARE", "nights_to_cover", "rivals", "rivals_in_turn", "sentinels"]
 
 import math
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
+from mla_tune.nightly.history import History
 from mla_tune.nightly.target import Target
+from mla_tune.plan.plan import Plan
 from mla_tune.table import Entry
 
 SHARE = 0.3
@@ -20,6 +22,10 @@ FIXED = 2
 
 FEWEST = 20
 """Entries from which a table has fixed sentinels: below, they would leave none to go round."""
+
+RIVALS = 4
+"""Of so many sentinels that keep the default, one is looked at beside its rival: that takes twice
+the samples, and a night of them alone would cost more than a twentieth."""
 
 NEVER = datetime.min.replace(tzinfo=UTC)
 
@@ -58,6 +64,23 @@ def fixed(entries: Sequence[Entry]) -> list[Entry]:
     largest = max(published, key=_gain)
     nearest = min((entry for entry in published if entry is not largest), key=_low)
     return [largest, nearest]
+
+
+def rivals(entries: Iterable[Entry]) -> dict[str, Plan]:
+    """The plan that could be told from the default the least, of entries that keep it, by shape."""
+    return {entry.shape: entry.ties[0] for entry in entries if not entry.plan and entry.ties}
+
+
+def rivals_in_turn(entries: Iterable[Entry], history: History) -> dict[str, Plan]:
+    """Of the `rivals` of tonight's sentinels those that have waited longest; one at least."""
+    found = rivals(entries)
+
+    def last_seen(shape: str) -> datetime:
+        readings = history.by_shape.get(shape, ())
+        return max((each.at for each in readings if each.rival is not None), default=NEVER)
+
+    most = max(1, len(found) // RIVALS)
+    return {shape: found[shape] for shape in sorted(found, key=last_seen)[:most]}
 
 
 def nights_to_cover(num_entries: int) -> int:
