@@ -6,7 +6,7 @@ from served_engines import ENGINE
 
 
 def test_the_shapes_of_an_engine(cli, monkeypatch):
-    monkeypatch.setattr(engine_process, "ask_vllm", lambda _command, _patience_s: ENGINE)
+    monkeypatch.setattr(engine_process, "ask_vllm", lambda _command, _patience_s: [ENGINE])
     code, out, _ = cli("shapes", "from-engine", "--", "vllm", "serve", "model", "--help-me")
     assert code == 0
     assert "# What vLLM 0.33.0 would serve with: vllm serve model --help-me" in out

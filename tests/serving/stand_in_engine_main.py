@@ -9,12 +9,13 @@ import time
 
 from served_engines import engine
 
-file, how, *_ = sys.argv[1:]
+file, backends, how, *_ = sys.argv[1:]
 print("INFO something that vLLM prints")
 if how == "engine":
     described = engine(vllm=os.environ.get("MLA_TUNE_TABLES", "no tables"))
-    os.write(int(file), json.dumps({"engine": described.as_json()}).encode())
-elif how in ("refused", "not_tunable"):
+    others = [engine(backend=name).as_json() for name in backends.split(",") if name]
+    os.write(int(file), json.dumps({"engine": described.as_json(), "others": others}).encode())
+elif how in ("refused", "not_tunable", "no_choice"):
     os.write(int(file), b'{"%s": "because of that"}' % how.encode())
 elif how == "usage":
     sys.stderr.write("vllm serve: error: unrecognized arguments: --nope\n")

@@ -7,7 +7,7 @@ import pytest
 from mla_tune.errors import EnvironmentFailure, InputError
 from mla_tune.serving import engine_process
 from mla_tune.serving.engine import ServedEngine
-from mla_tune.serving.engine_process import RefusedByVllm, ask_vllm
+from mla_tune.serving.engine_process import NothingToPick, RefusedByVllm, ask_vllm
 from mla_tune.serving.vllm_command import VllmCommand
 from mla_tune.vllm import compat
 
@@ -23,11 +23,18 @@ def _stand_in(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def ask(how: str, timeout_s: float = 60.0, **environ: str) -> ServedEngine:
     command = VllmCommand.of(["vllm", "serve", how])
-    return ask_vllm(command, timeout_s, dict(os.environ) | environ)
+    (found,) = ask_vllm(command, timeout_s, dict(os.environ) | environ)
+    return found
 
 
 def test_the_answer_without_what_vllm_prints() -> None:
     assert ask("engine", MLA_TUNE_TABLES="/tables").vllm == "no tables"
+
+
+def test_the_same_engine_with_other_backends() -> None:
+    command = VllmCommand.of(["vllm", "serve", "engine"])
+    found = ask_vllm(command, 60.0, os.environ, ["TRITON_MLA", "FLASHMLA"])
+    assert [each.backend for each in found[1:]] == ["TRITON_MLA", "FLASHMLA"]
 
 
 @pytest.mark.parametrize(
@@ -36,6 +43,7 @@ def test_the_answer_without_what_vllm_prints() -> None:
         ("refused", RefusedByVllm, "vLLM refuses this command: because of that"),
         ("usage", RefusedByVllm, "vllm serve: error: unrecognized arguments: --nope"),
         ("not_tunable", InputError, "because of that"),
+        ("no_choice", NothingToPick, "no backend to pick: because of that"),
         ("help", InputError, "start no server"),
         ("crash", EnvironmentFailure, r"ended \(SIGSEGV\)"),
         ("raise", EnvironmentFailure, r"exit code 1.*: RuntimeError: an import failed"),

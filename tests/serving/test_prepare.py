@@ -9,10 +9,11 @@ from test_serving_coverage import header_for
 
 from mla_tune.errors import EnvironmentFailure, InputError
 from mla_tune.plan.plan import Plan
-from mla_tune.serving import prepare
+from mla_tune.serving import prepare, tabled
 from mla_tune.serving.cache import Cache
 from mla_tune.serving.engine import ServedEngine
-from mla_tune.serving.prepare import PrepareOptions, prepared
+from mla_tune.serving.prepare import prepared
+from mla_tune.serving.prepare_options import PrepareOptions
 from mla_tune.serving.tune_process import TIME_OVER
 from mla_tune.serving.tune_request import TuneAnswer, TuneRequest
 from mla_tune.serving.vllm_command import VllmCommand
@@ -36,9 +37,9 @@ class World:
         self.decides = 99
         self.answer = TuneAnswer()
 
-    def ask(self, *_: Any) -> ServedEngine:
+    def ask(self, *_: Any) -> list[ServedEngine]:
         self.asked += 1
-        return self.served
+        return [self.served]
 
     def tune(self, request: TuneRequest, *_: Any) -> TuneAnswer:
         self.requests.append(request)
@@ -54,7 +55,7 @@ class World:
 def world(monkeypatch: pytest.MonkeyPatch) -> World:
     made = World(SERVED)
     monkeypatch.setattr(prepare, "ask_vllm", made.ask)
-    monkeypatch.setattr(prepare, "tune_until", made.tune)
+    monkeypatch.setattr(tabled, "tune_until", made.tune)
     return made
 
 
@@ -148,12 +149,12 @@ def test_without_time_nothing_is_started(world: World, options: PrepareOptions) 
 def test_another_start_that_tunes_is_waited_for(
     world: World, options: PrepareOptions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(prepare, "LEAST_S", 0.0)
+    monkeypatch.setattr(tabled, "LEAST_S", 0.0)
     prepared(replace(options, cache=Cache(options.cache.folder)))
     (slot,) = options.cache.slots()
     for table in slot.tables:
         table.unlink()
-    soon = replace(options, deadline_s=time.monotonic() + 0.5)
+    soon = replace(options, deadline_s=0.5, clock=lambda: 0.0)
     with slot.alone(0), pytest.raises(EnvironmentFailure, match="another start was"):
         prepared(soon)
     assert len(world.requests) == 1

@@ -15,7 +15,7 @@ from served_engines import engine
 from tabled_engine import WriteTable, entry
 
 
-def header_for(served: ServedEngine, **changes: object) -> Header:
+def header_for(served: ServedEngine, backend: str = "TRITON_MLA", **changes: object) -> Header:
     device, triton = served.device, installed_versions("triton")
     environment = Environment(
         device.name,
@@ -26,7 +26,7 @@ def header_for(served: ServedEngine, **changes: object) -> Header:
         {},
     )
     told = {"mode": "graph", "max_model_len": served.max_model_len, **changes}
-    return Header.of(environment, "TRITON_MLA", served.model, "auto", **told)
+    return Header.of(environment, backend, served.model, "auto", **told)
 
 
 def loaded(*paths: Path) -> list[LoadedTable]:

@@ -15,7 +15,8 @@ from mla_tune.serving import start
 from mla_tune.serving.cache import Cache
 from mla_tune.serving.engine_process import RefusedByVllm
 from mla_tune.serving.metrics_folder import VARIABLE as FOLDER
-from mla_tune.serving.prepare import Preparation, PrepareOptions
+from mla_tune.serving.prepare import Preparation
+from mla_tune.serving.prepare_options import PrepareOptions
 from mla_tune.serving.start import Stopped, become, prepared_or_untuned, stopping
 from mla_tune.serving.vllm_command import VllmCommand
 

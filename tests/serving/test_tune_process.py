@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from mla_tune.serving import tune_process
-from mla_tune.serving.tune_process import TIME_OVER, tune_until
+from mla_tune.serving.compare_request import CompareAnswer, CompareRequest
+from mla_tune.serving.tune_process import TIME_OVER, compare_until, tune_until
 from mla_tune.serving.tune_request import TuneAnswer, TuneRequest
 
 
@@ -59,3 +60,13 @@ def test_an_interrupt_stops_it_too(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     with pytest.raises(KeyboardInterrupt):
         tune("goes on", tmp_path)
     assert (tmp_path / "kept").exists()
+
+
+def test_a_comparison_ends_likewise(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "none.py").write_text("raise SystemExit(1)")
+    paths = [str(tmp_path), os.environ["PYTHONPATH"]]
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(paths))
+    monkeypatch.setattr(tune_process, "COMPARING", "none")
+    request = CompareRequest((), "cpu", 1.02, 1.0)
+    found = compare_until(request, time.monotonic() + 120)
+    assert found == CompareAnswer(problem="comparing ended with exit code 1")

@@ -1,16 +1,16 @@
 """What vLLM itself captures for command lines, beside what we make of them; run as a program.
 
 Takes lists of arguments as JSON and prints a line of JSON for each: the text of the shapes file,
-and the requests of the full decode graphs that vLLM's own graph manager plans. One process for all
-of them: an import of vLLM takes ten seconds.
+the requests of the full decode graphs that vLLM's own graph manager plans, and what of its backend
+could be picked. One process for all of them: an import of vLLM takes ten seconds.
 """
 
 import json
 import sys
 from typing import Any
 
-from mla_tune.serving.engine_config import served_engine
-from mla_tune.serving.engine_main import _configured, _parsed
+from mla_tune.serving.engine_config import no_choice, served_engine
+from mla_tune.serving.engine_main import _configured, _parsed, _with_each
 from mla_tune.serving.engine_shapes import shapes_text
 from mla_tune.serving.on_paper import configure_on_paper
 
@@ -39,10 +39,19 @@ def captured_by_vllm(vllm_config: Any) -> list[int]:
 
 def main() -> None:
     configure_on_paper()
-    for arguments in json.loads(sys.argv[1]):
+    for number, arguments in enumerate(json.loads(sys.argv[1])):
         vllm_config = _configured(_parsed(arguments))
         text = shapes_text(served_engine(vllm_config), "vllm serve …")
-        print(json.dumps({"shapes": text, "captured": captured_by_vllm(vllm_config)}))
+        told = {
+            "shapes": text,
+            "captured": captured_by_vllm(vllm_config),
+            "no_choice": no_choice(vllm_config),
+        }
+        if number == 0:
+            others = _with_each(arguments, ["TRITON_MLA", "NO_SUCH_MLA"])
+            told["others"] = [(other.backend, other.capture_sizes) for other in others]
+            told["capture_sizes"] = served_engine(vllm_config).capture_sizes
+        print(json.dumps(told))
 
 
 if __name__ == "__main__":

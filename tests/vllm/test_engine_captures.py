@@ -88,3 +88,14 @@ def test_the_backend_and_cache_asked_for(read: Any) -> None:
     assert read("fp8").backends == ("TRITON_MLA",)
     assert read("TP 8").kv_cache_dtypes == ("auto",)
     assert read("TP 8").backends == ()
+
+
+def test_each_backend_that_vllm_takes_has_an_engine(answers: Any) -> None:
+    found = answers["one GPU"]
+    assert found["others"] == [["TRITON_MLA", found["capture_sizes"]]]
+
+
+def test_whose_choice_the_backend_is(answers: Any) -> None:
+    reasons = {name: answer["no_choice"] for name, answer in answers.items()}
+    assert reasons.pop("fp8") == "the command chooses TRITON_MLA"
+    assert set(reasons.values()) == {None}

@@ -36,6 +36,11 @@ OPTIONS = (
         metavar="NAME",
         help="Tune this backend, and have vLLM use it. Default: the one that vLLM chooses.",
     ),
+    click.option(
+        "--pick-backend",
+        is_flag=True,
+        help="Tune all backends that vLLM takes here, compare them, and start with the fastest.",
+    ),
     DEVICE,
     click.option(
         "--processes",
@@ -109,7 +114,7 @@ def prepare(command: tuple[str, ...], **options: Any) -> None:
 
 
 def _asked(command: Any, began_s: float, tune_for: float, **options: Any) -> Any:
-    from mla_tune.serving.prepare import PrepareOptions
+    from mla_tune.serving.prepare_options import PrepareOptions
 
     return PrepareOptions(
         command=command,

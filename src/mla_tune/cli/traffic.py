@@ -95,4 +95,4 @@ def from_engine(command: tuple[str, ...]) -> None:
     from mla_tune.serving.vllm_command import VllmCommand
 
     given = VllmCommand.of(command)
-    click.echo(shapes_text(ask_vllm(given, PATIENCE_S), str(given)), nl=False)
+    click.echo(shapes_text(ask_vllm(given, PATIENCE_S)[0], str(given)), nl=False)

@@ -1,6 +1,6 @@
 """Which tables are true for an engine that is not started yet, and what they leave open."""
 
-__all__ = ["Coverage", "Part", "best_coverage", "parts_of"]
+__all__ = ["Coverage", "Part", "best_coverage", "parts_of", "plans_of"]
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -9,11 +9,12 @@ from pathlib import Path
 from mla_tune.environment import KERNEL_PACKAGES, installed_versions
 from mla_tune.plan.plan import Plan
 from mla_tune.registry import get_backend
+from mla_tune.serving.compare_request import plan_key
 from mla_tune.serving.engine import ServedEngine
 from mla_tune.serving.engine_shapes import eager_shapes, tuned_mode
 from mla_tune.session import Backend
-from mla_tune.shapes import MlaDimensions, Workload
-from mla_tune.table.loading import LoadedTable
+from mla_tune.shapes import MlaDimensions, RequestGroup, Workload
+from mla_tune.table.loading import LoadedTable, load_tables
 from mla_tune.table.matching import EngineFacts, choose
 from mla_tune.vllm.captures import captured_requests
 from mla_tune.vllm.plugin.lookups import Lookups
@@ -112,6 +113,23 @@ def _requests(engine: ServedEngine) -> list[int]:
     return [captured_requests([size], query_len, most)[0] for size in engine.capture_sizes]
 
 
+def plans_of(engine: ServedEngine, table: Path) -> dict[str, Plan]:
+    """What ``table`` says of each batch that ``engine`` runs, by `plan_key`; empty for defaults."""
+    (loaded,), _ = load_tables(str(table))
+    if loaded.mode == "eager":
+        plans = {entry.shape: entry.plan for entry in loaded.table.entries}
+        batches = [shape for shape in eager_shapes(engine) if str(shape) in plans]
+        return {plan_key(shape.groups[0], "eager"): plans[str(shape)] for shape in batches}
+    lookups, query_len = _graph_lookups(engine, loaded), engine.query_len
+    groups = [RequestGroup(query_len, query_len, requests) for requests in _requests(engine)]
+    choices = [(group, lookups.captured(group.count, query_len)) for group in groups]
+    return {
+        plan_key(group, "graph"): choice.plan
+        for group, choice in choices
+        if choice.outcome == "hit"
+    }
+
+
 def _coverage(engine: ServedEngine, loaded: LoadedTable) -> Coverage:
     wanted = _wanted(engine)
     if loaded.mode == "graph":
@@ -126,7 +144,16 @@ def _coverage(engine: ServedEngine, loaded: LoadedTable) -> Coverage:
 
 
 def _answered_sizes(engine: ServedEngine, loaded: LoadedTable) -> set[Part]:
-    """As the plugin will look them up.
+    lookups = _graph_lookups(engine, loaded)
+    return {
+        size
+        for size, requests in zip(engine.capture_sizes, _requests(engine), strict=True)
+        if lookups.captured(requests, engine.query_len).outcome == "hit"
+    }
+
+
+def _graph_lookups(engine: ServedEngine, loaded: LoadedTable) -> Lookups:
+    """As the plugin will have them.
 
     It also takes splits that were measured at another max_model_len, where vLLM's own rule proves
     them: asking that rule would import vLLM.
@@ -140,9 +167,4 @@ def _answered_sizes(engine: ServedEngine, loaded: LoadedTable) -> set[Part]:
     def reach(requests: int) -> int:
         return min(engine.max_model_len, tokens // requests if tokens else engine.max_model_len)
 
-    lookups = Lookups(loaded.table, None, graph_usable=usable, reach=reach)
-    return {
-        size
-        for size, requests in zip(engine.capture_sizes, _requests(engine), strict=True)
-        if lookups.captured(requests, engine.query_len).outcome == "hit"
-    }
+    return Lookups(loaded.table, None, graph_usable=usable, reach=reach)

@@ -1,6 +1,6 @@
 """What vLLM's own configuration of an engine says, read in a process that has imported vLLM."""
 
-__all__ = ["NotTunable", "served_engine"]
+__all__ = ["NotTunable", "no_choice", "served_engine"]
 
 import importlib.metadata
 import inspect
@@ -62,6 +62,29 @@ def served_engine(vllm_config: Any) -> ServedEngine:
         num_gpus=_num_gpus(parallel),
         refusal=refusal(vllm_config, sparse=_index_topk(model) is not None),
     )
+
+
+def no_choice(vllm_config: Any) -> str | None:
+    """Why the backend of this engine is not ours to choose; None where it is."""
+    asked, parallel = vllm_config.attention_config, vllm_config.parallel_config
+    if asked.backend is not None:
+        return f"the command chooses {asked.backend.name}"
+    if getattr(asked, "backend_per_kind", None):
+        return "the command chooses by --attention-config"
+    if vllm_config.kv_transfer_config is not None:
+        return "its KV cache is read elsewhere too (--kv-transfer-config)"
+    drafter = getattr(vllm_config.speculative_config, "draft_model_config", None)
+    if drafter is not None and not drafter.use_mla:
+        return "the drafter has no latent attention, and --attention-backend is for it too"
+    if _ranks_here(parallel) > _num_gpus(parallel) or _is_one_of_several(parallel):
+        return "the engine has GPUs of several hosts, and each would pick by itself"
+    return None
+
+
+def _is_one_of_several(parallel: Any) -> bool:
+    everywhere = int(parallel.data_parallel_size)
+    local = int(getattr(parallel, "data_parallel_size_local", everywhere))
+    return int(getattr(parallel, "nnodes", 1)) > 1 or local < everywhere
 
 
 def _dimensions(model: Any, heads: int) -> MlaDimensions:
@@ -142,9 +165,14 @@ def _cache_bytes(cache: Any) -> int | None:
     return int(total * cache.gpu_memory_utilization)
 
 
-def _num_gpus(parallel: Any) -> int:
+def _ranks_here(parallel: Any) -> int:
+    """On this host, if it has GPUs for all ranks of a replica."""
     ranks = int(parallel.tensor_parallel_size * parallel.pipeline_parallel_size)
-    ranks *= max(int(getattr(parallel, "data_parallel_size_local", 1)), 1)
+    return ranks * max(int(getattr(parallel, "data_parallel_size_local", 1)), 1)
+
+
+def _num_gpus(parallel: Any) -> int:
+    ranks = _ranks_here(parallel)
     if not compat.symbol("vllm.platforms", "current_platform").is_cuda():
         return ranks
     import torch

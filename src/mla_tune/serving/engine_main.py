@@ -1,8 +1,9 @@
 """The process that asks vLLM what a command line means: its parser, its configuration, no weights.
 
-Called as ``python -m mla_tune.serving.engine_main FD ARGUMENTS…``; the answer goes to the file
-descriptor as JSON, since vLLM prints what it likes. Without an answer vLLM's parser has ended this
-process, or something has killed it.
+Called as ``python -m mla_tune.serving.engine_main FD BACKENDS ARGUMENTS…``; the answer goes to the
+file descriptor as JSON, since vLLM prints what it likes. Without an answer vLLM's parser has ended
+this process, or something has killed it. BACKENDS, joined by commas, are tried beside the one that
+vLLM chooses; there may be none.
 """
 
 __all__ = ["main"]
@@ -10,11 +11,12 @@ __all__ = ["main"]
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from mla_tune.errors import UnavailableError
-from mla_tune.serving.engine_config import NotTunable, served_engine
+from mla_tune.serving.engine import ServedEngine
+from mla_tune.serving.engine_config import NotTunable, no_choice, served_engine
 from mla_tune.serving.on_paper import configure_on_paper
 from mla_tune.vllm import compat
 
@@ -28,17 +30,39 @@ _PARSER_MODULES = (
 
 def main(arguments: Sequence[str]) -> None:
     """Answer for the arguments of ``vllm serve``."""
-    file, *words = arguments
+    file, backends, *words = arguments
     configure_on_paper()
     args = _parsed(words)
+    answer: dict[str, Any]
     try:
-        answer = {"engine": served_engine(_configured(args)).as_json()}
+        answer = _answer(args, words, [name for name in backends.split(",") if name])
     except NotTunable as error:
         answer = {"not_tunable": str(error)}
     except (ValueError, NotImplementedError, OSError) as error:  # what vLLM's configs raise
         answer = {"refused": _shortened(str(error))}
     with os.fdopen(int(file), "w", encoding="utf-8") as out:
         json.dump(answer, out)
+
+
+def _answer(args: Any, words: Sequence[str], backends: Sequence[str]) -> dict[str, Any]:
+    vllm_config = _configured(args)
+    engine = served_engine(vllm_config)
+    if backends and (reason := no_choice(vllm_config)) is not None:
+        return {"no_choice": reason}
+    others = [name for name in backends if name != engine.backend]
+    found = _with_each(words, others) if engine.backend is not None else []
+    return {"engine": engine.as_json(), "others": [other.as_json() for other in found]}
+
+
+def _with_each(words: Sequence[str], backends: Sequence[str]) -> Iterator[ServedEngine]:
+    """The engine with each backend that vLLM does not refuse: its release, GPU or model may."""
+    for name in backends:
+        try:
+            engine = served_engine(_configured(_parsed([*words, "--attention-backend", name])))
+        except (Exception, SystemExit):
+            continue
+        if engine.backend == name:
+            yield engine
 
 
 def _parsed(words: Sequence[str]) -> Any:

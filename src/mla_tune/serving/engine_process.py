@@ -3,7 +3,7 @@
 The import takes ten seconds and initialises much; a crash or a hang of it is a line here.
 """
 
-__all__ = ["RefusedByVllm", "ask_vllm"]
+__all__ = ["NothingToPick", "RefusedByVllm", "ask_vllm"]
 
 import contextlib
 import json
@@ -11,7 +11,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mla_tune.errors import EnvironmentFailure, InputError
@@ -27,17 +27,26 @@ class RefusedByVllm(InputError):
     """VLLM itself refuses the command: its own message is the one to show."""
 
 
+class NothingToPick(InputError):
+    """The backend was to be picked, and this command leaves no choice."""
+
+
 def ask_vllm(
-    command: VllmCommand, timeout_s: float, environ: Mapping[str, str] = os.environ
-) -> ServedEngine:
-    """The engine that ``command`` would start.
+    command: VllmCommand,
+    timeout_s: float,
+    environ: Mapping[str, str] = os.environ,
+    backends: Sequence[str] = (),
+) -> list[ServedEngine]:
+    """The engine that ``command`` would start, and then the same with other backends.
 
     Args:
         command: its arguments are read by vLLM's own parser.
         timeout_s: seconds after which an answer counts as none.
         environ: the environment that vLLM would have.
+        backends: to try; each that vLLM takes has an engine of its own, block size and all.
 
     Raises:
+        NothingToPick: there are ``backends`` to try, and the command leaves no choice.
         RefusedByVllm: vLLM's parser or its configuration refuses the command.
         InputError: no table can be for this engine, or the arguments ask for help alone.
         EnvironmentFailure: vLLM is not there, crashed, or did not answer in time.
@@ -50,7 +59,7 @@ def ask_vllm(
     with os.fdopen(read, "rb") as answers:
         try:
             process = subprocess.Popen(
-                [sys.executable, "-m", MODULE, str(write), *command.arguments],
+                [sys.executable, "-m", MODULE, str(write), ",".join(backends), *command.arguments],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
@@ -66,7 +75,7 @@ def ask_vllm(
         answer = answers.read()
     if not answer:
         raise _unanswered(process.returncode, said)
-    return _engine_in(json.loads(answer))
+    return _engines_in(json.loads(answer))
 
 
 def _without_tables(environ: Mapping[str, str]) -> dict[str, str]:
@@ -108,9 +117,14 @@ def _no_answer(what: str) -> EnvironmentFailure:
     )
 
 
-def _engine_in(answer: dict[str, Any]) -> ServedEngine:
+def _engines_in(answer: dict[str, Any]) -> list[ServedEngine]:
     if "engine" in answer:
-        return ServedEngine.from_json(answer["engine"])
+        return list(map(ServedEngine.from_json, (answer["engine"], *answer["others"])))
+    if "no_choice" in answer:
+        raise NothingToPick(
+            f"there is no backend to pick: {answer['no_choice']}",
+            remedy="leave out --pick-backend",
+        )
     if "refused" in answer:
         raise RefusedByVllm(f"vLLM refuses this command: {answer['refused']}")
     raise InputError(str(answer["not_tunable"]))

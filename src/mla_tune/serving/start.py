@@ -11,9 +11,11 @@ from typing import NoReturn
 
 from mla_tune.errors import EnvironmentFailure, MlaTuneError
 from mla_tune.serving import metrics_folder
-from mla_tune.serving.engine_process import RefusedByVllm
+from mla_tune.serving.engine_process import NothingToPick, RefusedByVllm
 from mla_tune.serving.lines import in_a_line
-from mla_tune.serving.prepare import VARIABLE, Preparation, PrepareOptions, prepared
+from mla_tune.serving.prepare import Preparation, prepared
+from mla_tune.serving.prepare_options import PrepareOptions
+from mla_tune.serving.tabled import VARIABLE
 from mla_tune.serving.vllm_command import VllmCommand
 
 NOT_FOUND = 127  # as a shell says it
@@ -46,12 +48,18 @@ def prepared_or_untuned(
 ) -> Preparation:
     """What was prepared; where anything of ours fails, vLLM's command as it was given.
 
-    An engine that serves untuned is better than none, so that no exception of ours passes on.
+    An engine that serves untuned is better than none, so that no exception of ours passes on, but
+    for the one that says that the user's own options exclude each other.
+
+    Raises:
+        NothingToPick: a backend was to be picked, and the command leaves no choice.
     """
     try:
         found = prepared(options())
     except RefusedByVllm:
         return Preparation(command)  # which will say so itself
+    except NothingToPick:
+        raise
     except MlaTuneError as error:
         problem = in_a_line(error)
     except Exception as error:

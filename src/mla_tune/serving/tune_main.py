@@ -4,18 +4,15 @@ Called as ``python -m mla_tune.serving.tune_main FD REQUEST``. It ends with its 
 the standard input closes whatever becomes of it, and keeps on SIGINT what is decided.
 """
 
-__all__ = ["main"]
+__all__ = ["answer"]
 
-import os
-import signal
 import sys
-import threading
-from collections.abc import Sequence
 
 from mla_tune.errors import MlaTuneError, WorkloadFailure
 from mla_tune.printable import printable
+from mla_tune.serving.child import answer_parent
 from mla_tune.serving.lines import in_a_line
-from mla_tune.serving.tune_request import TuneAnswer, TuneRequest
+from mla_tune.serving.tune_request import MIN_SPEEDUP_OF_ONE_PROCESS, TuneAnswer, TuneRequest
 from mla_tune.shapes import Workload
 from mla_tune.table import Entry
 from mla_tune.tuning.job import TableJob
@@ -23,8 +20,6 @@ from mla_tune.tuning.reporters import SilentReporter
 from mla_tune.tuning.run import run
 from mla_tune.tuning.run_options import RunOptions
 
-# A single process's figures are off by some 0.5 % from another's, see docs/h100.md.
-MIN_SPEEDUP_OF_ONE_PROCESS = 1.02
 CONFIRM_SECONDS = 10.0
 
 
@@ -37,17 +32,15 @@ class LineReporter(SilentReporter):
         print(f"mla-tune: {printable(told)}", file=sys.stderr, flush=True)
 
 
-def main(arguments: Sequence[str]) -> None:
-    """Tune as the request says, and answer on the file descriptor."""
-    file, text = arguments
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+def answer(request: str) -> bytes:
+    """Tune as the request says."""
     try:
-        answer = _tuned(TuneRequest.from_json(text))
+        return _tuned(TuneRequest.from_json(request)).as_json()
     except MlaTuneError as error:
-        answer = TuneAnswer(problem=in_a_line(error))
+        return TuneAnswer(problem=in_a_line(error)).as_json()
     except OSError as error:
-        answer = TuneAnswer(problem=f"{error.filename or 'a file'}: {error.strerror or error}")
-    os.write(int(file), answer.as_json())
+        problem = f"{error.filename or 'a file'}: {error.strerror or error}"
+        return TuneAnswer(problem=problem).as_json()
 
 
 def _tuned(request: TuneRequest) -> TuneAnswer:
@@ -73,17 +66,5 @@ def _tuned(request: TuneRequest) -> TuneAnswer:
     return TuneAnswer(tuple(failed), problems[0] if problems else "")
 
 
-def _end_with_parent() -> None:
-    # Not by sys.stdin, which Python wants to lock when it ends.
-    while os.read(0, 4096):
-        pass
-    os.kill(os.getpid(), signal.SIGINT)
-
-
 if __name__ == "__main__":
-    # A shell's job in the background ignores it, and so would this process.
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    try:
-        main(sys.argv[1:])
-    except KeyboardInterrupt:
-        sys.exit(130)
+    answer_parent(sys.argv[1:], answer)

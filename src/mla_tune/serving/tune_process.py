@@ -1,6 +1,6 @@
-"""A tuning with an end: the process is stopped when its time is over, and keeps what is decided."""
+"""Measuring that ends: its process is stopped when the time is over, and keeps what is decided."""
 
-__all__ = ["tune_until"]
+__all__ = ["compare_until", "tune_until"]
 
 import contextlib
 import os
@@ -10,9 +10,11 @@ import sys
 import time
 from collections.abc import Callable
 
+from mla_tune.serving.compare_request import CompareAnswer, CompareRequest
 from mla_tune.serving.tune_request import TuneAnswer, TuneRequest
 
 MODULE = "mla_tune.serving.tune_main"
+COMPARING = "mla_tune.serving.compare_main"
 
 STOP_S = 3.0
 """From asking it to stop to its end: it writes what is decided, and ends its worker."""
@@ -27,28 +29,46 @@ def tune_until(
 
     KeyboardInterrupt, or what a handler of another signal raises, stops it in the same way.
     """
+    answer, problem = _answered("tuning", MODULE, request.as_json(), deadline_s, clock)
+    if answer:
+        with contextlib.suppress(ValueError):
+            return TuneAnswer.from_json(answer)
+    return TuneAnswer(problem=problem)
+
+
+def compare_until(
+    request: CompareRequest, deadline_s: float, clock: Callable[[], float] = time.monotonic
+) -> CompareAnswer:
+    """Compare backends; as `tune_until`, but nothing is decided before the end."""
+    answer, problem = _answered("comparing", COMPARING, request.as_json(), deadline_s, clock)
+    if answer:
+        with contextlib.suppress(ValueError):
+            return CompareAnswer.from_json(answer)
+    return CompareAnswer(problem=problem)
+
+
+def _answered(
+    what: str, module: str, request: str, deadline_s: float, clock: Callable[[], float]
+) -> tuple[bytes, str]:
+    """What a process of ``module`` answers, and how it ended where that is nothing."""
     read, write = os.pipe()
     with os.fdopen(read, "rb") as answers:
         try:
-            process = _started(request, write)
+            process = _started(module, request, write)
         except OSError as error:
-            return TuneAnswer(problem=f"tuning cannot be started: {error.strerror or error}")
+            return b"", f"{what} cannot be started: {error.strerror or error}"
         finally:
             os.close(write)
         try:
             is_over = _waited(process, deadline_s - STOP_S - clock())
         finally:
             _stop(process)
-        answer = answers.read()
-    if answer:
-        with contextlib.suppress(ValueError):
-            return TuneAnswer.from_json(answer)
-    return TuneAnswer(problem=_how_it_ended(process.returncode, is_over=is_over))
+        return answers.read(), _how_it_ended(what, process.returncode, is_over=is_over)
 
 
-def _started(request: TuneRequest, file: int) -> "subprocess.Popen[bytes]":
+def _started(module: str, request: str, file: int) -> "subprocess.Popen[bytes]":
     return subprocess.Popen(
-        [sys.executable, "-m", MODULE, str(file), request.as_json()],
+        [sys.executable, "-m", module, str(file), request],
         stdin=subprocess.PIPE,  # never written to: see tune_main
         stdout=sys.stderr.fileno(),
         pass_fds=[file],
@@ -78,9 +98,9 @@ def _stop(process: "subprocess.Popen[bytes]") -> None:
         process.stdin.close()
 
 
-def _how_it_ended(code: int, *, is_over: bool) -> str:
+def _how_it_ended(what: str, code: int, *, is_over: bool) -> str:
     if is_over:
         return TIME_OVER
     if code < 0:
-        return f"tuning was ended by {signal.Signals(-code).name}"
-    return f"tuning ended with exit code {code}"
+        return f"{what} was ended by {signal.Signals(-code).name}"
+    return f"{what} ended with exit code {code}"
