@@ -3,7 +3,7 @@
 import pytest
 from command_line import refused, table_of
 
-from mla_tune.shapes import ServedReach
+from mla_tune.shapes.served_reach import ServedReach
 from mla_tune.table import Publication
 from modelled_table import ENTRIES, HEADER, MODEL
 

@@ -9,7 +9,7 @@ from fake_device import ENVIRONMENT, GIB
 from mla_tune.errors import UnavailableError
 from mla_tune.nightly.table_job import job_of
 from mla_tune.plan.plan import UNTUNED
-from mla_tune.shapes import ServedReach
+from mla_tune.shapes.served_reach import ServedReach
 from mla_tune.table import TableFile
 
 TABLES = Path(__file__).parents[2] / "tuned_configs"

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from mla_tune.plan.plan import UNTUNED, Plan
-from mla_tune.shapes import ServedReach
+from mla_tune.shapes.served_reach import ServedReach
 from mla_tune.table import Speedup, TableFile
 from mla_tune.table.difference import Kind, TableDifference
 from modelled_table import HEADER, entry

@@ -8,7 +8,8 @@ from fake_device import ENVIRONMENT
 from mla_tune.errors import InputError
 from mla_tune.files.document import Document
 from mla_tune.plan.plan import UNTUNED, Plan
-from mla_tune.shapes import BatchShape, MlaDimensions, RequestGroup, ServedReach
+from mla_tune.shapes import BatchShape, MlaDimensions, RequestGroup
+from mla_tune.shapes.served_reach import ServedReach
 from mla_tune.table import (
     CaseResult,
     Entry,

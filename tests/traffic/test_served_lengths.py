@@ -7,7 +7,8 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mla_tune.shapes import MlaDimensions, ServedReach
+from mla_tune.shapes import MlaDimensions
+from mla_tune.shapes.served_reach import ServedReach
 from mla_tune.traffic.histogram import StepKind, kv_bucket_end, kv_bucket_start
 from mla_tune.traffic.merged import MergedTraffic
 from mla_tune.traffic.served_lengths import ServedLengths

@@ -6,7 +6,8 @@ from fake_device import DEFAULT, splits, workload
 from mla_tune.measuring.load import OthersLoad
 from mla_tune.measuring.stopwatch import Samples
 from mla_tune.plan.plan import UNTUNED, Plan
-from mla_tune.shapes import BatchShape, Case, ServedReach, Workload
+from mla_tune.shapes import BatchShape, Case, Workload
+from mla_tune.shapes.served_reach import ServedReach
 from mla_tune.tuning.decide import Contest
 from mla_tune.tuning.entry import outlasts_doubt, published_entry
 

@@ -7,9 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fake_device import ENVIRONMENT
-from mla_tune.shapes import ServedReach, Workload
+from mla_tune.shapes import Workload
 from mla_tune.shapes.file import checked_shapes
 from mla_tune.shapes.mapping import MappingDocument
+from mla_tune.shapes.served_reach import ServedReach
 from mla_tune.traffic.histogram import kv_bucket_end
 from mla_tune.traffic.merged import MergedTraffic
 from mla_tune.traffic.served_lengths import ServedLengths

@@ -6,7 +6,8 @@ from tuner_cases import BETTER, confirmations, screening
 from fake_device import DEFAULT, FakeBench, splits, tuner_for, workload
 from mla_tune.plan.kernel_resources import KernelResources
 from mla_tune.plan.plan import UNTUNED
-from mla_tune.shapes import BatchShape, Case, ServedReach, Workload
+from mla_tune.shapes import BatchShape, Case, Workload
+from mla_tune.shapes.served_reach import ServedReach
 from mla_tune.table import Entry
 from mla_tune.tuning.observers import SilentObserver
 from mla_tune.tuning.process_spread import MEASURED_SPREAD

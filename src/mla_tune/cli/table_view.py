@@ -9,7 +9,7 @@ from rich.console import Console
 from mla_tune.cli.columns import in_columns
 from mla_tune.cli.printing import say
 from mla_tune.printable import printable
-from mla_tune.shapes import ServedReach
+from mla_tune.shapes.served_reach import ServedReach
 from mla_tune.table import Entry, Header, Lookup, Speedup
 
 COLUMNS = ("shape", "plan", "µs", "default µs", "speed-up (95 %)", "ties")

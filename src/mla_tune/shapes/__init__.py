@@ -6,7 +6,6 @@ __all__ = [
     "Case",
     "MlaDimensions",
     "RequestGroup",
-    "ServedReach",
     "Workload",
     "format_size",
     "parse_size",
@@ -15,5 +14,4 @@ __all__ = [
 from mla_tune.shapes.batch import BatchShape, RequestGroup, format_size, parse_size
 from mla_tune.shapes.model import MlaDimensions
 from mla_tune.shapes.presets import PRESETS
-from mla_tune.shapes.served_reach import ServedReach
 from mla_tune.shapes.workload import Case, Workload

@@ -5,10 +5,14 @@ __all__ = ["Case", "Workload"]
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from mla_tune.errors import InputError
 from mla_tune.shapes.batch import BatchShape, format_size
-from mla_tune.shapes.served_reach import ServedReach
+
+if TYPE_CHECKING:
+    # It is a part of a table's entry and brings pydantic, which the command's help does without.
+    from mla_tune.shapes.served_reach import ServedReach
 
 _MANY_LENGTHS = re.compile(r"(\d*q\d+k?s)\{([\dk,]+)\}", re.ASCII)
 _GUARDS = re.compile(r"\{([\dk,]+)\}", re.ASCII)
@@ -57,7 +61,7 @@ class Workload:
     """
 
     cases: tuple[Case, ...]
-    served: ServedReach | None = None
+    served: "ServedReach | None" = None
 
     def __post_init__(self) -> None:
         if len({self._family(case.shape) for case in self.cases}) != 1:

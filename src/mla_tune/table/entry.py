@@ -17,8 +17,9 @@ from pydantic import (
 
 from mla_tune.errors import InputError
 from mla_tune.plan.plan import UNTUNED, Plan
-from mla_tune.shapes import BatchShape, ServedReach, Workload
+from mla_tune.shapes import BatchShape, Workload
 from mla_tune.shapes.batch import MOST_REQUESTS
+from mla_tune.shapes.served_reach import ServedReach
 
 
 def _read_plan(value: Any) -> Any:

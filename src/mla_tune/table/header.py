@@ -13,7 +13,7 @@ Schema versions:
     4  ``software_digests``: what of the software decides how fast the backend is, by name; see
        `mla_tune.table.software`. Left out: versions alone say whether a table is true.
     5  an entry may have ``served``: its guards end where nearly all of what was served does, and
-       not where the engine does; see `mla_tune.shapes.ServedReach`.
+       not where the engine does; see `mla_tune.shapes.served_reach.ServedReach`.
 """
 
 __all__ = [

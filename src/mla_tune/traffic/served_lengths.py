@@ -7,8 +7,9 @@ from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 
-from mla_tune.shapes import MlaDimensions, ServedReach
+from mla_tune.shapes import MlaDimensions
 from mla_tune.shapes.buckets import bucket_end
+from mla_tune.shapes.served_reach import ServedReach
 from mla_tune.traffic.histogram import kv_bucket_end
 from mla_tune.traffic.merged import MergedTraffic
 

@@ -5,8 +5,9 @@ __all__ = ["GraphGuards"]
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from mla_tune.shapes import ServedReach, Workload
+from mla_tune.shapes import Workload
 from mla_tune.shapes.file import ShapesFile
+from mla_tune.shapes.served_reach import ServedReach
 from mla_tune.traffic.served_lengths import ServedLengths
 from mla_tune.tuning.graph_cases import longest_of_one, longest_served
 from mla_tune.tuning.guards import Fits, guarded
