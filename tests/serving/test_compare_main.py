@@ -1,9 +1,13 @@
 """The real comparison on a CPU: TORCH_MLA against itself, under other plans."""
 
 import time
-from typing import Any
+from typing import Any, NoReturn
+
+import pytest
 
 from fake_device import FakeBench
+from mla_tune.errors import EnvironmentFailure
+from mla_tune.serving import compare_main
 from mla_tune.serving.compare_main import _contender, answer
 from mla_tune.serving.compare_request import CompareAnswer, CompareRequest, Contending
 
@@ -37,7 +41,7 @@ def test_a_backend_is_measured_under_the_plans_it_would_have(capfd: Any) -> None
     assert not found.problem
     (comparison,) = found.comparisons
     assert comparison.backend == "TORCH_MLA"
-    assert comparison.visits > 1
+    assert comparison.visits >= 1  # one where the machine is busy, and it seemed far behind
     assert min(comparison.latencies_us) > 0
     err = capfd.readouterr().err
     assert "TORCH_MLA is left out: it does not take the same batches" in err
@@ -54,7 +58,9 @@ def test_each_batch_has_the_plan_of_its_table() -> None:
     ]
 
 
-def test_what_cannot_be_compared_is_a_line() -> None:
-    told = compare(Contending("CUTLASS_MLA", shapes("q1s128"), {})).problem
-    assert "CUTLASS_MLA needs a CUDA GPU" in told
-    assert "\n" not in told
+def test_what_fails_is_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_worker(_device: str) -> NoReturn:
+        raise EnvironmentFailure("no worker starts", remedy="see its log")
+
+    monkeypatch.setattr(compare_main, "scratch_worker", no_worker)
+    assert compare().problem == "no worker starts; to do: see its log"

@@ -72,6 +72,7 @@ def world(monkeypatch: pytest.MonkeyPatch) -> World:
     monkeypatch.setattr(prepare, "ask_vllm", made.ask)
     monkeypatch.setattr(tabled, "tune_until", made.tune)
     monkeypatch.setattr(pick, "compare_until", made.compare)
+    monkeypatch.setattr(tabled, "_shipped", list)  # which would be read again and again
     return made
 
 

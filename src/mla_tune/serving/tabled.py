@@ -82,8 +82,8 @@ def _check_tunable(engine: ServedEngine) -> None:
     backend = get_backend(engine.backend)
     if tuned_mode(engine) == "eager" and backend.follows_capture_size("eager"):
         raise InputError(
-            f"{engine.backend} without CUDA graphs has no table: vLLM reads its cap on splits where "
-            "full graphs are on, and nowhere else"
+            f"{engine.backend} without CUDA graphs has no table: vLLM reads its cap on splits "
+            "where full graphs are on, and nowhere else"
         )
 
 
