@@ -101,3 +101,15 @@ def test_few_of_the_recorded_steps_are_beyond_the_longest_guard_whatever_the_rec
         assert workload.served.beyond <= SHARE
         guards = [case.shape.max_kv_len for case in workload.cases if case.is_guard]
         assert all(kv_len <= workload.served.to for kv_len in guards)
+
+
+@given(st.integers(100_000, 10_000_000))
+def test_memory_ends_guards_before_it_takes_the_ragged_batches(most_tokens):
+    def fits(shapes):
+        return sum(shape.num_kv_tokens for shape in shapes) <= most_tokens
+
+    (_, many) = guarded(fits=fits, record=False)
+    ragged = [case.shape for case in BY_ENGINE[1].cases if case.is_ragged]
+    listed = [case.shape for case in many.listed]
+    assert fits(many.shapes)
+    assert many.holds_ragged == fits([*listed, ragged[0]])

@@ -5,7 +5,7 @@ __all__ = ["GraphGuards"]
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from mla_tune.shapes import Workload
+from mla_tune.shapes import BatchShape, Workload
 from mla_tune.shapes.file import ShapesFile
 from mla_tune.shapes.served_reach import ServedReach
 from mla_tune.traffic.served_lengths import ServedLengths
@@ -39,16 +39,13 @@ class GraphGuards:
         self._tell_of_record(reaches)
         uniform = self._uniform(workloads, reaches)
         return [
-            replace(
-                with_ragged(
-                    *(workload, self.shapes.ragged),
-                    _within(longest_of_one(self.shapes, workload), reach),
-                    self.fits,
-                ),
-                served=reach,
-            )
+            replace(self._with_ragged(workload, reach), served=reach)
             for workload, reach in zip(uniform, reaches, strict=True)
         ]
+
+    def _with_ragged(self, workload: Workload, reach: ServedReach | None) -> Workload:
+        longest = _within(longest_of_one(self.shapes, workload), reach)
+        return with_ragged(workload, self.shapes.ragged, longest, self.fits)
 
     def _reach(self, workload: Workload) -> ServedReach | None:
         """What the record leaves out of all that the engine can serve; None: nothing."""
@@ -62,14 +59,19 @@ class GraphGuards:
     def _uniform(
         self, workloads: Sequence[Workload], reaches: Sequence[ServedReach | None]
     ) -> list[Workload]:
-        """With uniform guards; says where this GPU's memory ends them."""
+        """With uniform guards; says where this GPU's memory ends them.
+
+        They take what the ragged batches leave: no engine uses an entry of uniform ones alone, and
+        it seldom has the cache for as many long requests as fit here.
+        """
         found: list[Workload] = []
         cut: dict[int, int] = {}
         num_cut = 0
         for workload, reach in zip(workloads, reaches, strict=True):
             requests = workload.listed[0].shape.num_requests
             longest = _within(longest_served(self.shapes, requests), reach)
-            found.append(guarded(workload, longest, self.fits))
+            ragged = [case.shape for case in self._with_ragged(workload, reach).cases]
+            found.append(guarded(workload, longest, self._beside(ragged)))
             held = max(shape.max_kv_len for shape in found[-1].shapes)
             if held < longest:
                 cut[held] = requests
@@ -82,6 +84,10 @@ class GraphGuards:
                 "their entries hold so far"
             )
         return found
+
+    def _beside(self, shapes: Sequence[BatchShape]) -> Fits:
+        """Whether others can be loaded together with ``shapes``."""
+        return lambda others: self.fits(tuple(dict.fromkeys((*others, *shapes))))
 
     def _tell_of_unused_specs(self, workloads: Sequence[Workload]) -> None:
         groups = [workload.listed[0].shape.groups[0] for workload in workloads]
