@@ -15,7 +15,6 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.nn.attention.bias import causal_lower_right
 
 from mla_tune.shapes import MlaDimensions
 from mla_tune.torch_mla.memory import WORKSPACE_BYTES
@@ -214,14 +213,22 @@ def attention(
         value = F.pad(value, (0, query.shape[-1] - v_head_dim))
     mask: torch.Tensor | None = None
     if query_len != kv_len:
-        mask = causal_lower_right(query_len, kv_len)
-        if query.device.type == "cpu":
-            mask = torch.ones(query_len, kv_len, dtype=torch.bool).tril_(kv_len - query_len)
+        mask = _lower_right(query_len, kv_len, query.device)
     with sdpa_kernel(implementation):
         attended = F.scaled_dot_product_attention(
             query, key, value, attn_mask=mask, is_causal=mask is None, scale=scale
         )
     return attended[..., :v_head_dim]
+
+
+def _lower_right(query_len: int, kv_len: int, device: torch.device) -> torch.Tensor:
+    """The causal mask that is aligned to the end."""
+    if device.type == "cpu":
+        return torch.ones(query_len, kv_len, dtype=torch.bool).tril_(kv_len - query_len)
+    # It imports torch's compiler, which takes two seconds.
+    from torch.nn.attention.bias import causal_lower_right
+
+    return causal_lower_right(query_len, kv_len)
 
 
 def reference(
