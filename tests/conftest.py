@@ -5,6 +5,7 @@ import importlib.util
 import logging
 import os
 from pathlib import Path
+from types import SimpleNamespace
 
 # Two threads of a test beside a worker of the same machine measure each other.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -14,7 +15,9 @@ from hypothesis import settings
 
 from fake_device import FakeBench, tuner_for
 from mla_tune.device.lock import FOLDER_VARIABLE
+from mla_tune.measuring import worker_process
 from mla_tune.table import Entry, Header, merge
+from preloaded import PreloadedContext
 from tabled_engine import UNGUARDED
 
 # Torch and the file system are shared with whatever else the machine does.
@@ -50,6 +53,19 @@ def _own_locks(tmp_path_factory):
     """Locks of devices of its own for each process of tests: side by side they measure nothing."""
     with pytest.MonkeyPatch.context() as patched:
         patched.setenv(FOLDER_VARIABLE, str(tmp_path_factory.mktemp("locks")))
+        yield
+
+
+@pytest.fixture(scope="module")
+def preloaded_workers():
+    """Has the workers that this process starts be there in a fraction of the time.
+
+    Not for tests of the start itself, in ``test_worker_process.py``.
+    """
+    context = PreloadedContext()
+    with pytest.MonkeyPatch.context() as patched:
+        stand_in = SimpleNamespace(get_context=lambda _method: context)
+        patched.setattr(worker_process, "multiprocessing", stand_in)
         yield
 
 

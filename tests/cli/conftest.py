@@ -8,8 +8,9 @@ from mla_tune.cli.commands import main
 
 
 @pytest.fixture
-def cli(monkeypatch, capsys):
+def cli(monkeypatch, capsys, preloaded_workers):
     """Run the command in this process; returns its exit code, output and errors."""
+    del preloaded_workers
 
     def call(*arguments):
         monkeypatch.setattr(sys, "argv", ["mla-tune", *map(str, arguments)])

@@ -34,6 +34,8 @@ from mla_tune.tuning.study import Journal
 from mla_tune.tuning.tuner import Tuner
 from torch_mla_cases import SETUP
 
+pytestmark = pytest.mark.usefixtures("preloaded_workers")
+
 # Generous for a machine that does other work too; the plan that sleeps is tried twice.
 LIMITS = Limits(sample_s=2.0, warm_up_s=2.0, open_s=120.0)
 WORKLOAD = workload("2q1s1k")

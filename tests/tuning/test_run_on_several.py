@@ -54,7 +54,7 @@ class KillsAWorker(SilentReporter):
 
 
 def test_two_workers_tune_a_table_and_a_killed_one_costs_nothing(tmp_path):
-    given = options(tmp_path)
+    given = options(tmp_path, processes=1)  # a start of each takes seconds
     with local_members(["cpu", "cpu"], given) as members:
         reporter = KillsAWorker(members)
         result = tuned_by(members, SHAPES, given, reporter)
