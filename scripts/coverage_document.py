@@ -44,10 +44,11 @@ the table answers for, *plans* those where it names another plan than vLLM's own
 answer for the rest. *Act*: the plans that an engine uses. Under graphs these are the ones that
 were compared on ragged batches too, or are for a single request; the others are used with
 `MLA_TUNE_UNGUARDED=1` alone. In sparse backends they are those whose threshold is not above
-vLLM's own. *Up to*: the longest context, in tokens, that these plans were compared at; where
-none acts, that the table was measured at. A plan for more requests may have been compared less
-far, as their contexts share one KV cache: *in all* is how many tokens a cache may hold for
-every one of these plans to act whatever `max_model_len` is, up to the longest."""
+vLLM's own, with `MLA_TUNE_UNPROVEN=1` alone. *Up to*: the longest context, in tokens, that
+these plans were compared at; where none acts, that the table was measured at. A plan for more
+requests may have been compared less far, as their contexts share one KV cache: *in all* is how
+many tokens a cache may hold for every one of these plans to act whatever `max_model_len` is,
+up to the longest."""
 
 
 @dataclass(frozen=True)

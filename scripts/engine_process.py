@@ -53,4 +53,6 @@ def _prepare_environment(settings: Settings) -> None:
     os.environ.pop("MLA_TUNE_RECORD", None)
     if settings.tables is not None:
         os.environ["MLA_TUNE_TABLES"] = settings.tables
+        if settings.backend.endswith("_SPARSE"):
+            os.environ["MLA_TUNE_UNPROVEN"] = "1"
         declare_entry_point(settings.model)

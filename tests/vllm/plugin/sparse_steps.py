@@ -33,7 +33,7 @@ MAX_MODEL_LEN = 1024
 
 def main(plans: dict[str, dict[str, Any]], specs: list[str]) -> None:
     pretend_h200.become(major=9)
-    os.environ["MLA_TUNE_TABLES"] = str(write_tables(plans))
+    os.environ |= {"MLA_TUNE_TABLES": str(write_tables(plans)), "MLA_TUNE_UNPROVEN": "1"}
     register()
     print("REPORT" + json.dumps({name: served(name, specs) for name in NAMES}))
 

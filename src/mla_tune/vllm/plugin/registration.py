@@ -6,6 +6,7 @@ import logging
 import os
 from collections.abc import Iterable
 
+from mla_tune.registry import BACKENDS
 from mla_tune.table.loading import LoadedTable, load_tables
 from mla_tune.vllm.log import logger
 from mla_tune.vllm.plugin.resolve import path_of, tuned_backends
@@ -27,11 +28,24 @@ def register_backends(setting: str) -> None:
 
 
 def _as_asked(tables: list[LoadedTable]) -> list[LoadedTable]:
-    """Without the plans that were never compared with the default, unless they are asked for."""
+    """Without what was never proven, unless it is asked for.
+
+    That is a plan that was never compared with the default, and the tables of sparse backends: no
+    whole engine of one has been seen with them.
+    """
+    asked = os.environ.get("MLA_TUNE_UNPROVEN") == "1"
+    sparse = sorted({table.table.header.backend for table in tables if _is_sparse(table)})
+    if sparse and not asked:
+        once(
+            logging.WARNING,
+            f"mla-tune: tables for {', '.join(sparse)} are left alone: they were not seen in a "
+            "whole engine yet; MLA_TUNE_UNPROVEN=1 applies them",
+        )
+        tables = [table for table in tables if not _is_sparse(table)]
     count = sum(table.num_unproven for table in tables)
     if not count:
         return tables
-    if os.environ.get("MLA_TUNE_UNPROVEN") == "1":
+    if asked:
         once(logging.WARNING, f"mla-tune: MLA_TUNE_UNPROVEN=1: {count} unproven plans may act")
         return [table.with_unproven() for table in tables]
     once(
@@ -39,6 +53,11 @@ def _as_asked(tables: list[LoadedTable]) -> list[LoadedTable]:
         f"mla-tune: {count} unproven plans are left alone; MLA_TUNE_UNPROVEN=1 applies them",
     )
     return tables
+
+
+def _is_sparse(loaded: LoadedTable) -> bool:
+    name = loaded.table.header.backend
+    return name in BACKENDS and BACKENDS[name].sparse and name in tuned_backends()
 
 
 def _override_backends(tables: Iterable[LoadedTable], *, every: bool) -> None:
