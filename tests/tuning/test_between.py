@@ -137,7 +137,8 @@ def test_a_table_that_is_done_carries_its_model(tmp_path):
     assert (table.between.points, table.between.occupancy) == (18, 2)
     assert 0.01 < table.between.error < 0.06
     assert table.between.regret < 0.005
-    found = table.lookup(batch=14, kv_len=4096)
+    # In the last eighth of an octave below the longest length that was measured.
+    found = table.lookup(batch=14, kv_len=4000)
     assert (found.entry, found.plan) == (None, splits(16))
     assert found.predicted_gain > 1.1
 
