@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
 """Print, as Markdown, what tables say of the backends beside each other: microseconds and gains.
 
-    python3 scripts/compare_backends.py tuned_configs
+    python3 scripts/compare_backends.py tuned_configs "NVIDIA H200"
 
 A gain over a backend's own default says nothing about which backend to serve with; the latencies of
-one shape on all of them do. docs/h200.md and the README hold what this prints for the shipped
-tables.
+one shape on all of them do, where one GPU gave them. docs/h200.md and the README hold what this
+prints for the shipped tables.
 """
 
 import math
@@ -23,12 +23,14 @@ REQUESTS = (1, 32, 48, 128)
 Tables = dict[tuple[str, int], dict[str, Entry]]
 
 
-def graph_tables(folder: Path) -> Tables:
-    """The entries of every graph table with a 16-bit cache, by backend and heads."""
+def graph_tables(folder: Path, device_name: str) -> Tables:
+    """The entries of every graph table of a GPU with a 16-bit cache, by backend and heads."""
     found: Tables = {}
     for path in sorted(folder.glob("*.yaml")):
         file = TableFile.load(path)
         header = file.header
+        if header.device.name != device_name:
+            continue
         if header.engine.mode == "graph" and header.kv_cache_dtype == "auto":
             key = header.backend, header.model["num_q_heads"]
             found[key] = {entry.shape: entry for entry in file.entries}
@@ -65,6 +67,6 @@ def gain(entries: dict[str, Entry]) -> str:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) != 2:
+    if len(sys.argv) != 3:
         sys.exit(str(__doc__))
-    print("\n".join(rows(graph_tables(Path(sys.argv[1])))))
+    print("\n".join(rows(graph_tables(Path(sys.argv[1]), sys.argv[2]))))
