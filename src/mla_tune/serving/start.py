@@ -99,11 +99,13 @@ def become(
     sys.stdout.flush()
     sys.stderr.flush()
     # Python ignores these, and a program would go on ignoring them.
-    for number in (signal.SIGPIPE, signal.SIGXFSZ):
-        signal.signal(number, signal.SIG_DFL)
+    numbers = (signal.SIGPIPE, signal.SIGXFSZ)
+    ignored = {number: signal.signal(number, signal.SIG_DFL) for number in numbers}
     try:
         os.execvpe(argv[0], argv, variables)
     except OSError as error:
+        for number, handler in ignored.items():
+            signal.signal(number, handler)
         failure = EnvironmentFailure(f"{argv[0]} cannot be started: {error.strerror or error}")
         failure.exit_code = NOT_FOUND
         raise failure from None
