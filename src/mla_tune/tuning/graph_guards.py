@@ -5,7 +5,7 @@ __all__ = ["GraphGuards"]
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from mla_tune.shapes import BatchShape, Workload
+from mla_tune.shapes import Workload
 from mla_tune.shapes.file import ShapesFile
 from mla_tune.shapes.served_reach import ServedReach
 from mla_tune.traffic.served_lengths import ServedLengths
@@ -37,10 +37,12 @@ class GraphGuards:
         self._tell_of_unused_specs(workloads)
         reaches = [self._reach(workload) for workload in workloads]
         self._tell_of_record(reaches)
-        uniform = self._uniform(workloads, reaches)
+        # Guards take what the ragged batches leave: no engine uses an entry of uniform ones alone,
+        # and it seldom has the cache for as many long requests as fit here.
+        ragged = list(map(self._with_ragged, workloads, reaches))
         return [
-            replace(self._with_ragged(workload, reach), served=reach)
-            for workload, reach in zip(uniform, reaches, strict=True)
+            replace(workload, served=reach)
+            for workload, reach in zip(self._guarded(ragged, reaches), reaches, strict=True)
         ]
 
     def _with_ragged(self, workload: Workload, reach: ServedReach | None) -> Workload:
@@ -56,23 +58,19 @@ class GraphGuards:
         reach = self.served.reach(group.count, group.query_len)
         return reach if reach is not None and reach.to < max(longest) else None
 
-    def _uniform(
+    def _guarded(
         self, workloads: Sequence[Workload], reaches: Sequence[ServedReach | None]
     ) -> list[Workload]:
-        """With uniform guards; says where this GPU's memory ends them.
-
-        They take what the ragged batches leave: no engine uses an entry of uniform ones alone, and
-        it seldom has the cache for as many long requests as fit here.
-        """
+        """With uniform guards; says where this GPU's memory ends them."""
         found: list[Workload] = []
         cut: dict[int, int] = {}
         num_cut = 0
         for workload, reach in zip(workloads, reaches, strict=True):
             requests = workload.listed[0].shape.num_requests
             longest = _within(longest_served(self.shapes, requests), reach)
-            ragged = [case.shape for case in self._with_ragged(workload, reach).cases]
-            found.append(guarded(workload, longest, self._beside(ragged)))
-            held = max(shape.max_kv_len for shape in found[-1].shapes)
+            found.append(guarded(workload, longest, self.fits))
+            uniform = [case.shape for case in found[-1].cases if not case.is_ragged]
+            held = max(shape.max_kv_len for shape in uniform)
             if held < longest:
                 cut[held] = requests
                 num_cut += 1
@@ -84,10 +82,6 @@ class GraphGuards:
                 "their entries hold so far"
             )
         return found
-
-    def _beside(self, shapes: Sequence[BatchShape]) -> Fits:
-        """Whether others can be loaded together with ``shapes``."""
-        return lambda others: self.fits(tuple(dict.fromkeys((*others, *shapes))))
 
     def _tell_of_unused_specs(self, workloads: Sequence[Workload]) -> None:
         groups = [workload.listed[0].shape.groups[0] for workload in workloads]

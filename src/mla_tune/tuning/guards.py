@@ -26,7 +26,7 @@ def guarded(workload: Workload, longest: int, fits: Fits) -> Workload:
     """A graph's workload with guards up to ``longest`` tokens of KV, or as far as they fit.
 
     Args:
-        workload: listed cases of one batch size and query length.
+        workload: listed cases of one batch size and query length, and ragged ones.
         longest: the longest KV length of that batch in the engine.
         fits: whether shapes can be loaded together.
     """
