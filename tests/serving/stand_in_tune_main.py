@@ -12,7 +12,7 @@ request = TuneRequest.from_json(text)
 how = request.backend
 print("something on standard output")
 if how == "done":
-    os.write(int(file), TuneAnswer(failed=("q1s1k",), problem="one failed").as_json())
+    os.write(int(file), TuneAnswer(failed=("q1s1k",), problem="one failed").as_json().encode())
 elif how == "killed":
     os.kill(os.getpid(), signal.SIGKILL)
 elif how == "raises":

@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable, Sequence
 
 
-def answer_parent(arguments: Sequence[str], answer: Callable[[str], bytes]) -> None:
+def answer_parent(arguments: Sequence[str], answer: Callable[[str], str]) -> None:
     """Answer a request; end on SIGINT, and when the parent's end of the standard input closes.
 
     Args:
@@ -21,7 +21,7 @@ def answer_parent(arguments: Sequence[str], answer: Callable[[str], bytes]) -> N
     file, request = arguments
     threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
-        os.write(int(file), answer(request))
+        os.write(int(file), answer(request).encode())
     except KeyboardInterrupt:
         sys.exit(130)
 

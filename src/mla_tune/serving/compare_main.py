@@ -24,10 +24,10 @@ from mla_tune.shapes.mapping import MappingDocument
 from mla_tune.tuning.comparison import Comparison
 from mla_tune.tuning.device_bench import alone, scratch_worker
 from mla_tune.tuning.planner import Planner
-from mla_tune.tuning.side_by_side import Contender, compared
+from mla_tune.tuning.visits import Contender, compared
 
 
-def answer(request: str) -> bytes:
+def answer(request: str) -> str:
     """Compare as the request says."""
     try:
         found = _compared(CompareRequest.from_json(request))

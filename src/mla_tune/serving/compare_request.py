@@ -6,8 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from pydantic import TypeAdapter
-
+from mla_tune.serving.message import Message
 from mla_tune.shapes import RequestGroup
 from mla_tune.tuning.comparison import Comparison
 
@@ -34,7 +33,7 @@ class Contending:
 
 
 @dataclass(frozen=True)
-class CompareRequest:
+class CompareRequest(Message):
     """Backends beside each other.
 
     Attributes:
@@ -50,20 +49,9 @@ class CompareRequest:
     gate: float
     ends_s: float
 
-    def as_json(self) -> str:
-        """The text that `from_json` reads."""
-        text: bytes = _REQUEST.dump_json(self)
-        return text.decode()
-
-    @classmethod
-    def from_json(cls, text: str) -> "CompareRequest":
-        """Read what `as_json` wrote; ValueError on anything else."""
-        found: CompareRequest = _REQUEST.validate_json(text)
-        return found
-
 
 @dataclass(frozen=True)
-class CompareAnswer:
+class CompareAnswer(Message):
     """What was found.
 
     Attributes:
@@ -73,18 +61,3 @@ class CompareAnswer:
 
     comparisons: tuple[Comparison, ...] = ()
     problem: str = ""
-
-    def as_json(self) -> bytes:
-        """The text that `from_json` reads."""
-        text: bytes = _ANSWER.dump_json(self)
-        return text
-
-    @classmethod
-    def from_json(cls, text: bytes | str) -> "CompareAnswer":
-        """Read what `as_json` wrote; ValueError on anything else."""
-        found: CompareAnswer = _ANSWER.validate_json(text)
-        return found
-
-
-_REQUEST: Any = TypeAdapter(CompareRequest)
-_ANSWER: Any = TypeAdapter(CompareAnswer)

@@ -3,11 +3,10 @@
 __all__ = ["ServedDevice", "ServedEngine"]
 
 from dataclasses import dataclass
-from typing import Any
-
-from pydantic import TypeAdapter
+from typing import Self
 
 from mla_tune.errors import InputError
+from mla_tune.serving.message import Message
 from mla_tune.shapes import MlaDimensions
 
 
@@ -27,7 +26,7 @@ class ServedDevice:
 
 
 @dataclass(frozen=True)
-class ServedEngine:
+class ServedEngine(Message):
     """What vLLM's configuration of an engine says that a table depends on.
 
     Attributes:
@@ -75,23 +74,14 @@ class ServedEngine:
         """Tokens of a request in a decode step."""
         return 1 + self.draft_tokens
 
-    def as_json(self) -> str:
-        """The text that `from_json` reads."""
-        text: bytes = _ADAPTER.dump_json(self)
-        return text.decode()
-
     @classmethod
-    def from_json(cls, text: str | bytes) -> "ServedEngine":
+    def from_json(cls, text: str | bytes) -> Self:
         """Read what `as_json` wrote.
 
         Raises:
             InputError: it is something else, such as that of another version.
         """
         try:
-            found: ServedEngine = _ADAPTER.validate_json(text)
+            return super().from_json(text)
         except ValueError as error:
             raise InputError(f"not the description of an engine: {error}") from None
-        return found
-
-
-_ADAPTER: Any = TypeAdapter(ServedEngine)

@@ -107,7 +107,7 @@ def _compared(prepared: Prepared, options: PrepareOptions) -> Sequence[Compariso
     if comparisons is None:
         comparisons = _measured(prepared, plans, options)
         if comparisons and all(each.is_final(MIN_SPEEDUP_OF_ONE_PROCESS) for each in comparisons):
-            kept = CompareAnswer(comparisons).as_json().decode()
+            kept = CompareAnswer(comparisons).as_json()
             options.cache.keep_description(key, kept)
     own = prepared[0][0].backend
     for comparison in comparisons:

@@ -32,7 +32,7 @@ class LineReporter(SilentReporter):
         print(f"mla-tune: {printable(told)}", file=sys.stderr, flush=True)
 
 
-def answer(request: str) -> bytes:
+def answer(request: str) -> str:
     """Tune as the request says."""
     try:
         return _tuned(TuneRequest.from_json(request)).as_json()

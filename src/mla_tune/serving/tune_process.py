@@ -9,8 +9,10 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from typing import TypeVar
 
 from mla_tune.serving.compare_request import CompareAnswer, CompareRequest
+from mla_tune.serving.message import Message
 from mla_tune.serving.tune_request import TuneAnswer, TuneRequest
 
 MODULE = "mla_tune.serving.tune_main"
@@ -21,6 +23,8 @@ STOP_S = 3.0
 
 TIME_OVER = "the time was over"
 
+AnswerT = TypeVar("AnswerT", TuneAnswer, CompareAnswer)
+
 
 def tune_until(
     request: TuneRequest, deadline_s: float, clock: Callable[[], float] = time.monotonic
@@ -29,22 +33,29 @@ def tune_until(
 
     KeyboardInterrupt, or what a handler of another signal raises, stops it in the same way.
     """
-    answer, problem = _answered("tuning", MODULE, request.as_json(), deadline_s, clock)
-    if answer:
-        with contextlib.suppress(ValueError):
-            return TuneAnswer.from_json(answer)
-    return TuneAnswer(problem=problem)
+    return _until(TuneAnswer, "tuning", MODULE, request, deadline_s, clock)
 
 
 def compare_until(
     request: CompareRequest, deadline_s: float, clock: Callable[[], float] = time.monotonic
 ) -> CompareAnswer:
     """Compare backends; as `tune_until`, but nothing is decided before the end."""
-    answer, problem = _answered("comparing", COMPARING, request.as_json(), deadline_s, clock)
+    return _until(CompareAnswer, "comparing", COMPARING, request, deadline_s, clock)
+
+
+def _until(
+    kind: type[AnswerT],
+    what: str,
+    module: str,
+    request: Message,
+    deadline_s: float,
+    clock: Callable[[], float],
+) -> AnswerT:
+    answer, problem = _answered(what, module, request.as_json(), deadline_s, clock)
     if answer:
         with contextlib.suppress(ValueError):
-            return CompareAnswer.from_json(answer)
-    return CompareAnswer(problem=problem)
+            return kind.from_json(answer)
+    return kind(problem=problem)
 
 
 def _answered(

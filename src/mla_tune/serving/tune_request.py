@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic import TypeAdapter
+from mla_tune.serving.message import Message
 
 MIN_SPEEDUP_OF_ONE_PROCESS = 1.02
 """The gate of a start. One process's figures are off by some 0.5 % from another's, see
@@ -14,7 +14,7 @@ docs/h100.md."""
 
 
 @dataclass(frozen=True)
-class TuneRequest:
+class TuneRequest(Message):
     """One table, made as far as there is time.
 
     Attributes:
@@ -35,20 +35,9 @@ class TuneRequest:
     devices: str | None
     processes: int
 
-    def as_json(self) -> str:
-        """The text that `from_json` reads."""
-        text: bytes = _REQUEST.dump_json(self)
-        return text.decode()
-
-    @classmethod
-    def from_json(cls, text: str) -> "TuneRequest":
-        """Read what `as_json` wrote; ValueError on anything else."""
-        found: TuneRequest = _REQUEST.validate_json(text)
-        return found
-
 
 @dataclass(frozen=True)
-class TuneAnswer:
+class TuneAnswer(Message):
     """How a tuning ended.
 
     Attributes:
@@ -58,18 +47,3 @@ class TuneAnswer:
 
     failed: tuple[str, ...] = ()
     problem: str = ""
-
-    def as_json(self) -> bytes:
-        """The text that `from_json` reads."""
-        text: bytes = _ANSWER.dump_json(self)
-        return text
-
-    @classmethod
-    def from_json(cls, text: bytes) -> "TuneAnswer":
-        """Read what `as_json` wrote; ValueError on anything else."""
-        found: TuneAnswer = _ANSWER.validate_json(text)
-        return found
-
-
-_REQUEST: Any = TypeAdapter(TuneRequest)
-_ANSWER: Any = TypeAdapter(TuneAnswer)

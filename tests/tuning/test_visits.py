@@ -8,7 +8,7 @@ from mla_tune.errors import MlaTuneError
 from mla_tune.plan.plan import UNTUNED, Plan
 from mla_tune.session import Setup
 from mla_tune.shapes import MlaDimensions
-from mla_tune.tuning.side_by_side import FEWEST_VISITS, Contender, compared
+from mla_tune.tuning.visits import FEWEST_VISITS, Contender, compared
 
 GATE = 1.02
 TUNED = splits(8)
