@@ -1,7 +1,9 @@
 """One step of a session's layer, built by the builder that vLLM's registry gave it."""
 
-__all__ = ["one_step"]
+__all__ = ["captured_step", "one_step"]
 
+import functools
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -19,12 +21,25 @@ def one_step(session: VllmSession, shape: BatchShape) -> tuple[Any, float]:
 
     Returns the metadata, and how far the output is from a float64 reference, over its largest.
     """
+    build = functools.partial(session.parts.builder.build, 0)
+    return _step(session, shape, build, shape.max_kv_len)
+
+
+def captured_step(session: VllmSession, shape: BatchShape, builder: Any) -> tuple[Any, float]:
+    """As `one_step`, built by ``builder`` as for the capture of a graph."""
+    build = builder.build_for_cudagraph_capture
+    return _step(session, shape, build, session.setup.max_model_len)
+
+
+def _step(
+    session: VllmSession, shape: BatchShape, build: Callable[[Any], Any], longest: int
+) -> tuple[Any, float]:
     parts, batch = session.parts, session._batches[shape]
     picked: AbstractContextManager[None] = nullcontext()
     if batch.topk is not None:
         picked = set_for_now(parts.impl, "topk_indices_buffer", batch.topk)
     with torch.no_grad(), current_config(parts.vllm_config), picked:
-        metadata = parts.builder.build(0, batch.metadata(shape.max_kv_len))
+        metadata = build(batch.metadata(longest))
         if batch.topk is not None:
             layers.announce_topk(parts.impl)
         parts.layer.forward_impl(
