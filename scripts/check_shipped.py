@@ -70,7 +70,7 @@ def _checked(loaded: LoadedTable, device: str) -> Iterator[tuple[str, str]]:
         header.backend,
         MlaDimensions(**header.model),
         kv_cache_dtype=header.kv_cache_dtype,
-        max_model_len=min(header.engine.max_model_len, 16384),
+        max_model_len=header.engine.max_model_len,
         max_num_requests=512,
         device=device,
         quantization=header.quantization,
