@@ -27,6 +27,7 @@ class FakeNvml:
         reasons, temperature_c: what it says of the clock.
         samples: (pid, time in microseconds, percent) of kernels that ran.
         refuses: errors by the name of what is asked.
+        names: of the machine's GPUs, where they are asked for by number.
     """
 
     NVMLError = NVMLError
@@ -41,6 +42,7 @@ class FakeNvml:
     temperature_c: int = 60
     samples: list[tuple[int, int, int]] = field(default_factory=list)
     refuses: dict[str, NVMLError] = field(default_factory=dict)
+    names: tuple[str, ...] = ("NVIDIA H200",)
 
     @property
     def driver(self):
@@ -53,6 +55,15 @@ class FakeNvml:
 
     def nvmlInit(self):
         self._answer("init", None)
+
+    def nvmlDeviceGetCount(self):
+        return len(self.names)
+
+    def nvmlDeviceGetHandleByIndex(self, index):
+        return index
+
+    def nvmlDeviceGetName(self, handle):
+        return self.names[handle]
 
     def nvmlDeviceGetHandleByUUID(self, uuid):
         return self._answer("handle", uuid)

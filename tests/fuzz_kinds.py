@@ -19,7 +19,8 @@ import fuzzing
 from fake_device import DEFAULT, ENVIRONMENT, GIB, FakeBench, splits, tuner_for, workload
 from fuzzing import Kind
 from mla_tune.cli.commands import main
-from mla_tune.cli.table_view import show_lookup, show_table
+from mla_tune.cli.lookup_view import show_lookup
+from mla_tune.cli.table_view import show_table
 from mla_tune.cli.terminal import TerminalReporter
 from mla_tune.errors import InputError
 from mla_tune.measuring.recording import RecordingFile

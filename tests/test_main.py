@@ -26,7 +26,7 @@ def without(packages, *arguments):
     ("package", "arguments"),
     [
         ("click", ["--help"]),
-        ("rich", ["show", "table.yaml"]),
+        ("rich", ["history", "table.yaml"]),
         ("optuna", ["--backend", "TORCH_MLA", "--shapes", "shapes.yaml"]),
         ("yaml", ["shapes", "from-record", "served.json"]),
     ],

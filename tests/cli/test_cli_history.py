@@ -1,9 +1,8 @@
 """`mla-tune history` on made-up nights."""
 
-import json
-
 import pytest
 from command_line import refused
+from json_document import documented
 
 from mla_tune.nightly.history import History, history_path
 from mla_tune.table import Publication
@@ -43,7 +42,7 @@ def test_one_entry_is_shown_night_by_night(cli, table):
 def test_json_says_everything(cli, table):
     code, out, _ = cli("history", table, "--json")
     assert code == 0
-    first, second = json.loads(out)["entries"]
+    first, second = documented("history", out)["entries"]
     (change,) = first["changes"]
     assert change["since"] == "2026-11-06T02:00:00+00:00"
     assert change["differences"] == ["vllm 0.33.0 → 0.34.0"]

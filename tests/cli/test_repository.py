@@ -1,10 +1,10 @@
 """diff and check, as the CI of a repository of tables calls them."""
 
-import json
 import shutil
 
 import pytest
 from command_line import refused
+from json_document import documented
 
 from mla_tune.plan.plan import UNTUNED
 from mla_tune.table import Publication
@@ -48,9 +48,10 @@ def test_diff_in_markdown_is_a_table(cli, folders):
 
 
 def test_diff_in_json_says_everything(cli, folders):
-    code, out, _ = cli("diff", *folders, "--format", "json")
+    code, out, _ = cli("diff", *folders, "--json")
+    assert out == cli("diff", *folders, "--format", "json")[1]
     assert code == 1
-    (table,) = json.loads(out)["tables"]
+    (table,) = documented("diff", out)["tables"]
     assert table["status"] == "changed"
     assert [entry["kind"] for entry in table["entries"]] == ["lost"] + ["same"] * (len(ENTRIES) - 1)
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from command_line import refused
 from filelock import FileLock
+from json_document import documented
 
 import mla_tune
 from mla_tune.table import TableFile
@@ -43,6 +44,15 @@ def test_an_unchanged_folder_exits_0(retune, tables):
     assert code == 0, err
     assert "as it was" in out
     assert len(list(tables.glob("*.history.jsonl"))) == 1
+
+
+def test_a_program_gets_json_alone(retune):
+    _, out, err = retune("--dry-run", "--json")
+    assert documented("retune --dry-run", out)["seconds"] > 0
+    code, out, err = retune("--json")
+    assert code == 0, err
+    (table,) = documented("retune", out)["tables"]
+    assert table["status"] == "as it was"
 
 
 def test_a_changed_table_exits_10(retune, tables):

@@ -1,5 +1,6 @@
 import pytest
 from command_line import refused
+from json_document import documented
 
 from mla_tune.serving.cache import Cache
 
@@ -23,6 +24,10 @@ def test_the_cache_is_listed_and_cleaned(cli, tmp_path):
     assert code == 0
     assert f"{slot.path.name}: 0.0 MiB, used 0 days ago" in out
     assert "TRITON_MLA.yaml" in out
+    (listed,) = documented("cache list", cli("cache", "list", "--cache", tmp_path, "--json")[1])[
+        "slots"
+    ]
+    assert listed["name"] == slot.path.name
     assert cli("cache", "clean", "--cache", tmp_path, "--older-than", "30d")[1] == ""
     assert cli("cache", "clean", "--cache", tmp_path)[1] == f"removed {slot.path.name}\n"
     assert cli("cache", "list", "--cache", tmp_path)[1] == f"{tmp_path}\n"

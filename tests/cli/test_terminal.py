@@ -5,7 +5,8 @@ import pytest
 from rich.console import Console
 
 from fake_device import DEFAULT, ENVIRONMENT, splits, workload
-from mla_tune.cli.table_view import show_lookup, show_table
+from mla_tune.cli.lookup_view import show_lookup
+from mla_tune.cli.table_view import show_table
 from mla_tune.cli.terminal import TerminalReporter
 from mla_tune.errors import WorkloadFailure
 from mla_tune.plan.compilation import Compilation
@@ -133,7 +134,7 @@ def test_text_from_a_table_is_printed_as_data(terminal):
     )
     plan = Plan(prefill_backend=HOSTILE)
     entry = ENTRY.model_copy(update={"note": HOSTILE, "plan": plan})
-    text = shown(lambda console: show_table(console, header, [entry]), terminal=terminal)
+    text = shown(lambda console: show_table(console, header, [entry]), terminal=terminal, width=400)
     assert text.count(SHOWN) == 5
     text += shown(
         lambda console: show_lookup(console, Lookup(ASKED, entry, plan, 1.0)),
@@ -271,7 +272,7 @@ def test_each_of_several_devices_has_a_line_and_its_name_before_what_it_decides(
         assert reporter.num_decided == 1
         reporter.summary()
 
-    text = shown(side_by_side, terminal=terminal, width=200)
+    text = shown(side_by_side, terminal=terminal, width=400)
     assert "cuda:1: TORCH_MLA 2 heads eager 8q1s1k: num_kv_splits=2" in text
     assert "cuda:0: TORCH_MLA 2 heads eager 8q1s1k: boom" in text
     assert "written to" in text

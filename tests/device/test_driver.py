@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from fake_nvml import NOT_SUPPORTED, FakeNvml
-from mla_tune.device.driver import Clocks, GpuDriver, NotAskable, driver_of
+from mla_tune.device.driver import Clocks, GpuDriver, NotAskable, driver_of, gpu_names
 
 
 def test_the_bits_are_nvmls():
@@ -21,6 +21,12 @@ def test_the_bits_are_nvmls():
 def test_what_stands_for_nvml_has_nvmls_names(name):
     if name.lower().startswith("nvml"):
         assert hasattr(pynvml, name)
+
+
+def test_gpus_are_named_once_and_none_where_the_driver_does_not_answer():
+    names = ("NVIDIA H200", "NVIDIA H200", "NVIDIA L4")
+    assert gpu_names(FakeNvml(names=names)) == ("NVIDIA H200", "NVIDIA L4")
+    assert gpu_names(FakeNvml(refuses={"init": NOT_SUPPORTED})) == ()
 
 
 def test_a_cpu_has_no_driver():

@@ -4,17 +4,37 @@ __all__ = ["backends"]
 
 import click
 
+from mla_tune.cli.json_output import JSON, print_json
 from mla_tune.cli.options import DEVICE
 
 
 @click.command()
 @DEVICE
-def backends(device: str) -> None:
+@JSON
+def backends(device: str, as_json: bool) -> None:
     """List the backends, their knobs, and whether they run here."""
     from mla_tune.registry import BACKENDS
     from mla_tune.tuning.device_bench import found_environment
 
     environment = found_environment(device)
+    if as_json:
+        print_json(
+            {
+                "device": environment.device_name,
+                "software": environment.software,
+                "backends": [
+                    {
+                        "name": backend.name,
+                        "why_not": backend.unavailable(environment),
+                        "knobs": list(backend.knobs),
+                        "modes": list(backend.modes),
+                        "kv_cache_dtypes": list(backend.kv_cache_dtypes),
+                    }
+                    for backend in BACKENDS
+                ],
+            }
+        )
+        return
     click.echo(f"{environment.device_name}: {environment.software}")
     for backend in BACKENDS:
         reason = backend.unavailable(environment)

@@ -10,15 +10,19 @@ import click
 
 from mla_tune import __version__
 from mla_tune.cli.backends import backends
+from mla_tune.cli.compare import compare
 from mla_tune.cli.dashboard import dashboard
 from mla_tune.cli.history import history
+from mla_tune.cli.lookup import lookup
+from mla_tune.cli.recheck import recheck
 from mla_tune.cli.repository import check, diff
 from mla_tune.cli.retune import retune
 from mla_tune.cli.serve import cache, prepare, serve
+from mla_tune.cli.show import show, tables
 from mla_tune.cli.standard_streams import standard_streams
-from mla_tune.cli.tables import lookup, recheck, show, vllm_args
 from mla_tune.cli.traffic import shapes
 from mla_tune.cli.tune import INTERRUPTED, tune, tune_options
+from mla_tune.cli.vllm_args import vllm_args
 from mla_tune.errors import EnvironmentFailure, MlaTuneError
 
 
@@ -39,7 +43,7 @@ def command(ctx: click.Context, /, **options: Any) -> None:
         sys.exit(tune(**options))
 
 
-READING = (show, lookup, recheck, vllm_args, diff, check, history)
+READING = (show, tables, lookup, compare, recheck, vllm_args, diff, check, history)
 for subcommand in (*READING, retune, backends, shapes, dashboard, serve, prepare, cache):
     command.add_command(subcommand)
 

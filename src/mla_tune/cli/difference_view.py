@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from mla_tune.cli.json_output import plain_entry
 from mla_tune.cli.table_view import told_plan
 from mla_tune.printable import printable
 from mla_tune.table import Entry
@@ -121,8 +122,8 @@ def _plain(pair: PairDifference) -> dict[str, Any]:
                 "shape": change.shape,
                 "kind": change.kind,
                 "moved": change.has_moved,
-                "old": change.old and change.old.model_dump(mode="json"),
-                "new": change.new and change.new.model_dump(mode="json"),
+                "old": change.old and plain_entry(change.old),
+                "new": change.new and plain_entry(change.new),
             }
             for change in difference.entries
         ],

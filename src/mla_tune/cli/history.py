@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from mla_tune.cli.json_output import JSON, print_json
 from mla_tune.cli.options import PATH
 from mla_tune.errors import InputError
 
@@ -13,7 +14,7 @@ from mla_tune.errors import InputError
 @click.command()
 @click.argument("table", type=PATH)
 @click.argument("shape", required=False)
-@click.option("--json", "as_json", is_flag=True, help="All of it, for a program.")
+@JSON
 def history(table: Path, shape: str | None, as_json: bool) -> None:
     """Show what `mla-tune retune` has measured of TABLE, or of its entry SHAPE.
 
@@ -39,7 +40,7 @@ def history(table: Path, shape: str | None, as_json: bool) -> None:
             remedy="'mla-tune retune' writes a line for each entry that it measures",
         )
     if as_json:
-        click.echo(history_json(path, found))
+        print_json(history_json(path, found))
     elif shape is None:
         show_trends(Console(), path, found)
     else:

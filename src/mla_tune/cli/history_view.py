@@ -2,25 +2,25 @@
 
 __all__ = ["history_json", "show_readings", "show_trends", "told_change"]
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
-from mla_tune.cli.columns import in_columns
+from mla_tune.cli.columns import in_columns, width_of
+from mla_tune.cli.figures import told_speedup, told_time
 from mla_tune.cli.printing import say
 from mla_tune.nightly.reading import Reading
 from mla_tune.nightly.trend import Change, Trend
 
-TREND_COLUMNS = ("shape", "card", "plan", "nights", "last", "µs", "usual µs", "scatter", "changed")
-READING_COLUMNS = ("night", "kind", "plan", "µs", "default µs", "speed-up (95 %)", "vLLM")
+TREND_COLUMNS = ("shape", "card", "plan", "nights", "last", "time", "usual", "scatter", "changed")
+READING_COLUMNS = ("night", "kind", "plan", "time", "default", "speed-up (95 %)", "vLLM")
 
 
 def show_trends(console: Console, path: Path, found: Sequence[Trend]) -> None:
     """Print an entry a line, and below what has changed."""
-    lines = in_columns(TREND_COLUMNS, map(_trend_cells, found), 3)
+    lines = in_columns(TREND_COLUMNS, map(_trend_cells, found), 3, width_of(console))
     console.out("\n".join([str(path), *lines]), highlight=False)
     for trend in found:
         for change in trend.changes:
@@ -29,7 +29,7 @@ def show_trends(console: Console, path: Path, found: Sequence[Trend]) -> None:
 
 def show_readings(console: Console, trend: Trend) -> None:
     """Print one entry on one card, night by night."""
-    lines = in_columns(READING_COLUMNS, map(_reading_cells, trend.readings), 3)
+    lines = in_columns(READING_COLUMNS, map(_reading_cells, trend.readings), 3, width_of(console))
     title = f"{trend.shape} on card {trend.card}: usual scatter {trend.scatter:.1%}"
     console.out("\n".join([title, *lines]), highlight=False)
     for change in trend.changes:
@@ -49,9 +49,9 @@ def told_change(change: Change) -> str:
     return f"{told}; {changed or 'no other software that we know of'}"
 
 
-def history_json(path: Path, found: Sequence[Trend]) -> str:
+def history_json(path: Path, found: Sequence[Trend]) -> dict[str, Any]:
     """Everything, for a program."""
-    return json.dumps({"history": str(path), "entries": [_plain(each) for each in found]}, indent=1)
+    return {"history": str(path), "entries": [_plain(each) for each in found]}
 
 
 def _say_change(console: Console, trend: Trend, change: Change) -> None:
@@ -72,8 +72,8 @@ def _trend_cells(trend: Trend) -> tuple[str, ...]:
         str(last.plan) if last.plan else "default",
         str(len(trend.readings)),
         last.day,
-        f"{last.latency_us:.1f}",
-        f"{trend.usual_us:.1f}",
+        told_time(last.latency_us),
+        told_time(trend.usual_us),
         f"{trend.scatter:.1%}",
         f"{sign}{_percent(changes[-1].factor)} {changes[-1].first.day}" if changes else "–",
     )
@@ -84,9 +84,9 @@ def _reading_cells(reading: Reading) -> tuple[str, ...]:
         reading.day,
         reading.kind,
         str(reading.plan) if reading.plan else "default",
-        f"{reading.latency_us:.1f}",
-        f"{reading.default_us:.1f}" if reading.default_us else "–",
-        str(reading.speedup) if reading.speedup else "–",
+        told_time(reading.latency_us),
+        told_time(reading.default_us) if reading.default_us else "–",
+        told_speedup(reading.speedup),
         reading.software.get("vllm", "–"),
     )
 

@@ -1,12 +1,13 @@
 """What a night would do, and what it did, on the terminal."""
 
-__all__ = ["exit_code", "show_outcomes", "show_plan"]
+__all__ = ["exit_code", "outcomes_json", "plan_json", "show_outcomes", "show_plan"]
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 from rich.console import Console
 
-from mla_tune.cli.columns import in_columns
+from mla_tune.cli.columns import in_columns, width_of
 from mla_tune.cli.printing import say
 from mla_tune.nightly.estimate import handed_out
 from mla_tune.nightly.night import Night
@@ -23,7 +24,7 @@ OUTCOME_COLUMNS = ("table", "became", "looked at", "tuned", "took")
 def show_plan(console: Console, night: Night) -> None:
     """Print what is due on each table, on which card and about how long."""
     rows = [(*_told(night, table), card) for table, card in _places(night)]
-    console.out("\n".join(in_columns(PLAN_COLUMNS, rows, 2)), highlight=False)
+    console.out("\n".join(in_columns(PLAN_COLUMNS, rows, 2, width_of(console))), highlight=False)
     total_s = sum(map(night.estimate, night.tables))
     budget = "" if night.budget_s is None else f", of which {_time(night.budget_s)} are allowed"
     say(console, f"{_time(total_s)} in all{budget}; the whole of a table where sentinels drift")
@@ -61,6 +62,43 @@ def _told(night: Night, table: TableNight) -> tuple[str, ...]:
     return target.path.stem, cover, str(len(table.left)), about
 
 
+def plan_json(night: Night) -> dict[str, Any]:
+    """What is due on each table, for a program."""
+    return {
+        "tables": [
+            {
+                "table": str(table.target.path),
+                "due": bool(table.is_due),
+                "reasons": list(table.outcome.reasons),
+                "num_entries": len(table.target.job.workloads if table.is_due else table.left),
+                "seconds": night.estimate(table),
+                "card": card,
+            }
+            for table, card in _places(night)
+        ],
+        "seconds": sum(map(night.estimate, night.tables)),
+        "budget_seconds": night.budget_s,
+    }
+
+
+def outcomes_json(outcomes: Sequence[Outcome]) -> dict[str, Any]:
+    """What became of each table, for a program."""
+    return {
+        "tables": [
+            {
+                "table": str(outcome.path),
+                "status": str(outcome.status),
+                "num_looked": outcome.num_looked,
+                "num_tuned": outcome.num_tuned,
+                "seconds": outcome.seconds,
+                "reasons": list(outcome.reasons),
+                "notes": list(outcome.notes),
+            }
+            for outcome in outcomes
+        ]
+    }
+
+
 def show_outcomes(console: Console, outcomes: Sequence[Outcome]) -> None:
     """Print what became of each table, why it was tuned, and what went wrong."""
     rows = [
@@ -73,7 +111,7 @@ def show_outcomes(console: Console, outcomes: Sequence[Outcome]) -> None:
         )
         for outcome in outcomes
     ]
-    console.out("\n".join(in_columns(OUTCOME_COLUMNS, rows, 2)), highlight=False)
+    console.out("\n".join(in_columns(OUTCOME_COLUMNS, rows, 2, width_of(console))), highlight=False)
     for outcome in outcomes:
         for reason in outcome.reasons:
             say(console, f"{outcome.path.stem}: due: {reason}")

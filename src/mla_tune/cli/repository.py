@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from mla_tune.cli.json_output import JSON, print_json
 from mla_tune.cli.options import PATH
 from mla_tune.errors import InputError
 from mla_tune.printable import printable
@@ -23,7 +24,8 @@ from mla_tune.printable import printable
     show_default=True,
     help="Markdown is for a pull request, JSON for a program.",
 )
-def diff(old: Path, new: Path, form: str) -> None:
+@JSON
+def diff(old: Path, new: Path, form: str, as_json: bool) -> None:
     """Compare two tables, or two folders of tables, entry by entry.
 
     Another plan that either table calls a tie is marked as one. Exits 1 where an engine would get
@@ -42,13 +44,14 @@ def diff(old: Path, new: Path, form: str) -> None:
         difference = TableDifference.of(TableFile.load(pair.old), TableFile.load(pair.new))
         is_same = difference.header is None and not difference.decisions
         found.append(PairDifference(pair.name, "same" if is_same else "changed", difference))
-    click.echo(FORMATS[form](found))
+    click.echo(FORMATS["json" if as_json else form](found))
     sys.exit(any(pair.status != "same" for pair in found))
 
 
 @click.command()
 @click.argument("folder", type=PATH)
-def check(folder: Path) -> None:
+@JSON
+def check(folder: Path, as_json: bool) -> None:
     """Check every table in FOLDER as the CI of a repository of tables would.
 
     Schema, plans outside of a backend's bounds, repeated keys, two tables for one thing, figures
@@ -74,10 +77,15 @@ def check(folder: Path) -> None:
         read.append((path, file))
         problems += audited(file)
     problems += twins(read)
+    entries = [entry for _, file in read for entry in file.entries]
+    by_record = sum(entry.served is not None for entry in entries)
+    if as_json:
+        counts = {"num_tables": len(read), "num_entries": len(entries), "num_by_record": by_record}
+        print_json({"folder": str(folder), **counts, "problems": problems})
+        sys.exit(bool(problems))
     for problem in problems:
         click.echo(printable(problem))
-    entries = [entry for _, file in read for entry in file.entries]
-    if by_record := sum(entry.served is not None for entry in entries):
+    if by_record:
         click.echo(f"{by_record} entries are guarded as far as a record of served steps reaches")
     click.echo(f"{len(read)} tables, {len(entries)} entries: {len(problems) or 'no'} problems")
     sys.exit(bool(problems))

@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from mla_tune.cli.json_output import JSON, print_json
 from mla_tune.cli.options import DEVICE, DEVICES, PATH, RAY, SECONDS, WAIT, Finite
 from mla_tune.cli.tune import INTERRUPTED
 from mla_tune.tuning.run_options import MOST_PROCESSES, RunOptions
@@ -61,11 +62,13 @@ TABLES_CHANGED = 10
     "--recording", type=PATH, metavar="FILE", help="Measure from this recording, without a device."
 )
 @WAIT
+@JSON
 def retune(
     folder: Path,
     dry_run: bool,
     budget_minutes: float | None,
     served: tuple[Path, ...],
+    as_json: bool,
     **options: Any,
 ) -> None:
     """Look after the tables of FOLDER: the job of every night.
@@ -78,16 +81,22 @@ def retune(
     """
     from rich.console import Console
 
-    from mla_tune.cli.night_view import exit_code, show_outcomes, show_plan
+    from mla_tune.cli.night_view import (
+        exit_code,
+        outcomes_json,
+        plan_json,
+        show_outcomes,
+        show_plan,
+    )
     from mla_tune.cli.terminal import TerminalReporter
     from mla_tune.nightly.retune import NightOptions, night_in
 
-    console = Console()
+    console = Console(stderr=as_json)
     asked = NightOptions(folder, served, budget_minutes)
     given = RunOptions(**options)
     with TerminalReporter(console) as reporter, night_in(asked, given, reporter) as night:
         if dry_run:
-            show_plan(console, night)
+            print_json(plan_json(night)) if as_json else show_plan(console, night)
             return
         try:
             outcomes = night.run()
@@ -95,5 +104,5 @@ def retune(
             told = "every finished trial is kept; run the same command to go on"
             click.echo(f"\ninterrupted; {told}", err=True)
             sys.exit(INTERRUPTED)
-    show_outcomes(console, outcomes)
+    print_json(outcomes_json(outcomes)) if as_json else show_outcomes(console, outcomes)
     sys.exit(exit_code(outcomes, TABLES_CHANGED))

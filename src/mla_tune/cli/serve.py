@@ -11,6 +11,7 @@ from typing import Any
 
 import click
 
+from mla_tune.cli.json_output import JSON, print_json
 from mla_tune.cli.options import DEVICE, DURATION, PATH, VLLM_COMMAND
 from mla_tune.tuning.run_options import MOST_PROCESSES
 
@@ -144,21 +145,16 @@ def cache() -> None:
 
 @cache.command("list")
 @CACHE
-def list_cache(folder: Path | None) -> None:
+@JSON
+def list_cache(folder: Path | None, as_json: bool) -> None:
     """List the tables, how many entries they have, and when they were last used."""
-    from mla_tune.errors import InputError
-    from mla_tune.table import TableFile
+    from mla_tune.cli.cache_view import cache_json, cache_text
 
     found = _cache(folder)
-    click.echo(str(found.folder))
-    for slot in found.slots():
-        days = (time.time() - slot.last_used_s) / 86400
-        click.echo(f"{slot.path.name}: {slot.num_bytes / 2**20:.1f} MiB, used {days:.0f} days ago")
-        for table in slot.tables:
-            try:
-                click.echo(f"  {table.name}: {len(TableFile.load(table).entries)} entries")
-            except InputError as error:
-                click.echo(f"  {error.what}")
+    if as_json:
+        print_json(cache_json(found))
+    else:
+        click.echo(cache_text(found))
 
 
 @cache.command("clean")
@@ -170,7 +166,8 @@ def list_cache(folder: Path | None) -> None:
     metavar="TIME",
     help="Keep what was used since, such as 30d. Without it all goes.",
 )
-def clean_cache(folder: Path | None, older_than: float) -> None:
+@JSON
+def clean_cache(folder: Path | None, older_than: float, as_json: bool) -> None:
     """Remove tables and journals from the cache, but not from under a start that tunes them."""
     from mla_tune.errors import EnvironmentFailure
 
@@ -180,6 +177,10 @@ def clean_cache(folder: Path | None, older_than: float) -> None:
         raise EnvironmentFailure(
             f"the cache cannot be cleaned: {error.filename}: {error.strerror}"
         ) from None
+    if as_json:
+        names = [[slot.path.name for slot in slots] for slots in (removed, busy)]
+        print_json(dict(zip(("removed", "busy"), names, strict=True)))
+        return
     for slot in removed:
         click.echo(f"removed {slot.path.name}")
     for slot in busy:

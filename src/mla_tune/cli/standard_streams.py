@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, TextIO, cast
 
 # What stands for the signs used here where an encoding lacks them.
-PLAIN = {"×": "x", "µ": "u", "–": "-", "…": "..."}
+PLAIN = {"×": "x", "µ": "u", "–": "-", "−": "-", "…": "...", "→": "->"}
 
 
 class StandardStream:
@@ -54,6 +54,9 @@ class StandardStream:
             self._failed(error)
 
     def __getattr__(self, name: str) -> Any:
+        # click takes an ASCII stream for a mistake and writes UTF-8 into its buffer.
+        if name == "buffer":
+            raise AttributeError(name)
         return getattr(self._stream, name)
 
 

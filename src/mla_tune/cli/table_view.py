@@ -1,69 +1,78 @@
-"""How a table, an entry and a lookup are shown on the terminal."""
+"""How a table and its entries are shown: as text and for programs."""
 
-__all__ = ["show_lookup", "show_table", "told_plan"]
+__all__ = ["show_table", "table_text", "tables_json", "told_header", "told_plan", "told_served"]
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
-
-from mla_tune.cli.columns import in_columns
-from mla_tune.cli.printing import say
+from mla_tune.cli.columns import in_columns, width_of
+from mla_tune.cli.figures import told_speedup, told_time
+from mla_tune.cli.json_output import plain_entry
+from mla_tune.cli.printing import folded
 from mla_tune.printable import printable
 from mla_tune.shapes.served_reach import ServedReach
-from mla_tune.table import Entry, Header, Lookup, Speedup
+from mla_tune.table import Entry, Header
 
-COLUMNS = ("shape", "plan", "µs", "default µs", "speed-up (95 %)", "ties")
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from mla_tune.catalogue.found import FoundTable
+
+COLUMNS = ("shape", "plan", "time", "default", "speed-up (95 %)", "tied plans")
 NUM_LEFT_ALIGNED = 2
+OF_TIES = "tied plans: so many others could not be told from the plan"
 
 
-def show_table(console: Console, header: Header, entries: Sequence[Entry]) -> None:
+def show_table(console: "Console", header: Header, entries: Sequence[Entry]) -> None:
     """Print a table's entries in columns, and their notes below."""
+    console.out(table_text(header, entries, width_of(console)), highlight=False)
+
+
+def table_text(header: Header, entries: Sequence[Entry], width: int | None = None) -> str:
+    """The lines of a table; see `in_columns` for the width."""
+    parts = [f"{name} {told}" for name, told in (header.software_digests or {}).items()]
+    above = [printable(told_header(header))]
+    above += [f"measured with {', '.join(map(printable, parts))}"] if parts else []
+    lines = in_columns(COLUMNS, map(_cells, entries), NUM_LEFT_ALIGNED, width)
+    below = [OF_TIES] if any(entry.ties for entry in entries) else []
+    below += [f"{entry.shape}: {told_served(entry.served)}" for entry in entries if entry.served]
+    below += [f"{entry.shape}: {printable(entry.note)}" for entry in entries if entry.note]
+    prose = (folded(line, width) for line in below)
+    return "\n".join([*(folded(line, width) for line in above), *lines, *prose])
+
+
+def told_header(header: Header) -> str:
+    """What a table is for, in a line."""
     vllm = header.software.get("vllm")
-    title = (
+    return (
         f"{header.backend}, {header.device.name}, {header.model['num_q_heads']} heads, "
         f"KV {header.kv_cache_dtype}, {header.engine.mode}{f', vLLM {vllm}' if vllm else ''}"
     )
-    rows = [_cells(entry) for entry in entries]
-    lines = in_columns(COLUMNS, rows, NUM_LEFT_ALIGNED)
-    parts = [f"{name} {told}" for name, told in (header.software_digests or {}).items()]
-    measured_with = [f"measured with {', '.join(map(printable, parts))}"] if parts else []
-    served = [f"{entry.shape}: {_told_served(entry.served)}" for entry in entries if entry.served]
-    notes = [f"{entry.shape}: {printable(entry.note)}" for entry in entries if entry.note]
-    text = "\n".join([printable(title), *measured_with, *lines, *served, *notes])
-    console.out(text, highlight=False)
+
+
+def tables_json(tables: Sequence["FoundTable"], problems: Sequence[str]) -> dict[str, Any]:
+    """All that stands in the tables, for a program."""
+    return {
+        "tables": [
+            {
+                "path": str(table.path),
+                "header": table.file.header.model_dump(mode="json"),
+                "entries": [plain_entry(entry) for entry in table.file.entries],
+            }
+            for table in tables
+        ],
+        "problems": list(problems),
+    }
 
 
 def _cells(entry: Entry) -> tuple[str, ...]:
     return (
         entry.shape,
         told_plan(entry),
-        f"{entry.latency_us:.1f}",
-        f"{entry.default_us:.1f}" if entry.default_us else "not measured",
-        _interval(entry.speedup),
+        told_time(entry.latency_us),
+        told_time(entry.default_us) if entry.default_us else "not measured",
+        told_speedup(entry.speedup),
         str(len(entry.ties)),
-    )
-
-
-def show_lookup(console: Console, lookup: Lookup) -> None:
-    """Print what a lookup found."""
-    if lookup.predicted_gain is not None:
-        plan = str(lookup.plan) if lookup.plan else "default"
-        say(
-            console,
-            f"hit: {lookup.shape}: {plan} (by the table's model, which predicts "
-            f"{lookup.predicted_gain:.2f}×)",
-        )
-        return
-    if lookup.entry is None:
-        say(console, f"miss: {lookup.shape}: {lookup.reason}")
-        return
-    plan = str(lookup.plan) if lookup.plan else told_plan(lookup.entry)
-    served = f"; {_told_served(lookup.entry.served)}" if lookup.entry.served else ""
-    how = "exact" if lookup.is_exact else f"nearest, off by a factor {lookup.factor:.2f}"
-    say(
-        console,
-        f"hit: {lookup.shape}: {plan} (entry {lookup.entry.shape}, {how}; "
-        f"{lookup.entry.latency_us:.1f} µs, speed-up {_interval(lookup.entry.speedup)}{served})",
     )
 
 
@@ -74,12 +83,9 @@ def told_plan(entry: Entry) -> str:
     return str(entry.plan) if entry.plan else "default"
 
 
-def _told_served(reach: ServedReach) -> str:
+def told_served(reach: ServedReach) -> str:
+    """How far the guards of an entry go that was guarded by a record."""
     return (
         f"guarded by what was served, to {reach.to} tokens; {reach.beyond:.2%} of the recorded "
         "steps had longer requests"
     )
-
-
-def _interval(speedup: Speedup | None) -> str:
-    return "–" if speedup is None else str(speedup)

@@ -1,6 +1,6 @@
 """One GPU as its driver sees it, through NVML."""
 
-__all__ = ["Clocks", "GpuDriver", "NotAskable", "driver_of"]
+__all__ = ["Clocks", "GpuDriver", "NotAskable", "driver_of", "gpu_names"]
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -135,3 +135,16 @@ def driver_of(device: "torch.device") -> GpuDriver | None:
         return GpuDriver.of(device)
     except NotAskable:
         return None
+
+
+def gpu_names(nvml: Any) -> tuple[str, ...]:
+    """The names of this machine's GPUs, each once; nothing where there is no NVML.
+
+    Asked of the driver, since importing torch for it takes seconds.
+    """
+    try:
+        nvml.nvmlInit()
+        handles = map(nvml.nvmlDeviceGetHandleByIndex, range(nvml.nvmlDeviceGetCount()))
+        return tuple(dict.fromkeys(str(nvml.nvmlDeviceGetName(handle)) for handle in handles))
+    except nvml.NVMLError:
+        return ()

@@ -12,11 +12,11 @@ GRAMMAR = "[COUNT]qQUERY[k][sKV[k]] joined by '_', such as q2k, 8q1s1k or 2q2k_3
 # Nine digits: beyond any context, and below where int() refuses to read a number.
 MOST_REQUESTS = 999_999_999
 _SEGMENT = re.compile(r"(\d{1,9})?q(\d{1,9})(k?)(?:s(\d{1,9})(k?))?", re.ASCII)
-_SIZE = re.compile(r"(\d{1,9})(k?)", re.ASCII)
+_SIZE = re.compile(r"(\d{1,9})([kK]?)", re.ASCII)
 
 
 def parse_size(text: str | int) -> int:
-    """Read a positive length such as ``512`` or ``4k`` (k = 1024 tokens).
+    """Read a positive length such as ``512``, ``4k`` or ``4K`` (1024 tokens each).
 
     Raises:
         InputError: not a positive whole number with an optional ``k``.

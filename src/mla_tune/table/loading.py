@@ -1,6 +1,6 @@
 """Which tables ``MLA_TUNE_TABLES`` names, and what is in them."""
 
-__all__ = ["LoadedTable", "load_tables", "locate"]
+__all__ = ["BUNDLED", "LoadedTable", "load_tables", "locate"]
 
 import os
 from dataclasses import dataclass, replace
@@ -45,10 +45,11 @@ class LoadedTable:
         return f"{printable(str(self.path))} ({len(self.table.entries)} entries, {self.mode} mode)"
 
 
-def locate(part: str) -> tuple[list[Path], list[str]]:
+def locate(part: str, named_by: str = "MLA_TUNE_TABLES names") -> tuple[list[Path], list[str]]:
     """Resolve a file, a folder (`tables_in`) or the word ``bundled`` to files; ``~`` is a home.
 
-    Returns the files, and one line for each thing in a folder that was left out.
+    Returns the files, and one line for each thing in a folder that was left out. Messages begin
+    with ``named_by``.
 
     Raises:
         InputError: a path that does not exist or cannot be read, or a folder without a table.
@@ -59,15 +60,15 @@ def locate(part: str) -> tuple[list[Path], list[str]]:
             found, problems = tables_in(path)
             if found or problems:
                 return found, problems
-            raise InputError(f"MLA_TUNE_TABLES names {part!r}, a folder without tables (*.yaml)")
+            raise InputError(f"{named_by} {part!r}, a folder without tables (*.yaml)")
         if path.exists():
             return [path], []
     except OSError as error:
-        raise InputError(f"MLA_TUNE_TABLES names {part!r}: {error.strerror}") from None
+        raise InputError(f"{named_by} {part!r}: {error.strerror}") from None
     except RuntimeError as error:  # of expanduser
-        raise InputError(f"MLA_TUNE_TABLES names {part!r}: {error}") from None
+        raise InputError(f"{named_by} {part!r}: {error}") from None
     raise InputError(
-        f"MLA_TUNE_TABLES names {part!r}, which does not exist",
+        f"{named_by} {part!r}, which does not exist",
         valid=f"a table, a folder of tables, or {BUNDLED!r}; several joined by {os.pathsep!r}",
     )
 

@@ -14,12 +14,12 @@ __all__ = ["compared"]
 from collections.abc import Mapping
 
 from mla_tune.registry import BACKENDS
-from mla_tune.table import Table
+from mla_tune.table import Table, TableFile
 from mla_tune.versions import is_same_release, minor_release
 
 
 def compared(
-    table: Table, installed: Mapping[str, str], digests: Mapping[str, str]
+    table: Table | TableFile, installed: Mapping[str, str], digests: Mapping[str, str]
 ) -> tuple[dict[str, str], dict[str, str]]:
     """What counts of the software of a table of vLLM, and what is installed of each.
 
@@ -46,11 +46,11 @@ def compared(
     return measured, found
 
 
-def _names(table: Table) -> tuple[str, ...]:
+def _names(table: Table | TableFile) -> tuple[str, ...]:
     return BACKENDS[table.header.backend].decided_by(table.header.engine.mode)
 
 
-def _packages(table: Table) -> list[str]:
+def _packages(table: Table | TableFile) -> list[str]:
     """The packages whose version decides what the table's plans are worth.
 
     Triton compiles a decode kernel anew in every engine, and FlashInfer's kernels are in its

@@ -1,4 +1,6 @@
-"""The commands that read tables."""
+"""`mla-tune lookup`, and what it shares with show: refusals."""
+
+from pathlib import Path
 
 import pytest
 from command_line import refused, table_of
@@ -7,12 +9,7 @@ from mla_tune.shapes.served_reach import ServedReach
 from mla_tune.table import Publication
 from modelled_table import ENTRIES, HEADER, MODEL
 
-
-def test_show_prints_the_table(tuned, cli):
-    code, out, _ = cli("show", table_of(tuned[0]))
-    assert code == 0
-    assert "2q1s300" in out
-    assert "TORCH_MLA" in out
+SHIPPED = Path(__file__).parents[2] / "tuned_configs"
 
 
 def test_lookup_says_hit_or_miss_by_its_exit_code(tuned, cli):
@@ -46,10 +43,31 @@ def test_what_is_guarded_by_a_record_says_so(cli, tmp_path):
     assert "1 entries are guarded as far as" in cli("check", tmp_path)[1]
 
 
-def test_recheck_measures_the_published_plans_again(tuned, cli):
-    code, out, _ = cli("recheck", table_of(tuned[0]), "--rounds", 4, "--device", "cpu")
-    assert code in {0, 1}
-    assert "all good" in out or "could not be told" in out if code == 0 else "not as good" in out
+H100 = "TRITON_MLA-NVIDIA_H100_80GB_HBM3-heads_16-kv_auto-graph-vllm_0.33.0.yaml"
+OF_BOTH = "in the mean over 1k, 4k, 16k: 230.5 µs, speed-up 1.91× (1.90–1.93)"
+AT_4K = "at 4k: 183.1 µs, speed-up 2.26× (2.25–2.28)"
+
+
+@pytest.mark.parametrize("length", ["4k", "4K", "4096"])
+def test_the_length_that_was_asked_for_comes_before_the_mean(cli, length):
+    _, out, _ = cli("lookup", SHIPPED / H100, "--batch", 32, "--kv-len", length)
+    assert f"exact; {AT_4K}; {OF_BOTH}" in out
+
+
+def test_a_length_between_has_those_beside_it(cli):
+    _, out, _ = cli("lookup", SHIPPED / H100, "--batch", 32, "--kv-len", "6k")
+    assert f"between its lengths; not measured at this length; {AT_4K}; at 16k: 433.0 µs" in out
+    assert OF_BOTH in out
+
+
+def test_a_folder_answers_table_by_table(cli):
+    asked = ("--batch", 32, "--kv-len", "4k", "--gpu", "h200", "--heads", 16, "--mode", "graph")
+    code, out, _ = cli("lookup", "bundled", *asked)
+    lines = out.splitlines()
+    assert code == 0
+    triton = "TRITON_MLA, NVIDIA H200, 16 heads, KV auto, graph, vLLM 0.26.0: hit: 32q1s4k: num_kv"
+    assert lines[-1].startswith(triton)
+    assert any(": miss: 32q1s4k: the nearest entry, 32q1s8k" in line for line in lines)
 
 
 @pytest.mark.parametrize("command", ["show", "lookup"])
