@@ -151,7 +151,7 @@ def test() -> None:
     older = older_vllm()
     run_in_pairs(
         [
-            contract_tests("tests/vllm", NEWEST_VLLM, "--ignore", PLUGIN_TESTS),
+            contract_tests("tests/vllm", NEWEST_VLLM, "tests/scripts", "--ignore", PLUGIN_TESTS),
             contract_tests(PLUGIN_TESTS, NEWEST_VLLM),
             contract_tests(PLUGIN_TESTS, older),
         ]

@@ -174,7 +174,7 @@ def _soak(name: str, steps: int) -> tuple[float, float]:
             gc.collect()
             reports.append((_resident_mib(), taken))
             told = "  ".join(f"{kind} {us:5.1f}" for kind, us in sorted(taken.items()))
-            kept = len(builder.step_policy.deployment.lookups._cache)
+            kept = builder.step_policy.deployment.lookups.steps.known
             print(
                 f"{name} {served:7} steps  {reports[-1][0]:7.1f} MiB, {kept} lookups kept  "
                 f"us a step: {told}",

@@ -11,6 +11,7 @@ from mla_tune.nightly.table_job import job_of
 from mla_tune.plan.plan import UNTUNED
 from mla_tune.shapes.served_reach import ServedReach
 from mla_tune.table import TableFile
+from mla_tune.tuning.recheck import measured_workload
 
 TABLES = Path(__file__).parents[2] / "tuned_configs"
 H100 = replace(
@@ -60,6 +61,20 @@ def test_an_entry_that_keeps_the_default_gets_its_guards_and_ragged_batches_agai
         each.holds_ragged == entry.holds_ragged
         for each, entry in zip(rebuilt.workloads, file.entries, strict=True)
     )
+
+
+def test_an_entry_of_before_ragged_guards_gets_them(shipped, tmp_path):
+    _, file = shipped
+    job = job_of(file, H100, "cuda", 200 * GIB, tmp_path)
+    (workload,) = (each for each in job.workloads if str(each) == "8q1s{1k,4k,16k}")
+    (entry,) = (each for each in file.entries if each.shape == str(workload))
+    before = measured_workload(entry)
+    assert workload.cases[: len(before.listed)] == before.listed
+    added = set(workload.shapes) - set(before.shapes)
+    # About 32k, 64k and 128k, of which no request has more than 128k.
+    means = sorted(shape.num_kv_tokens / shape.num_requests / 1024 for shape in added)
+    assert means == pytest.approx([32, 55.2, 82.9], abs=0.1)
+    assert workload.weight == before.weight
 
 
 def test_what_bounds_guards_by_what_was_served_stays(shipped, tmp_path):

@@ -29,6 +29,13 @@ def test_sizes_may_be_listed_and_drafts_make_queries_longer(write):
     assert file.graph.kv_cache_tokens == 65536
 
 
+def test_lengths_that_the_cache_cannot_hold_of_a_size_are_not_its_own(write):
+    file = load_shapes(write(GRAPH + "{kv_lens: {1k: 2, 4k: 1, 16k: 1}, kv_cache_tokens: 64k}"))
+    assert file.graph is not None
+    cases = [str(case.shape) for case in file.graph.cases([4, 16, 64, 128])]
+    assert cases == ["4q1s1k", "4q1s4k", "4q1s16k", "16q1s1k", "16q1s4k", "64q1s1k", "128q1s1k"]
+
+
 BAD = {
     "no lengths": (GRAPH + "{capture_sizes: vllm}\n", ":2: 'graph.kv_lens' is missing"),
     "another word": (GRAPH + "{capture_sizes: all, kv_lens: 1k}\n", ":2: graph.capture_sizes"),

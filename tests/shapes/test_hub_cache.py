@@ -2,12 +2,12 @@ import pytest
 
 from mla_tune.shapes.hub_cache import cached_config
 
-hub = pytest.importorskip("huggingface_hub", reason="comes with vLLM")
+constants = pytest.importorskip("huggingface_hub.constants", reason="comes with vLLM")
 
 
 @pytest.fixture
 def cache(tmp_path, monkeypatch):
-    monkeypatch.setattr(hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
     return tmp_path
 
 

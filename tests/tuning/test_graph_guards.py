@@ -1,5 +1,6 @@
 """What a record of served steps leaves of a graph table's guards."""
 
+import math
 from collections import Counter
 from pathlib import Path
 
@@ -101,6 +102,23 @@ def test_few_of_the_recorded_steps_are_beyond_the_longest_guard_whatever_the_rec
         assert workload.served.beyond <= SHARE
         guards = [case.shape.max_kv_len for case in workload.cases if case.is_guard]
         assert all(kv_len <= workload.served.to for kv_len in guards)
+
+
+def means(workload):
+    """Of its ragged batches of more than two lengths, in sixteenths of an octave."""
+    ragged = [case.shape for case in workload.cases if len(case.shape.groups) > 2]
+    return [round(16 * math.log2(shape.num_kv_tokens / shape.num_requests)) for shape in ragged]
+
+
+def test_long_requests_are_guarded_as_ragged_batches_too():
+    uniform = [each.shape for each in BY_ENGINE[1].cases if not each.is_ragged]
+    lengths = [shape.max_kv_len for shape in uniform if shape.max_kv_len >= 1024]
+    assert lengths == [1024, 2048, 4096, 8192, 15625]
+    assert means(BY_ENGINE[1]) == [round(16 * math.log2(length)) for length in lengths]
+    weights = [case.weight for case in BY_ENGINE[1].cases if len(case.shape.groups) > 2]
+    assert weights == [0.5, 0.0, 0.0, 0.0, 0.0]
+    # One request has nothing to differ from.
+    assert all(case.shape.is_uniform for case in BY_ENGINE[0].cases)
 
 
 @given(st.integers(100_000, 10_000_000))

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from mla_tune.shapes import BatchShape, Case, Workload
 from mla_tune.shapes.ragged import RaggedMix, RaggedSpec, longest_of
 from mla_tune.tuning.guards import guarded
-from mla_tune.tuning.ragged import with_ragged
+from mla_tune.tuning.ragged import ragged_about, with_ragged
 
 K = 1024
 
@@ -73,6 +73,21 @@ def test_any_mix_keeps_key_weight_and_order(count, share, sigma, longest):
     assert Workload.parse_measured(found.measured_key).shapes == found.shapes
     assert set(held.shapes) <= set(found.shapes)
     assert found.holds_to == held.holds_to
+
+
+def test_batches_of_one_length_have_no_ragged_guards():
+    many = workload("8q1s1k", "8q1s4k")
+    single = Workload.parse("q1s1k")
+    assert ragged_about(single, RaggedMix(), 32 * K) is None
+    assert ragged_about(many, RaggedMix(share=0), 32 * K) is None
+    served = RaggedMix(share=0, specs=(RaggedSpec(8, 1, 2 * K, 8 * K, 0.5),))
+    about = ragged_about(many, served, 32 * K)
+    assert about is not None
+    found = guarded(with_ragged(many, served, 32 * K, everything), 32 * K, everything, about)
+    beside = [case for case in found.cases if case.is_ragged and case.weight == 0]
+    # About 8k, 16k and 32k, where 32k is the longest of all; and the one long request.
+    assert [case.shape.max_kv_len for case in beside] == [25408, 32 * K, 32 * K, 32 * K]
+    assert found.weight == many.weight
 
 
 def test_what_is_served_of_a_size_takes_the_place_of_what_is_assumed():

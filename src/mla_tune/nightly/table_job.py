@@ -13,10 +13,10 @@ from mla_tune.registry import BACKENDS
 from mla_tune.shapes import BatchShape, Case, Workload
 from mla_tune.shapes.ragged import RaggedMix
 from mla_tune.table import Entry, TableFile
-from mla_tune.tuning.guards import Fits, guarded
+from mla_tune.tuning.guards import Fits, guarded, with_ragged_guards
 from mla_tune.tuning.job import TableJob
 from mla_tune.tuning.planner import GUARDS_SHARE
-from mla_tune.tuning.ragged import with_ragged
+from mla_tune.tuning.ragged import ragged_about, with_ragged
 from mla_tune.tuning.recheck import measured_setup, measured_workload
 
 
@@ -52,6 +52,10 @@ def _workload(entry: Entry, file: TableFile) -> Workload:
     workload = measured_workload(entry)
     if not entry.cases:
         workload = _guarded(_weighted(workload, entry.weight), entry, file)
+    if entry.holds_ragged:
+        # Tables of before 2026-11-27 have none.
+        ragged = ragged_about(workload, RaggedMix(), _longest_of_one(workload, entry, file))
+        workload = with_ragged_guards(workload, ragged) if ragged is not None else workload
     return replace(workload, served=entry.served)
 
 
@@ -59,16 +63,23 @@ def _guarded(workload: Workload, entry: Entry, file: TableFile) -> Workload:
     """The listed cases of an entry with the guards and ragged ones that it must have had."""
     if entry.holds_to is None and not entry.holds_ragged:
         return workload
-    longest = entry.holds_to or max(shape.max_kv_len for shape in workload.shapes)
-    found = guarded(workload, longest, _all_fit)
+    found = guarded(workload, _holds_to(workload, entry), _all_fit)
     if not entry.holds_ragged:
         return found
-    requests = workload.listed[0].shape.num_requests
-    others = (requests - 1) * workload.listed[0].shape.max_kv_len
-    of_one = min(file.header.engine.max_model_len, longest * requests - others)
-    if entry.served is not None:
-        of_one = min(of_one, entry.served.to)
-    return with_ragged(found, RaggedMix(), of_one, _all_fit)
+    return with_ragged(found, RaggedMix(), _longest_of_one(workload, entry, file), _all_fit)
+
+
+def _holds_to(workload: Workload, entry: Entry) -> int:
+    return entry.holds_to or max(shape.max_kv_len for shape in workload.shapes)
+
+
+def _longest_of_one(workload: Workload, entry: Entry, file: TableFile) -> int:
+    """The longest KV length, in tokens, of one request whose batch is otherwise the shortest."""
+    shortest = workload.listed[0].shape
+    others = (shortest.num_requests - 1) * shortest.max_kv_len
+    in_all = _holds_to(workload, entry) * shortest.num_requests
+    longest = min(file.header.engine.max_model_len, in_all - others)
+    return longest if entry.served is None else min(longest, entry.served.to)
 
 
 def _weighted(workload: Workload, weight: float) -> Workload:

@@ -20,7 +20,7 @@ class GraphShapes:
         capture_sizes: in tokens; None for those that the release captures by itself.
         max_num_seqs: the engine's.
         query_len: tokens of a request's step: 1 + the engine's draft tokens.
-        kv_lens: KV lengths and their weights, the same for every size.
+        kv_lens: KV lengths and their weights, the same for every size that the cache holds them of.
         kv_cache_tokens: how many tokens the engine's KV cache holds, over all requests; None
             where that is not said.
     """
@@ -40,8 +40,16 @@ class GraphShapes:
         return tuple(
             Case(BatchShape.of([RequestGroup(self.query_len, kv_len, count)]), weight)
             for count in dict.fromkeys(requests)
-            for kv_len, weight in self.kv_lens
+            for kv_len, weight in self._held(count)
         )
+
+    def _held(self, requests: int) -> list[tuple[int, float]]:
+        """Those of ``kv_lens`` that the cache holds of so many requests; the shortest always."""
+        if self.kv_cache_tokens is None:
+            return list(self.kv_lens)
+        shortest = min(kv_len for kv_len, _ in self.kv_lens)
+        most = max(shortest, self.kv_cache_tokens // requests)
+        return [(kv_len, weight) for kv_len, weight in self.kv_lens if kv_len <= most]
 
 
 def graph_shapes(document: Document, section: GraphSection | None) -> GraphShapes | None:

@@ -85,6 +85,11 @@ class EagerSteps(Generic[KeptT]):
         self._uniform: dict[tuple[int, int, int], KeptT] = {}
         self._ragged: dict[tuple[int, int, int, int], KeptT] = {}
 
+    @property
+    def known(self) -> int:
+        """How many kinds of steps have been looked up."""
+        return len(self._uniform) + len(self._ragged)
+
     def forget(self) -> None:
         """Look everything up again that has been looked up so far."""
         self._uniform.clear()

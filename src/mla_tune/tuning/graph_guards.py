@@ -11,7 +11,7 @@ from mla_tune.shapes.served_reach import ServedReach
 from mla_tune.traffic.served_lengths import ServedLengths
 from mla_tune.tuning.graph_cases import longest_of_one, longest_served
 from mla_tune.tuning.guards import Fits, guarded
-from mla_tune.tuning.ragged import with_ragged
+from mla_tune.tuning.ragged import ragged_about, with_ragged
 
 
 @dataclass(frozen=True)
@@ -61,14 +61,16 @@ class GraphGuards:
     def _guarded(
         self, workloads: Sequence[Workload], reaches: Sequence[ServedReach | None]
     ) -> list[Workload]:
-        """With uniform guards; says where this GPU's memory ends them."""
+        """With guards of long requests; says where this GPU's memory ends them."""
         found: list[Workload] = []
         cut: dict[int, int] = {}
         num_cut = 0
         for workload, reach in zip(workloads, reaches, strict=True):
             requests = workload.listed[0].shape.num_requests
             longest = _within(longest_served(self.shapes, requests), reach)
-            found.append(guarded(workload, longest, self.fits))
+            of_one = _within(longest_of_one(self.shapes, workload), reach)
+            ragged = ragged_about(workload, self.shapes.ragged, of_one)
+            found.append(guarded(workload, longest, self.fits, ragged))
             uniform = [case.shape for case in found[-1].cases if not case.is_ragged]
             held = max(shape.max_kv_len for shape in uniform)
             if held < longest:

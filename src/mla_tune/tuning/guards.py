@@ -4,10 +4,11 @@ A captured graph has one split count for all of them, so what wins at the listed
 others. No plan is chosen for a guard, and none is published that makes it slower.
 """
 
-__all__ = ["Fits", "guard_lengths", "guarded"]
+__all__ = ["Fits", "RaggedAbout", "guard_lengths", "guarded", "with_ragged_guards"]
 
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from mla_tune.shapes import BatchShape, Case, RequestGroup, Workload
 from mla_tune.shapes.buckets import bucket_start
@@ -21,19 +22,26 @@ STEP = 4
 
 Fits = Callable[[Sequence[BatchShape]], bool]
 
+RaggedAbout = Callable[[int], BatchShape]
+"""A ragged batch whose mean KV length, in tokens, is given, or less where the engine ends."""
 
-def guarded(workload: Workload, longest: int, fits: Fits) -> Workload:
+
+def guarded(
+    workload: Workload, longest: int, fits: Fits, ragged: RaggedAbout | None = None
+) -> Workload:
     """A graph's workload with guards up to ``longest`` tokens of KV, or as far as they fit.
 
     Args:
         workload: listed cases of one batch size and query length, and ragged ones.
         longest: the longest KV length of that batch in the engine.
         fits: whether shapes can be loaded together.
+        ragged: gives the ragged batch to guard beside each uniform one that is longer than what is
+            listed; None: no batch is ragged.
     """
     last = max(case.shape.max_kv_len for case in workload.listed)
 
     def up_to(kv_len: int) -> Workload:
-        return _with_guards(workload, kv_len)
+        return _with_guards(workload, kv_len, ragged)
 
     if fits(up_to(longest).shapes):
         return up_to(longest)
@@ -43,7 +51,7 @@ def guarded(workload: Workload, longest: int, fits: Fits) -> Workload:
     return up_to(lengths[fitting - 1]) if fitting else workload
 
 
-def _with_guards(workload: Workload, longest: int) -> Workload:
+def _with_guards(workload: Workload, longest: int, ragged: RaggedAbout | None) -> Workload:
     group = workload.listed[0].shape.groups[0]
     listed = [case.shape.max_kv_len for case in workload.listed]
     guards = [
@@ -51,7 +59,21 @@ def _with_guards(workload: Workload, longest: int) -> Workload:
         for kv_len in guard_lengths(listed, longest)
         if kv_len > group.query_len
     ]
-    return Workload.of([*workload.cases, *guards])
+    found = Workload.of([*workload.cases, *guards])
+    return found if ragged is None else with_ragged_guards(found, ragged)
+
+
+def with_ragged_guards(workload: Workload, ragged: RaggedAbout) -> Workload:
+    """A ragged guard beside each uniform one that is longer than what is listed.
+
+    What is listed has ragged batches of its own, and shorter ones gain the most.
+    """
+    last = max(case.shape.max_kv_len for case in workload.listed)
+    lengths = [case.shape.max_kv_len for case in workload.cases if not case.is_ragged]
+    # Near the longest that a request may be, some are the same.
+    guards = dict.fromkeys(ragged(kv_len) for kv_len in lengths if kv_len > last)
+    added = [Case(shape, 0.0) for shape in guards if shape not in workload.shapes]
+    return replace(workload, cases=Workload.of([*workload.cases, *added]).cases)
 
 
 def guard_lengths(listed: Sequence[int], longest: int) -> list[int]:

@@ -5,13 +5,13 @@ keep the GPU waiting for the longest one: on an H100 2 splits of 128 requests on
 3.7x as fast as the default at 4k each, and 0.59x where lengths are log-normal about 4k.
 """
 
-__all__ = ["with_ragged"]
+__all__ = ["ragged_about", "with_ragged"]
 
 from collections.abc import Sequence
 
 from mla_tune.shapes import BatchShape, Case, Workload
 from mla_tune.shapes.ragged import RaggedMix, RaggedSpec, log_normal, one_long
-from mla_tune.tuning.guards import Fits
+from mla_tune.tuning.guards import Fits, RaggedAbout
 
 
 def with_ragged(workload: Workload, mix: RaggedMix, longest: int, fits: Fits) -> Workload:
@@ -39,6 +39,24 @@ def with_ragged(workload: Workload, mix: RaggedMix, longest: int, fits: Fits) ->
             ragged.append(Case(extreme, 0.0))
     guards = workload.cases[len(workload.listed) :]
     return Workload.of([*listed, *guards, *_distinct(ragged)])
+
+
+def ragged_about(workload: Workload, mix: RaggedMix, longest: int) -> RaggedAbout | None:
+    """What to guard a workload with beside uniform guards; arguments as of `with_ragged`.
+
+    On an H100 32 splits of two requests on TRITON_MLA, 128 heads, are 3.8x as fast as the default
+    where their lengths are log-normal about 1k, and 0.81x about 64k: as uniform batches they are
+    1.4x there.
+    """
+    group = workload.listed[0].shape.groups[0]
+    if group.count == 1 or (mix.share == 0 and not mix.of_size(group.count, group.query_len)):
+        return None
+
+    def about(kv_len: int) -> BatchShape:
+        most = max(longest, kv_len)
+        return log_normal(group.count, group.query_len, kv_len, mix.sigma, most)
+
+    return about
 
 
 def _as_served(
