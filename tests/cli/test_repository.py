@@ -35,7 +35,7 @@ def test_diff_shows_what_an_engine_would_get_else(cli, folders):
     code, out, _ = cli("diff", *folders)
     assert code == 1
     assert f"{len(ENTRIES) - 1} same, 1 lost" in out
-    (row,) = out.splitlines()[1:]
+    (row,) = out.splitlines()[3:]
     assert row.split()[:2] == [ENTRIES[0].shape, "lost"]
 
 

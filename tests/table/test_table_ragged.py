@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from bench_waves import cutter, expected_us, points
 from mla_tune.measuring.recording import Recording
+from mla_tune.shapes.array_lengths import lengths_in
 from mla_tune.shapes.lengths import Lengths
 from mla_tune.table.ragged import OUTSIDE, answer_ragged, bounds
 from mla_tune.table.waves import Length, ProvenModel, WaveModel
@@ -63,7 +64,7 @@ def drawn(seed: int, batch: int, sigma: float, median: int = 2000) -> list[int]:
 
 
 def asked(proven: ProvenModel, lens: list[int]):
-    found = Lengths.of(np.array(lens))
+    found = lengths_in(np.array(lens))
     default = MODEL.length(found.longest)
     answer = answer_ragged(proven, len(lens), (found.mean, found.mean + 1), [default])
     return answer, default

@@ -18,6 +18,8 @@ WIDEST = 60
 """Where rows are not folded, one long cell does not push every other apart."""
 GAP = 2
 NO_BREAK = "\N{NO-BREAK SPACE}"
+# Latin letters, dashes, arrows and signs of arithmetic have one cell.
+_OTHER_WIDTH = re.compile("[^\x00-\u02ff\u2010-\u22ff]")
 _BEFORE_A_UNIT = re.compile(r" (?=(?:µs|ms|s|→)(?: |$))")
 
 
@@ -91,8 +93,8 @@ def _aligned(row: Sequence[str], widths: Sequence[int], num_left_aligned: int) -
 
 
 def _cell_len(text: str) -> int:
-    """How many cells of a terminal a text takes: an ideograph has two."""
-    if text.isascii():
+    """How many cells of a terminal a text takes: an ideograph has two, an accent none."""
+    if _OTHER_WIDTH.search(text) is None:
         return len(text)
     combining = sum(unicodedata.combining(each) != 0 for each in text)
     return len(text) - combining + sum(unicodedata.east_asian_width(each) in "WF" for each in text)

@@ -22,10 +22,11 @@ def compare(tables: tuple[Path, ...], as_json: bool, **asked: Any) -> None:
     Compared is what was measured on the same GPU, for the same model dimensions, KV cache, engine
     mode and batches. A backend counts with its table in use.
     """
+    found, problems = read_tables(tables)
+
     from mla_tune.catalogue.contest import contests
     from mla_tune.cli.compare_view import contest_text, contests_json
 
-    found, problems = read_tables(tables)
     compared = contests(filtered(found, **asked))
     if as_json:
         print_json(contests_json(compared, problems))

@@ -7,7 +7,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from mla_tune.cli.columns import in_columns
 from mla_tune.cli.json_output import plain_entry
+from mla_tune.cli.printing import folded, terminal_width
 from mla_tune.cli.table_view import told_plan
 from mla_tune.printable import printable
 from mla_tune.table import Entry
@@ -26,8 +28,14 @@ class PairDifference:
 
 
 def as_text(pairs: Sequence[PairDifference]) -> str:
-    """Columns for a terminal."""
-    return "\n".join("\n".join([_heading(pair), *_rows_of_text(pair)]) for pair in pairs)
+    """Columns for a terminal, or for a pipe."""
+    width = terminal_width()
+    lines = []
+    for pair in pairs:
+        rows = _rows(pair)
+        lines.append(folded(_heading(pair), width))
+        lines += in_columns(COLUMNS, rows, len(COLUMNS), width) if rows else []
+    return "\n".join(lines)
 
 
 def as_markdown(pairs: Sequence[PairDifference]) -> str:
@@ -80,16 +88,6 @@ def _rows(pair: PairDifference) -> list[tuple[str, ...]]:
         (change.shape, _kind(change), *_cells(change.old), *_cells(change.new))
         for change in pair.difference.entries
         if change.kind != "same" or change.has_moved
-    ]
-
-
-def _rows_of_text(pair: PairDifference) -> list[str]:
-    rows = _rows(pair)
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return [
-        "  "
-        + "  ".join(f"{cell:{width}}" for cell, width in zip(row, widths, strict=True)).rstrip()
-        for row in rows
     ]
 
 

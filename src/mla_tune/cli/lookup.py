@@ -40,14 +40,15 @@ def lookup(
     **asked: Any,
 ) -> None:
     """Say which plan tables have for a batch. Exits 1 where all of them miss."""
+    if (shape is None) == (batch is None or kv_len is None):
+        raise click.UsageError("give --batch and --kv-len, or --shape")
+    found, problems = read_tables(tables)
+
     from mla_tune.cli.lookup_view import answer_text, lookups_json
     from mla_tune.shapes import BatchShape
     from mla_tune.table import DEFAULT_WITHIN
 
-    if (shape is None) == (batch is None or kv_len is None):
-        raise click.UsageError("give --batch and --kv-len, or --shape")
     bound = within or DEFAULT_WITHIN
-    found, problems = read_tables(tables)
     answers = []
     for each in filtered(found, **asked):
         table = each.table()

@@ -11,6 +11,7 @@ from typing import Any
 
 import click
 
+from mla_tune.cli.completion import complete_backend
 from mla_tune.cli.json_output import JSON, print_json
 from mla_tune.cli.options import DEVICE, DURATION, PATH, VLLM_COMMAND
 from mla_tune.tuning.run_options import MOST_PROCESSES
@@ -35,6 +36,7 @@ OPTIONS = (
     click.option(
         "--backend",
         metavar="NAME",
+        shell_complete=complete_backend,
         help="Tune this backend, and have vLLM use it. Default: the one that vLLM chooses.",
     ),
     click.option(

@@ -23,10 +23,11 @@ if TYPE_CHECKING:
 @JSON
 def show(tables: tuple[Path, ...], as_json: bool, **asked: Any) -> None:
     """Print tables for reading: files, folders, or those that are shipped."""
-    from mla_tune.cli.table_view import table_text, tables_json
-
     found, problems = read_tables(tables)
     shown = filtered(found, **asked)
+
+    from mla_tune.cli.table_view import table_text, tables_json
+
     if as_json:
         print_json(tables_json(shown, problems))
         return
@@ -48,13 +49,11 @@ def tables(folders: tuple[Path, ...], gpu: str | None, vllm: str | None, as_json
     Without arguments those of MLA_TUNE_TABLES, the shipped ones and those that serve and prepare
     have in their cache. An engine compares more: model, KV cache and settings.
     """
+    found, problems = read_tables(folders) if folders else _known_tables()
+
     from mla_tune.catalogue.machine import Machine
     from mla_tune.cli.listing_view import listing_json, listing_text
 
-    if folders:
-        found, problems = read_tables(folders)
-    else:
-        found, problems = _known_tables()
     machine = Machine.here(gpu, vllm)
     if as_json:
         print_json(listing_json(found, machine, problems))

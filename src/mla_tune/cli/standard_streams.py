@@ -3,6 +3,7 @@
 __all__ = ["StandardStream", "standard_streams"]
 
 import contextlib
+import io
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -30,6 +31,11 @@ class StandardStream:
         self._failed = failed
         self.failure: OSError | None = None
 
+    @property
+    def buffer(self) -> io.RawIOBase:
+        """Takes UTF-8: click writes it there for a shell, and where the encoding is ASCII."""
+        return _Utf8(self)
+
     def write(self, text: str) -> int:
         """As a text stream's own."""
         self._try(lambda: self._stream.write(_encodable(text, self._stream.encoding or "utf-8")))
@@ -54,10 +60,24 @@ class StandardStream:
             self._failed(error)
 
     def __getattr__(self, name: str) -> Any:
-        # click takes an ASCII stream for a mistake and writes UTF-8 into its buffer.
-        if name == "buffer":
-            raise AttributeError(name)
         return getattr(self._stream, name)
+
+
+class _Utf8(io.RawIOBase):
+    """Bytes of UTF-8 on their way to a stream of text; each write is of whole characters."""
+
+    def __init__(self, stream: StandardStream) -> None:
+        self._stream = stream
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int:
+        self._stream.write(bytes(data).decode())
+        return len(data)
+
+    def flush(self) -> None:
+        self._stream.flush()
 
 
 def _encodable(text: str, encoding: str) -> str:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from mla_tune.cli.completion import complete_model
 from mla_tune.cli.options import PATH, POSITIVE, VLLM_COMMAND, Finite, size
 
 PATIENCE_S = 600.0
@@ -61,6 +62,7 @@ def from_record(record: Path, tables: tuple[Path, ...]) -> None:
     "--model",
     default="deepseek-v3",
     show_default=True,
+    shell_complete=complete_model,
     help="The shapes file's model; a trace does not say it.",
 )
 def from_trace(

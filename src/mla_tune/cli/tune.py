@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from mla_tune.cli.completion import complete_backend
 from mla_tune.cli.options import (
     DEVICE,
     DEVICES,
@@ -32,6 +33,7 @@ INPUT = (
         "backends",
         multiple=True,
         metavar="NAME",
+        shell_complete=complete_backend,
         help="Backend to tune; may repeat. Default: those the shapes file lists.",
     ),
     click.option(

@@ -79,7 +79,7 @@ class BatchShape:
         for segment in text.split("_"):
             groups.append(_parse_segment(text, segment, offset))
             offset += len(segment) + 1
-        shape = cls.of(groups)
+        shape = cls.of(groups) if len(groups) > 1 else cls(tuple(groups))
         if shape.num_requests > MOST_REQUESTS:
             raise InputError(
                 f"batch spec {text!r} has {shape.num_requests} requests",

@@ -2,9 +2,7 @@
 
 __all__ = ["ALIKE", "SKEWED_BEYOND", "Lengths"]
 
-from typing import Any, NamedTuple
-
-import numpy as np
+from typing import NamedTuple
 
 SKEWED_BEYOND = 1.5
 """How many times the mean the longest request may be before no uniform entry speaks for a batch.
@@ -30,14 +28,6 @@ class Lengths(NamedTuple):
     requests: int
     total: int
     longest: int
-
-    @classmethod
-    def of(cls, lens: Any) -> "Lengths":
-        """Of a numpy array with a KV length a row; rows of length 0 pad a graph."""
-        # Its ufuncs: half the cost of the array's methods, and this is done within a step.
-        return cls(
-            int(np.count_nonzero(lens)), int(np.add.reduce(lens)), int(np.maximum.reduce(lens))
-        )
 
     @property
     def mean(self) -> int:

@@ -5,6 +5,7 @@ __all__ = ["Case", "Workload"]
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from mla_tune.errors import InputError
@@ -64,6 +65,8 @@ class Workload:
     served: "ServedReach | None" = None
 
     def __post_init__(self) -> None:
+        if len(self.cases) == 1 and self.cases[0].weight > 0:
+            return  # as nearly all are that a table's keys stand for
         if len({self._family(case.shape) for case in self.cases}) != 1:
             raise ValueError("the cases of a workload differ in more than their KV length")
         if len(self.cases) > 1 and self.cases[0]._rank > 0:
@@ -152,10 +155,7 @@ class Workload:
         Raises:
             InputError: not a key that `str` of a workload could have given.
         """
-        match = _MANY_LENGTHS.fullmatch(text)
-        specs = [match[1] + kv_len for kv_len in match[2].split(",")] if match else [text]
-        workload = cls(tuple(Case(BatchShape.parse(spec)) for spec in specs))
-        return _canonical(workload, str(workload), text)
+        return _parsed(text)
 
     @classmethod
     def parse_measured(cls, text: str) -> "Workload":
@@ -194,6 +194,15 @@ class Workload:
         for case in cases:
             families.setdefault(cls._family(case.shape), []).append(case)
         return [cls.of(family) for family in families.values()]
+
+
+@lru_cache(maxsize=8192)
+def _parsed(text: str) -> Workload:
+    """A table's keys are read when they are checked, and again for its index."""
+    match = _MANY_LENGTHS.fullmatch(text)
+    specs = [match[1] + kv_len for kv_len in match[2].split(",")] if match else [text]
+    workload = Workload(tuple(Case(BatchShape.parse(spec)) for spec in specs))
+    return _canonical(workload, str(workload), text)
 
 
 def _lengths(cases: Sequence[Case]) -> str:

@@ -3,6 +3,7 @@
 __all__ = ["CaseResult", "Entry", "Speedup"]
 
 from collections.abc import Callable, Iterator
+from functools import lru_cache
 from typing import Annotated, Any
 
 from pydantic import (
@@ -28,12 +29,26 @@ def _read_plan(value: Any) -> Any:
         return UNTUNED
     if isinstance(value, dict):
         try:
-            return Plan.from_dict(value)
+            return _known_plan(value)
         except InputError as error:
             raise ValueError(str(error)) from None
     if isinstance(value, Plan):
         return value
     raise ValueError("a plan is a mapping of knobs, or the word default")
+
+
+def _known_plan(knobs: dict[str, Any]) -> Plan:
+    """A table has few plans, in many entries."""
+    try:
+        # With types: True is no 1.
+        return _plan_of(tuple((name, type(value), value) for name, value in knobs.items()))
+    except TypeError:  # what is no value of a knob need not be hashable
+        return Plan.from_dict(knobs)
+
+
+@lru_cache(maxsize=1024)
+def _plan_of(knobs: tuple[tuple[str, type, Any], ...]) -> Plan:
+    return Plan.from_dict({name: value for name, _, value in knobs})
 
 
 def _read_unproven(value: Any) -> Any:
@@ -183,8 +198,10 @@ class Entry(_Part):
 
     @model_validator(mode="after")
     def _holds_where_it_was_measured(self) -> "Entry":
+        if self.holds_to is None:
+            return self
         measured = max(shape.max_kv_len for shape in Workload.parse(self.shape).shapes)
-        if self.holds_to is not None and self.holds_to < measured:
+        if self.holds_to < measured:
             raise ValueError(f"holds_to {self.holds_to} is below the KV length {measured}")
         return self
 

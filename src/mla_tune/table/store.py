@@ -11,9 +11,11 @@ from typing import Any
 from pydantic import ValidationError
 
 from mla_tune.errors import InputError
-from mla_tune.files.document import Document, Kind
+from mla_tune.files.document import MOST_BYTES, Document, Kind
+from mla_tune.files.regular_file import read_text
 from mla_tune.plan.plan import Plan
 from mla_tune.registry import BACKENDS
+from mla_tune.table.as_written import as_written
 from mla_tune.table.between import Between
 from mla_tune.table.entry import Entry
 from mla_tune.table.header import SCHEMA_VERSION, WITHOUT_BETWEEN, Header
@@ -39,7 +41,11 @@ class TableFile:
             InputError: missing, not a table, a newer schema version, or an entry that is wrong;
                 names the line.
         """
-        return cls.from_document(Document.load(path, TABLE))
+        text = read_text(path, what=TABLE.name, most_bytes=MOST_BYTES)
+        data = as_written(text, lambda part: Document.parse(path, part, TABLE).data)
+        if data is None:
+            return cls.from_document(Document.parse(path, text, TABLE))
+        return cls.from_document(Document(path, text, data))
 
     @classmethod
     def from_document(cls, document: Document) -> "TableFile":
@@ -66,11 +72,12 @@ class TableFile:
         with _named(document, ()):
             header = Header.model_validate(data)
         between = _between(document, header, section)
-        entries = []
+        entries: list[Entry] = []
+        within: set[Plan] = set()
         for index, row in enumerate(rows):
             with _named(document, ("entries", index)):
                 entries.append(Entry.model_validate(row))
-            _refuse_out_of_bounds(document, header, index, entries[-1])
+            _refuse_out_of_bounds(document, header, index, entries[-1], within)
         _refuse_repeated(document, entries)
         return cls(header, tuple(entries), document, between)
 
@@ -113,8 +120,13 @@ def _between(document: Document, header: Header, section: Any) -> Between | None
     return between
 
 
-def _refuse_out_of_bounds(document: Document, header: Header, index: int, entry: Entry) -> None:
+def _refuse_out_of_bounds(
+    document: Document, header: Header, index: int, entry: Entry, within: set[Plan]
+) -> None:
+    """``within`` holds plans that are known to be within bounds, and gets those that are."""
     for location, plan in entry.plans():
+        if plan in within:
+            continue
         for knob, valid in header.outside(plan):
             inner = ("entries", index, *location, knob)
             raise InputError(
@@ -123,6 +135,7 @@ def _refuse_out_of_bounds(document: Document, header: Header, index: int, entry:
                 valid=valid,
                 remedy="correct it, or remove the entry and tune its shape again",
             )
+        within.add(plan)
 
 
 def _refuse_repeated(document: Document, entries: list[Entry]) -> None:

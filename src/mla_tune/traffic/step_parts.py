@@ -5,6 +5,7 @@ __all__ = ["StepPart", "kind_of", "parts_of"]
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
+from mla_tune.shapes.array_lengths import lengths_in
 from mla_tune.shapes.buckets import bucket_start
 from mla_tune.shapes.lengths import Lengths
 from mla_tune.traffic.histogram import StepKind, kv_bucket_start
@@ -62,7 +63,7 @@ def _part(mode: str, lens: Any, new_tokens: int) -> StepPart | None:
     query_len = new_tokens // len(lens)
     # Rows that pad a batch to a graph's size have length 0: in V1 and V2 of vLLM 0.20.2,
     # 0.26.0, 0.32.0 and 0.33.0.
-    lengths = Lengths.of(lens)
+    lengths = lengths_in(lens)
     # Dummy batches, of a warm-up or an idle data-parallel rank, have no context.
     shortest_real = query_len if mode == "graph" else 1
     if query_len < 1 or lengths.longest <= shortest_real:

@@ -13,7 +13,8 @@ import yaml
 
 from mla_tune.errors import InputError
 from mla_tune.shapes import format_size
-from mla_tune.shapes.lengths import SKEWED_BEYOND, Lengths
+from mla_tune.shapes.array_lengths import lengths_in
+from mla_tune.shapes.lengths import SKEWED_BEYOND
 from mla_tune.traffic.batching import SimulatedEngine, decode_steps
 from mla_tune.traffic.histogram import StepKind
 from mla_tune.traffic.ragged_steps import ragged_lines, ragged_of
@@ -68,7 +69,7 @@ class _Served:
 
     def add(self, kv_lens: Any) -> None:
         """Count one step."""
-        lengths = Lengths.of(kv_lens)
+        lengths = lengths_in(kv_lens)
         at = bisect_left(self.captured, lengths.requests)
         rows = self.captured[at] if at < len(self.captured) else lengths.requests
         part = StepPart(rows, 1, lengths.total, lengths.longest, lengths.requests)

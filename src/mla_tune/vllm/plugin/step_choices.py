@@ -4,6 +4,7 @@ __all__ = ["StepChoices"]
 
 from typing import Any
 
+from mla_tune.shapes.array_lengths import lengths_in
 from mla_tune.shapes.buckets import bucket_start
 from mla_tune.shapes.lengths import Lengths
 from mla_tune.vllm.plugin.choice import VLLM_OWN, Choice
@@ -55,7 +56,7 @@ class StepChoices:
         if self._is_to_be_read(key):
             self._last_read = key
             lens = _kv_lens(batch, num_reqs)
-            self._lengths = None if lens is None else Lengths.of(lens)
+            self._lengths = None if lens is None else lengths_in(lens)
         return deployment.lookups.steps.step(num_reqs, query_len, longest, self._lengths)
 
     def _is_to_be_read(self, key: tuple[int, int, int]) -> bool:
@@ -76,7 +77,7 @@ class StepChoices:
             return VLLM_OWN
         if query_len == 0 or not metadata.num_prefills:
             return VLLM_OWN
-        lengths = Lengths.of(lens)
+        lengths = lengths_in(lens)
         return lookups.steps.step(count, query_len, max(lengths.longest, query_len), lengths)
 
 
