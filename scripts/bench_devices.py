@@ -1,23 +1,28 @@
 #!/usr/bin/env python3
 """One GPU against several: wall time, efficiency, winners; then a run of which a worker is killed.
 
-python scripts/bench_devices.py --devices 0,1 [--shapes 40] [--confirm-seconds 2]
+python scripts/bench_devices.py --devices 0,1 [--shapes 40] [--runs one several killed]
 
-The runs write to folders of their own below --out, and all begin from nothing.
+The runs write to folders of their own below --out, and all begin from nothing. Each leaves what it
+took there too: runs of several commands, one after another or at once on different GPUs, are
+compared by the last that ends.
 """
 
 import argparse
 import collections
+import json
 import os
 import shutil
 import signal
 import time
 from pathlib import Path
+from typing import Any
 
 import psutil
 
 import compare_tables
 import mla_tune
+from mla_tune.errors import MlaTuneError
 from mla_tune.plan.plan import Plan
 from mla_tune.shapes import Workload
 from mla_tune.tuning.api import SilentReporter, TuneResult
@@ -26,22 +31,28 @@ from mla_tune.tuning.study import Outcome
 
 BATCHES = (1, 2, 4, 8, 16, 24, 32, 48)
 KV_LENS = ("512", "1k", "2k", "4k", "8k")
+RUNS = ("one", "several", "killed")
+KILL_AT = 12
 
 
 class Counting(SilentReporter):
     """Counts trials, and kills a worker at one of them.
 
     Args:
+        workers: how many measure.
         kill_at: the trial; 0: none.
     """
 
-    def __init__(self, kill_at: int = 0) -> None:
+    def __init__(self, workers: int, kill_at: int = 0) -> None:
         self.trials: collections.Counter[tuple[str, str, str, Plan]] = collections.Counter()
         self.remarks: list[str] = []
+        self.devices: dict[str, OnDevice] = {}
+        self.began_s = time.monotonic()
+        self._workers = workers
         self._kill_at = kill_at
 
     def on(self, device: str) -> "OnDevice":
-        return OnDevice(device, self)
+        return self.devices.setdefault(device, OnDevice(device, self))
 
     def skipped(self, what: str) -> None:
         self.remarks.append(what)
@@ -49,10 +60,29 @@ class Counting(SilentReporter):
     def count(self, trial: tuple[str, str, str, Plan]) -> None:
         self.trials[trial] += 1
         if sum(self.trials.values()) == self._kill_at:
-            workers = psutil.Process().children()
-            victim = max(workers, key=lambda child: child.create_time())
-            print(f"  trial {self._kill_at}: kill -9 {victim.pid} of {len(workers)} children")
+            victim = self._last_worker()
+            print(f"  trial {self._kill_at}: kill -9 {victim.pid}")
             os.kill(victim.pid, signal.SIGKILL)
+
+    def _last_worker(self) -> psutil.Process:
+        """Of the processes that measure, which have started before those that are to follow."""
+        children = psutil.Process().children()
+        own = [child for child in children if "spawn_main" in " ".join(child.cmdline())]
+        return sorted(own, key=psutil.Process.create_time)[self._workers - 1]
+
+    def timeline(self) -> list[dict[str, Any]]:
+        """When each device began and ended to tune, in seconds since the run began."""
+        return [
+            {
+                "device": device.device,
+                "shapes": device.shapes,
+                "first_s": device.first_s - self.began_s,
+                "last_s": device.last_s - self.began_s,
+                "processes_s": [at - self.began_s for at in device.renewed_s],
+            }
+            for device in self.devices.values()
+            if device.shapes
+        ]
 
 
 class OnDevice(SilentReporter):
@@ -60,6 +90,9 @@ class OnDevice(SilentReporter):
 
     def __init__(self, device: str, whole: Counting) -> None:
         self.device = device
+        self.shapes = 0
+        self.first_s = self.last_s = 0.0
+        self.renewed_s: list[float] = []
         self._whole = whole
         self._table = ""
 
@@ -69,10 +102,28 @@ class OnDevice(SilentReporter):
     def started(self, job: TableJob, workload: Workload) -> None:
         del workload
         self._table = job.path.stem
+        self.first_s = self.first_s or time.monotonic()
+        self.shapes += 1
 
     def tried(self, workload: Workload, outcome: Outcome, best_us: float | None) -> None:
         del best_us
         self._whole.count((self._table, str(workload), self.device, outcome.plan))
+
+    def nominated(self, job: TableJob, workload: Workload, entry: Any) -> None:
+        del job, workload, entry
+        self.last_s = time.monotonic()
+
+    def decided(self, job: TableJob, workload: Workload, entry: Any) -> None:
+        del job, workload, entry
+        self.last_s = time.monotonic()
+
+    def failed(self, job: TableJob, workload: Workload, error: MlaTuneError) -> None:
+        del job, workload, error
+        self.last_s = time.monotonic()
+
+    def renewed(self, job: TableJob, num_nominees: int) -> None:
+        del job, num_nominees
+        self.renewed_s.append(time.monotonic())
 
 
 def specs(count: int) -> list[str]:
@@ -80,70 +131,99 @@ def specs(count: int) -> list[str]:
     return every[:count]
 
 
-def tuned(
-    args: argparse.Namespace, devices: str, count: int, reporter: Counting
-) -> tuple[float, TuneResult, Path]:
-    """Tune on ``devices`` from nothing; the seconds that took, the result and its tables."""
-    folder = args.out / f"{devices.replace(',', '-')}-{count}"
+def tuned(args: argparse.Namespace, run: str, devices: str, count: int) -> None:
+    """Tune on ``devices`` from nothing, and say what it took."""
+    folder = args.out / run
     shutil.rmtree(folder, ignore_errors=True)
     shapes = {"model": args.model, "tensor_parallel_sizes": [args.tensor_parallel_size]}
-    began = time.monotonic()
+    given = {"confirm_seconds": args.confirm_seconds, "processes": args.processes}
+    reporter = Counting(len(devices.split(",")), KILL_AT if run == "killed" else 0)
     result = mla_tune.tune(
         shapes | {"batch_specs": specs(count)},
         backends=args.backends,
         devices=devices,
         out=folder / "tables",
         study_dir=folder / "study",
-        confirm_seconds=args.confirm_seconds,
-        processes=args.processes,
         reporter=reporter,
+        **{name: value for name, value in given.items() if value is not None},
     )
-    return time.monotonic() - began, result, folder / "tables"
+    seconds = time.monotonic() - reporter.began_s
+    report(f"{run} ({devices})", seconds, result, reporter)
+    if run == "killed":
+        report_kill(result, reporter, count * len(args.backends))
+    took = {"devices": len(devices.split(",")), "seconds": seconds, "on": reporter.timeline()}
+    asked = [count, args.backends, args.model, args.tensor_parallel_size, given]
+    (folder / "took.json").write_text(json.dumps(took | {"asked": asked}))
 
 
 def report(name: str, seconds: float, result: TuneResult, reporter: Counting) -> None:
     entries = sum(len(table.entries) for table in result.tables)
-    by_device = collections.Counter(device for _, _, device, _ in reporter.trials.elements())
     print(f"{name}: {seconds:.1f} s, {entries} entries, {len(result.failures)} failures")
-    print(f"  trials: {dict(by_device)}")
+    by_device = collections.Counter(device for _, _, device, _ in reporter.trials.elements())
+    timeline = reporter.timeline()
+    end_s = max((on["last_s"] for on in timeline), default=0.0)
+    for on in timeline:
+        processes = ", ".join(f"{at:.1f} s" for at in on["processes_s"])
+        print(
+            f"  {on['device']}: {on['shapes']} shapes, {by_device[on['device']]} trials; starts "
+            f"{on['first_s']:.1f} s, tunes until {on['last_s']:.1f} s, idle then for "
+            f"{end_s - on['last_s']:.1f} s; other processes at {processes or '-'}"
+        )
     for remark in (*reporter.remarks, *(str(failure.error) for failure in result.failures)):
         print(f"  {remark}")
 
 
+def report_kill(result: TuneResult, reporter: Counting, wanted: int) -> None:
+    by_plan = collections.Counter(
+        (table, shape, plan) for table, shape, _, plan in reporter.trials.elements()
+    )
+    entries = sum(len(table.entries) for table in result.tables)
+    twice = sum(count > 1 for count in by_plan.values())
+    print(f"  {entries} of {wanted} shapes decided, {twice} trials taken twice")
+
+
+def compare(out: Path) -> None:
+    """Compare one device with several, where both have run and were asked the same."""
+    paths = [out / run / "took.json" for run in RUNS[:2]]
+    if not all(path.exists() for path in paths):
+        return
+    one, several = (json.loads(path.read_text()) for path in paths)
+    if one["asked"] != several["asked"]:
+        print("one device and several were asked different things: not compared")
+        return
+
+    def tuning_s(took: dict[str, Any]) -> float:
+        ends, starts = ([on[key] for on in took["on"]] for key in ("last_s", "first_s"))
+        return float(max(ends) - min(starts))
+
+    whole = one["seconds"] / several["seconds"] / several["devices"]
+    tuning = tuning_s(one) / tuning_s(several) / several["devices"]
+    print(f"efficiency: {whole:.2f} of the whole runs, {tuning:.2f} from the first shape on")
+    compare_tables.compare(out / "one" / "tables", out / "several" / "tables")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
-    parser.add_argument("--devices", default="0,1")
+    parser.add_argument("--devices", default="0,1", help="'one' takes the first")
+    parser.add_argument("--runs", nargs="+", choices=RUNS, default=RUNS)
     parser.add_argument("--backends", nargs="+", default=["TRITON_MLA", "FLASH_ATTN_MLA"])
     parser.add_argument("--model", default="deepseek-v3")
     parser.add_argument("--tensor-parallel-size", type=int, default=8)
     parser.add_argument("--shapes", type=int, default=40, help="how many, of 40")
-    parser.add_argument(
-        "--kill-shapes", type=int, default=6, help="of the run with a kill; 0: none"
-    )
-    parser.add_argument("--confirm-seconds", type=float, default=2.0)
-    parser.add_argument("--processes", type=int, default=3)
+    parser.add_argument("--kill-shapes", type=int, default=6, help="of the run with a kill")
+    parser.add_argument("--confirm-seconds", type=float, help="default: as mla-tune")
+    parser.add_argument("--processes", type=int, help="default: as mla-tune")
     parser.add_argument("--out", type=Path, default=Path("build/devices"))
     args = parser.parse_args()
 
-    names = args.devices.split(",")
-    one, several = Counting(), Counting()
-    alone_s, result, alone = tuned(args, names[0], args.shapes, one)
-    report(f"one device ({names[0]})", alone_s, result, one)
-    together_s, result, together = tuned(args, args.devices, args.shapes, several)
-    report(f"{len(names)} devices ({args.devices})", together_s, result, several)
-    print(f"efficiency: {alone_s / together_s / len(names):.2f}")
-    compare_tables.compare(alone, together)
-    if args.kill_shapes:
-        killed = Counting(kill_at=12)
-        seconds, result, _ = tuned(args, args.devices, args.kill_shapes, killed)
-        report("a worker killed", seconds, result, killed)
-        by_plan = collections.Counter(
-            (table, shape, plan) for table, shape, _, plan in killed.trials.elements()
-        )
-        wanted = args.kill_shapes * len(args.backends)
-        entries = sum(len(table.entries) for table in result.tables)
-        twice = sum(count > 1 for count in by_plan.values())
-        print(f"  {entries} of {wanted} shapes decided, {twice} trials taken twice")
+    if "one" in args.runs:
+        tuned(args, "one", args.devices.split(",")[0], args.shapes)
+    if "several" in args.runs:
+        tuned(args, "several", args.devices, args.shapes)
+    if {"one", "several"} & set(args.runs):
+        compare(args.out)
+    if "killed" in args.runs:
+        tuned(args, "killed", args.devices, args.kill_shapes)
 
 
 if __name__ == "__main__":

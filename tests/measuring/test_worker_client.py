@@ -98,7 +98,7 @@ def test_a_wrong_output_is_found_across_the_process_boundary(worker):
 
 def end_idle(worker, number):
     """End a worker that has nothing to do."""
-    worker.race([GOOD], 1, seed=0)
+    worker.free_bytes()
     os.kill(worker._worker.pid, number)
     worker._worker._process.join()
 
@@ -118,6 +118,43 @@ def test_a_renewed_bench_measures_in_another_process_with_the_same_session(worke
     worker.load(WORKLOAD)
     assert worker._worker.pid != first
     assert worker.race([GOOD], 1, seed=0)[GOOD].rounds
+
+
+def test_the_processes_that_follow_start_with_the_first_session_and_take_over_in_turn(tmp_path):
+    worker = WorkerBench("cpu", tmp_path / "worker.log", LIMITS, renewals=2)
+    try:
+        assert not worker._spares, "before a session is asked for nobody knows what to import"
+        worker.open(SETUP)
+        spares = [spare.pid for spare in worker._spares]
+        assert len(spares) == 2
+        end_idle(worker, signal.SIGKILL)
+        worker.load(WORKLOAD)
+        assert worker._worker.pid == spares[0]
+        assert len(worker._spares) == 2, "the one that took a dead one's place is made up for"
+        spares = [spare.pid for spare in worker._spares]
+        for left in (1, 0):
+            worker.renew()
+            worker.load(WORKLOAD)
+            assert worker._worker.pid == spares.pop(0)
+            assert len(worker._spares) == left, "none starts while the last winners race"
+        assert worker.race([GOOD], 1, seed=0)[GOOD].rounds
+    finally:
+        worker.close()
+
+
+def test_a_spare_that_has_died_is_passed_over_and_none_outlives_its_bench(tmp_path):
+    worker = WorkerBench("cpu", tmp_path / "worker.log", LIMITS, renewals=2)
+    worker.open(SETUP)
+    first, second = worker._spares
+    os.kill(first.pid, signal.SIGKILL)
+    worker.renew()
+    worker.load(WORKLOAD)
+    assert worker._worker is second
+    worker.renew()
+    worker.open(SETUP)
+    worker.close()
+    assert not worker._spares
+    assert all(process.is_gone for process in (first, second))
 
 
 def test_a_worker_that_ended_before_a_plans_turn_is_not_that_plans_fault(worker):

@@ -18,6 +18,7 @@ from mla_tune.vllm import backends, compat
 from mla_tune.vllm.backend import VllmBackend
 from mla_tune.vllm.backends import found
 from mla_tune.vllm.prefill import PREFILL_BACKENDS
+from mla_tune.vllm.session.ahead import AheadCompiler
 
 H200 = Environment("NVIDIA H200", "9.0", 132, 139.8, {"vllm": "0.26.0"}, {})
 B200 = dataclasses.replace(H200, device_name="NVIDIA B200", compute_capability="10.0")
@@ -135,6 +136,32 @@ class TestHardware:
         setup = Setup("FLASH_ATTN_MLA", MlaDimensions(16), kv_cache_dtype="fp8", device="cuda")
         with pytest.raises(UnavailableError, match="auto, bfloat16"):
             get_backend("FLASH_ATTN_MLA").open(setup)
+
+
+@pytest.mark.parametrize(
+    ("backend", "imported", "starts"),
+    [("TRITON_MLA", False, 1), ("TRITON_MLA", True, 0), ("FLASH_ATTN_MLA", False, 0)],
+)
+def test_the_compiler_starts_beside_the_imports_and_ends_with_a_session_that_fails(
+    monkeypatch, backend, imported, starts
+):
+    told = []
+
+    def fails(setup, backend):
+        told.append("build")
+        raise UnavailableError("no such layer")
+
+    monkeypatch.setattr("mla_tune.vllm.backend.described", lambda device: H200)
+    monkeypatch.setattr(VllmBackend, "unavailable", lambda self, environment: None)
+    monkeypatch.setattr("mla_tune.vllm.session.parts.build_parts", fails)
+    monkeypatch.setattr(AheadCompiler, "start", lambda self: told.append("start"))
+    monkeypatch.setattr(AheadCompiler, "close", lambda self: told.append("close"))
+    monkeypatch.setitem(sys.modules, "vllm.config", object())
+    if not imported:
+        monkeypatch.delitem(sys.modules, "vllm.config")
+    with pytest.raises(UnavailableError, match="no such layer"):
+        get_backend(backend).open(Setup(backend, MlaDimensions(16), device="cuda"))
+    assert told == ["start"] * starts + ["build", "close"]
 
 
 def test_missing_extension_is_named(monkeypatch):

@@ -25,6 +25,7 @@ from mla_tune.measuring.worker_process import Limits, WorkerLost, WorkerProcess
 from mla_tune.plan.compilation import Compilation
 from mla_tune.plan.plan import Plan
 from mla_tune.plan.space import PlanSpace
+from mla_tune.registry import get_backend
 from mla_tune.session import Setup
 from mla_tune.shapes import BatchShape, Workload
 
@@ -43,6 +44,8 @@ class WorkerBench:
         log: where the worker's own output goes (vLLM logs a lot).
         limits: how long a step may take.
         factory: makes the bench in the worker.
+        renewals: how many other processes are to follow, each of which starts beside the first
+            one's imports, while nothing is measured, and waits with its own done. 0: none waits.
     """
 
     START_ATTEMPTS = 3
@@ -55,11 +58,14 @@ class WorkerBench:
         log: Path,
         limits: Limits = DEFAULT_LIMITS,
         factory: BenchFactory = SessionBench,
+        renewals: int = 0,
     ) -> None:
         self.device = device
         self.log = log
         self._limits = limits
         self._factory = factory
+        self._renewals = renewals
+        self._spares: list[WorkerProcess] = []
         self._setup: Setup | None = None
         self._workload: Workload | None = None
         self._is_stopped = False
@@ -125,11 +131,14 @@ class WorkerBench:
         """As `Bench.renew`; the next question starts the process."""
         self._workload = None
         self._worker.kill()
+        self._renewals = max(0, self._renewals - 1)
         return True
 
     def close(self) -> None:
-        """End the worker."""
-        self._worker.kill()
+        """End the worker, and those that wait."""
+        for process in (self._worker, *self._spares):
+            process.kill()
+        self._spares.clear()
 
     def stop(self) -> None:
         """End the worker for good, from another thread than the one that waits for its answer.
@@ -152,7 +161,19 @@ class WorkerBench:
                 self._ask("open", self._setup)
                 if self._workload is not None:
                     self._ask("load", self._workload)
+        if name == "open":
+            self._have_spares(*arguments)
         return self._worker.ask(name, *arguments)
+
+    def _have_spares(self, setup: Setup) -> None:
+        """Start what is to follow, to import what a session of ``setup`` takes beside its worker.
+
+        The imports are most of a start. A process that took the place of a dead one is made up for.
+        """
+        ahead = ("torch", *get_backend(setup.backend).modules(self.device))
+        while len(self._spares) < self._renewals:
+            given = self.device, self.log, self._limits, self._factory, self.clock
+            self._spares.append(WorkerProcess(*given, ahead=ahead))
 
     def _replacement(self) -> WorkerProcess:
         """Start a new worker, for which the SM clock has to be locked where the run found it.
@@ -181,9 +202,7 @@ class WorkerBench:
         for _ in range(self.START_ATTEMPTS):
             self.restarts += 1
             try:
-                worker = WorkerProcess(
-                    self.device, self.log, self._limits, self._factory, self.clock
-                )
+                worker = self._next_process()
             except WorkerLost as lost:
                 problem = lost.what
                 time.sleep(self.START_PAUSE_S)
@@ -191,3 +210,11 @@ class WorkerBench:
                 self.device = worker.device
                 return worker
         raise DeviceLost(f"no worker starts on {self.device}: {problem}", remedy=f"see {self.log}")
+
+    def _next_process(self) -> WorkerProcess:
+        """A process that has found its device: one that waited, if there is one."""
+        if not self._spares:
+            return WorkerProcess(self.device, self.log, self._limits, self._factory, self.clock)
+        spare = self._spares.pop(0)
+        spare.begin()
+        return spare

@@ -5,13 +5,14 @@ __all__ = ["IGNORED_SIGNALS", "BenchFactory", "serve"]
 import contextlib
 import ctypes
 import errno
+import importlib
 import io
 import os
 import resource
 import signal
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from multiprocessing.connection import Connection
@@ -46,16 +47,34 @@ IGNORED_SIGNALS = (signal.SIGHUP, signal.SIGINT)
 
 
 def serve(
-    connection: Connection, device: str, log: str, factory: BenchFactory, parent_pid: int
+    connection: Connection,
+    device: str,
+    log: str,
+    factory: BenchFactory,
+    ahead: Sequence[str] | None,
+    parent_pid: int,
 ) -> None:
-    """Answer the parent's requests until its end of the connection is closed."""
+    """Answer the parent's requests until its end of the connection is closed.
+
+    Args:
+        connection: to the parent.
+        device, log, factory: as of `WorkerProcess`.
+        ahead: modules to import before the first request, which says only to go on. Until then
+            nothing is asked of the device, on which another process measures. None: go on at once.
+        parent_pid: whose end is this process's end.
+    """
     _die_with(parent_pid)
     try:
         _redirect_output(Path(log))
+        if ahead is not None:
+            _import(ahead)
+            connection.recv()
         device = resolved_device(device)
         if device == "cpu":
             _bound_memory()
         environment = _looked_at(device)
+    except EOFError:
+        return
     except InputError as error:
         connection.send(("failed", error, False))
         return
@@ -90,6 +109,13 @@ def serve(
             text = f"{type(error).__name__}: {error}"
             failure = WorkloadFailure(f"cannot {name}: {text}", remedy=f"see {log}")
             connection.send(("failed", failure, False))
+
+
+def _import(modules: Sequence[str]) -> None:
+    """Import what there is of ``modules``; a session says what is missing."""
+    for name in modules:
+        with contextlib.suppress(Exception):
+            importlib.import_module(name)
 
 
 def _looked_at(device: str) -> Environment:

@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -88,6 +88,8 @@ class WorkerProcess:
         limits: how long a step may take.
         factory: makes the bench in it.
         clock: measures the waits.
+        ahead: modules that a spare imports until it may `begin`; None for no spare, which has begun
+            once it is made.
 
     Attributes:
         device: ``cpu``, ``cuda`` or ``cuda:N``.
@@ -101,7 +103,13 @@ class WorkerProcess:
     """
 
     def __init__(
-        self, device: str, log: Path, limits: Limits, factory: BenchFactory, clock: RunningClock
+        self,
+        device: str,
+        log: Path,
+        limits: Limits,
+        factory: BenchFactory,
+        clock: RunningClock,
+        ahead: Sequence[str] | None = None,
     ) -> None:
         self._limits = limits
         self._clock = clock
@@ -109,12 +117,20 @@ class WorkerProcess:
         context = multiprocessing.get_context("spawn")
         self._connection, theirs = context.Pipe()
         self._process = context.Process(
-            target=serve, args=(theirs, device, str(log), factory, os.getpid()), daemon=True
+            target=serve, args=(theirs, device, str(log), factory, ahead, os.getpid()), daemon=True
         )
         with _signals_held(), _START, _without_script():
             self._process.start()
         theirs.close()
-        found: tuple[str, Environment] = self._answer(None)
+        if ahead is None:
+            self._find(None)
+
+    def begin(self) -> None:
+        """Have a spare find its device. Raises as the start of any other."""
+        self._find(("begin", ()))
+
+    def _find(self, request: tuple[str, tuple[Any, ...]] | None) -> None:
+        found: tuple[str, Environment] = self._answer(request)
         self.device, self.environment = found
 
     @property

@@ -9,10 +9,13 @@ __all__ = [
     "worker_for",
 ]
 
+import os
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+import psutil
 
 from mla_tune.device.lock import Holder, device_lock, lock_folder
 from mla_tune.environment import Environment
@@ -21,11 +24,33 @@ from mla_tune.measuring.worker_client import Limits, WorkerBench
 from mla_tune.tuning.run_folders import worker_log
 from mla_tune.tuning.run_options import RunOptions
 
+CORES_EACH = 6
+BYTES_EACH = 6 << 30
+"""Of a host for each process that waits: it imports on one core, beside a worker and a compiler
+that do the same, and keeps about 2 GiB. With fewer, processes start one after the other."""
 
-def started_worker(device: str, options: RunOptions, log: str = "worker.log") -> WorkerBench:
-    """A worker of a run, on ``device``; its log, of the name given, stands in the study folder."""
+
+def started_worker(
+    device: str, options: RunOptions, log: str = "worker.log", side_by_side: int = 1
+) -> WorkerBench:
+    """A worker of a run.
+
+    Args:
+        device: where.
+        options: of the run.
+        log: the name of its log, which stands in the study folder.
+        side_by_side: how many devices of this host the run has.
+    """
     limits = Limits(sample_s=options.sample_timeout, warm_up_s=options.plan_timeout)
-    return WorkerBench(device, worker_log(options.study_folder, log), limits)
+    renewals = min(options.processes - 1, _room_for_spares() // side_by_side)
+    path = worker_log(options.study_folder, log)
+    return WorkerBench(device, path, limits, renewals=renewals)
+
+
+def _room_for_spares() -> int:
+    """How many processes may wait with vLLM imported, by this host's cores and free memory."""
+    cores, free_bytes = len(os.sched_getaffinity(0)), psutil.virtual_memory().available
+    return min(cores // CORES_EACH, free_bytes // BYTES_EACH)
 
 
 @contextmanager

@@ -14,6 +14,7 @@ __all__ = [
 
 import importlib.util
 import os
+import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -42,6 +43,13 @@ DENSE_BOUNDS: Mapping[str, Bounds] = {
 # Decode blocks of speculative decoding have 1 + k tokens; longer queries are chunks of prompts,
 # which vLLM never captures.
 LONGEST_CAPTURED_QUERY = 16
+SESSION_MODULES = (
+    "vllm.config",
+    "vllm.distributed.parallel_state",
+    "vllm.model_executor.layers.linear",
+    "mla_tune.vllm.session.session",
+)
+"""Imported for a session of any backend, and most of the time that opening one takes."""
 
 
 @dataclass(frozen=True)
@@ -307,6 +315,12 @@ class VllmBackend:
         each_its_own = splits is not None and splits.own_partials
         return shared + own + (sum(partials) if each_its_own else max(partials))
 
+    def modules(self, device: str) -> tuple[str, ...]:
+        """None on a CPU, which vLLM has to be told of before it is imported."""
+        if device == "cpu":
+            return ()
+        return (f"vllm.v1.attention.backends.mla.{self.module}", *SESSION_MODULES)
+
     def open(self, setup: Setup) -> Session:
         if reason := self.unavailable(described(setup.device)):
             raise UnavailableError(f"{self.name}: {reason}")
@@ -315,10 +329,23 @@ class VllmBackend:
                 f"{self.name} has no KV cache of dtype {setup.kv_cache_dtype!r}",
                 valid=", ".join(self.kv_cache_dtypes),
             )
+        from mla_tune.vllm.session.ahead import AheadCompiler
         from mla_tune.vllm.session.parts import build_parts
         from mla_tune.vllm.session.session import VllmSession
 
-        return VllmSession(setup, build_parts(setup, self))
+        compiler = AheadCompiler()
+        # Beside the imports of this process, which are still to come, it costs no time. Where they
+        # are done it is another process of the run, which finds all kernels compiled.
+        if self._compiles(setup) and "vllm.config" not in sys.modules:
+            compiler.start()
+        try:
+            return VllmSession(setup, build_parts(setup, self), compiler)
+        except BaseException:
+            compiler.close()
+            raise
+
+    def _compiles(self, setup: Setup) -> bool:
+        return self.launcher is not _no_launcher and setup.device != "cpu"
 
     def kernel_knobs(self, setup: Setup, impl: Any, builder: Any) -> dict[str, KernelKnob[Any]]:
         """How a session of ``setup`` sets what reaches the decode kernel, by knob."""

@@ -38,7 +38,7 @@ def local_members(devices: Sequence[str], options: RunOptions) -> Iterator[list[
         for thread in threads:
             stack.callback(thread.shutdown)
         starts = [
-            thread.submit(_started, name, options, stack)
+            thread.submit(_started, name, options, len(devices), stack)
             for thread, name in zip(threads, devices, strict=True)
         ]
         workers = [start.result() for start in starts]
@@ -48,8 +48,8 @@ def local_members(devices: Sequence[str], options: RunOptions) -> Iterator[list[
         ]
 
 
-def _started(name: str, options: RunOptions, stack: ExitStack) -> WorkerBench:
-    worker = started_worker(name, options, f"worker-{name.replace(':', '-')}.log")
+def _started(name: str, options: RunOptions, devices: int, stack: ExitStack) -> WorkerBench:
+    worker = started_worker(name, options, f"worker-{name.replace(':', '-')}.log", devices)
     stack.callback(worker.close)
     return worker
 

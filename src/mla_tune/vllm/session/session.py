@@ -40,9 +40,10 @@ class VllmSession:
     Args:
         setup: what the parts were built for.
         parts: layer, builder and what was found out about them.
+        compiler: compiles its kernels, and is closed with the session; None for a new one.
     """
 
-    def __init__(self, setup: Setup, parts: Parts) -> None:
+    def __init__(self, setup: Setup, parts: Parts, compiler: AheadCompiler | None = None) -> None:
         import torch
 
         self.setup = setup
@@ -54,8 +55,8 @@ class VllmSession:
         self._batches: dict[BatchShape, Batch] = {}
         # Held until the next load: captured graphs read their metadata and never own it.
         self._prepared: dict[tuple[BatchShape, Plan], PreparedVllm] = {}
-        compiles = parts.launcher is not None and self.device.type == "cuda"
-        self._compiler = AheadCompiler() if compiles else None
+        self._compiler = compiler or AheadCompiler()
+        self._compiles = parts.launcher is not None and self.device.type == "cuda"
 
     @property
     def block_size(self) -> int:
@@ -117,7 +118,7 @@ class VllmSession:
     def compile(
         self, plans: Sequence[Plan], limit_s: float, tell: Callable[[Plan], None]
     ) -> Compilation:
-        if self._compiler is None:
+        if not self._compiles:
             return NOTHING_COMPILED
         self._compiler.start()
         return self._compiler.compile({p: self._launched(p) for p in plans}, limit_s, tell)
@@ -184,8 +185,7 @@ class VllmSession:
         self._prepared.clear()
         self._batches.clear()
         self._cache = None
-        if self._compiler is not None:
-            self._compiler.close()
+        self._compiler.close()
         workspace.stop_workspace()
         # Layer, builder and config refer to each other.
         self.__dict__.pop("parts", None)
