@@ -1,12 +1,20 @@
+import importlib.util
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from mla_tune.errors import InputError
 from mla_tune.plan.knob import KNOBS
-from mla_tune.registry import BACKENDS, canonical_name, get_backend, vllm_backend
+from mla_tune.registry import (
+    BACKENDS,
+    canonical_name,
+    get_backend,
+    session_modules,
+    vllm_backend,
+)
 from mla_tune.shapes.sections import KV_CACHE_DTYPES
 
 
@@ -58,6 +66,20 @@ def test_every_backend_states_its_facts_without_a_device(name):
     assert set(backend.modes) <= {"eager", "graph"}
     assert backend.kv_cache_dtypes
     assert set(backend.kv_cache_dtypes) <= set(KV_CACHE_DTYPES)
+
+
+@pytest.mark.parametrize("name", ["TORCH_MLA", "TRITON_MLA", "FLASH_ATTN_MLA"])
+def test_what_a_session_imports_ahead_is_there(name):
+    modules = session_modules(name, "cuda:1")
+    assert any(name in ("torch", "vllm.config") for name in modules)
+    for module in modules:
+        package, _, rest = module.partition(".")
+        spec = importlib.util.find_spec(package)
+        if spec is None:
+            pytest.skip(f"{package} is not installed")
+        path = Path(spec.origin).parent.joinpath(*rest.split("."))
+        assert path.is_dir() or path.with_suffix(".py").is_file(), module
+    assert not [module for module in session_modules(name, "cpu") if "vllm" in module]
 
 
 def test_nothing_heavy_is_loaded_to_know_the_facts():

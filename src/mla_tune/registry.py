@@ -1,6 +1,13 @@
 """The backends by name. Knowing them imports neither torch nor vLLM."""
 
-__all__ = ["BACKENDS", "Registry", "canonical_name", "get_backend", "vllm_backend"]
+__all__ = [
+    "BACKENDS",
+    "Registry",
+    "canonical_name",
+    "get_backend",
+    "session_modules",
+    "vllm_backend",
+]
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -10,6 +17,14 @@ from mla_tune.session import Backend
 from mla_tune.torch_mla.backend import TorchMla
 from mla_tune.vllm import backends as vllm_backends
 from mla_tune.vllm.backend import VllmBackend
+
+VLLM_MODULES = (
+    "vllm.config",
+    "vllm.distributed.parallel_state",
+    "vllm.model_executor.layers.linear",
+    "vllm.model_executor.layers.attention",
+    "mla_tune.vllm.session.session",
+)
 
 
 class Registry:
@@ -82,3 +97,16 @@ def vllm_backend(name: str) -> VllmBackend:
     if not isinstance(backend, VllmBackend):
         raise KeyError(name)
     return backend
+
+
+def session_modules(name: str, device: str) -> tuple[str, ...]:
+    """What a session of a backend imports, as far as a process can before it has the device.
+
+    It is most of the time that opening one takes. On a CPU vLLM is left out, which has to be told
+    of that before it is imported.
+    """
+    backend = get_backend(name)
+    if not isinstance(backend, VllmBackend):
+        return ("torch", "mla_tune.torch_mla.attention")
+    own = f"vllm.v1.attention.backends.mla.{backend.module}"
+    return ("torch",) if device == "cpu" else ("torch", *VLLM_MODULES, own)

@@ -239,13 +239,6 @@ class Backend(Protocol):
         """Digests of all such parts that are installed here, by name."""
         ...
 
-    def modules(self, device: str) -> tuple[str, ...]:
-        """What a session on ``device`` imports, as far as a process can before it has the device.
-
-        A hint: what an installation does not have is left out by who imports it.
-        """
-        ...
-
     def unavailable(self, environment: Environment) -> str | None:
         """Why this backend cannot run in ``environment``, or None when it can.
 

@@ -25,7 +25,7 @@ from mla_tune.measuring.worker_process import Limits, WorkerLost, WorkerProcess
 from mla_tune.plan.compilation import Compilation
 from mla_tune.plan.plan import Plan
 from mla_tune.plan.space import PlanSpace
-from mla_tune.registry import get_backend
+from mla_tune.registry import session_modules
 from mla_tune.session import Setup
 from mla_tune.shapes import BatchShape, Workload
 
@@ -170,7 +170,7 @@ class WorkerBench:
 
         The imports are most of a start. A process that took the place of a dead one is made up for.
         """
-        ahead = ("torch", *get_backend(setup.backend).modules(self.device))
+        ahead = session_modules(setup.backend, self.device)
         while len(self._spares) < self._renewals:
             given = self.device, self.log, self._limits, self._factory, self.clock
             self._spares.append(WorkerProcess(*given, ahead=ahead))

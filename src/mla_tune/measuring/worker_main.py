@@ -1,6 +1,6 @@
 """The worker's own side: the process that answers for one device until it is killed."""
 
-__all__ = ["IGNORED_SIGNALS", "BenchFactory", "serve"]
+__all__ = ["IGNORED_SIGNALS", "BenchFactory", "serve", "serve_later"]
 
 import contextlib
 import ctypes
@@ -46,35 +46,41 @@ IGNORED_SIGNALS = (signal.SIGHUP, signal.SIGINT)
 """Sent to all processes of a terminal that closes, or by Ctrl-C: the parent decides what to do."""
 
 
-def serve(
+def serve_later(
+    ahead: Sequence[str],
     connection: Connection,
     device: str,
     log: str,
     factory: BenchFactory,
-    ahead: Sequence[str] | None,
     parent_pid: int,
 ) -> None:
-    """Answer the parent's requests until its end of the connection is closed.
+    """As `serve`, from the first request on, which says only that.
 
-    Args:
-        connection: to the parent.
-        device, log, factory: as of `WorkerProcess`.
-        ahead: modules to import before the first request, which says only to go on. Until then
-            nothing is asked of the device, on which another process measures. None: go on at once.
-        parent_pid: whose end is this process's end.
+    Until then this process imports ``ahead``, as far as they are there: a session says what is
+    missing. It asks nothing of the device, on which another one measures.
     """
+    _die_with(parent_pid)
+    with contextlib.suppress(InputError):  # `serve` finds it again, and answers with it
+        _redirect_output(Path(log))
+    for name in ahead:
+        with contextlib.suppress(Exception):
+            importlib.import_module(name)
+    with contextlib.suppress(EOFError):
+        connection.recv()
+        serve(connection, device, log, factory, parent_pid)
+
+
+def serve(
+    connection: Connection, device: str, log: str, factory: BenchFactory, parent_pid: int
+) -> None:
+    """Answer the parent's requests until its end of the connection is closed."""
     _die_with(parent_pid)
     try:
         _redirect_output(Path(log))
-        if ahead is not None:
-            _import(ahead)
-            connection.recv()
         device = resolved_device(device)
         if device == "cpu":
             _bound_memory()
         environment = _looked_at(device)
-    except EOFError:
-        return
     except InputError as error:
         connection.send(("failed", error, False))
         return
@@ -109,13 +115,6 @@ def serve(
             text = f"{type(error).__name__}: {error}"
             failure = WorkloadFailure(f"cannot {name}: {text}", remedy=f"see {log}")
             connection.send(("failed", failure, False))
-
-
-def _import(modules: Sequence[str]) -> None:
-    """Import what there is of ``modules``; a session says what is missing."""
-    for name in modules:
-        with contextlib.suppress(Exception):
-            importlib.import_module(name)
 
 
 def _looked_at(device: str) -> Environment:

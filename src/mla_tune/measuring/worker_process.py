@@ -18,7 +18,7 @@ from typing import Any
 from mla_tune.environment import Environment
 from mla_tune.errors import MlaTuneError
 from mla_tune.measuring.running_clock import RunningClock, is_stopped
-from mla_tune.measuring.worker_main import IGNORED_SIGNALS, BenchFactory, serve
+from mla_tune.measuring.worker_main import IGNORED_SIGNALS, BenchFactory, serve, serve_later
 from mla_tune.plan.failure import FailureKind
 from mla_tune.plan.plan import Plan
 
@@ -117,7 +117,9 @@ class WorkerProcess:
         context = multiprocessing.get_context("spawn")
         self._connection, theirs = context.Pipe()
         self._process = context.Process(
-            target=serve, args=(theirs, device, str(log), factory, ahead, os.getpid()), daemon=True
+            target=serve if ahead is None else partial(serve_later, ahead),
+            args=(theirs, device, str(log), factory, os.getpid()),
+            daemon=True,
         )
         with _signals_held(), _START, _without_script():
             self._process.start()

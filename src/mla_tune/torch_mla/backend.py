@@ -74,10 +74,6 @@ class TorchMla:
         del mode
         return ()
 
-    def modules(self, device: str) -> tuple[str, ...]:
-        del device
-        return ("mla_tune.torch_mla.attention",)
-
     def digests(self) -> dict[str, str]:
         return {}
 

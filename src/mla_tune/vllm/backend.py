@@ -43,13 +43,6 @@ DENSE_BOUNDS: Mapping[str, Bounds] = {
 # Decode blocks of speculative decoding have 1 + k tokens; longer queries are chunks of prompts,
 # which vLLM never captures.
 LONGEST_CAPTURED_QUERY = 16
-SESSION_MODULES = (
-    "vllm.config",
-    "vllm.distributed.parallel_state",
-    "vllm.model_executor.layers.linear",
-    "mla_tune.vllm.session.session",
-)
-"""Imported for a session of any backend, and most of the time that opening one takes."""
 
 
 @dataclass(frozen=True)
@@ -314,12 +307,6 @@ class VllmBackend:
         )
         each_its_own = splits is not None and splits.own_partials
         return shared + own + (sum(partials) if each_its_own else max(partials))
-
-    def modules(self, device: str) -> tuple[str, ...]:
-        """None on a CPU, which vLLM has to be told of before it is imported."""
-        if device == "cpu":
-            return ()
-        return (f"vllm.v1.attention.backends.mla.{self.module}", *SESSION_MODULES)
 
     def open(self, setup: Setup) -> Session:
         if reason := self.unavailable(described(setup.device)):
