@@ -31,6 +31,8 @@ from mla_tune.tuning.study import Outcome
 
 BATCHES = (1, 2, 4, 8, 16, 24, 32, 48)
 KV_LENS = ("512", "1k", "2k", "4k", "8k")
+GRAPH_BATCHES = (1, 2, 4, *range(8, 257, 8), *range(272, 513, 16))
+GRAPH_KV_LENS = ("1k", "4k")
 RUNS = ("one", "several", "killed")
 KILL_AT = 12
 
@@ -103,7 +105,7 @@ class OnDevice(SilentReporter):
         del workload
         self._table = job.path.stem
         self.first_s = self.first_s or time.monotonic()
-        self.shapes += 1
+        self.shapes += not self.renewed_s  # winners are begun again in the processes that follow
 
     def tried(self, workload: Workload, outcome: Outcome, best_us: float | None) -> None:
         del best_us
@@ -126,9 +128,15 @@ class OnDevice(SilentReporter):
         self.renewed_s.append(time.monotonic())
 
 
-def specs(count: int) -> list[str]:
-    every = [f"{b if b > 1 else ''}q1s{kv}" for kv in KV_LENS for b in BATCHES]
-    return every[:count]
+def specs(mode: str, count: int) -> list[str]:
+    """The batch specs of ``count`` shapes: a graph is one shape, with some KV lengths."""
+    if mode == "graph":
+        return [spec(batch, kv) for batch in GRAPH_BATCHES[:count] for kv in GRAPH_KV_LENS]
+    return [spec(batch, kv) for kv in KV_LENS for batch in BATCHES][:count]
+
+
+def spec(batch: int, kv: str) -> str:
+    return f"{batch if batch > 1 else ''}q1s{kv}"
 
 
 def tuned(args: argparse.Namespace, run: str, devices: str, count: int) -> None:
@@ -136,11 +144,13 @@ def tuned(args: argparse.Namespace, run: str, devices: str, count: int) -> None:
     folder = args.out / run
     shutil.rmtree(folder, ignore_errors=True)
     shapes = {"model": args.model, "tensor_parallel_sizes": [args.tensor_parallel_size]}
+    shapes |= {"engine": {"modes": [args.mode]}, "batch_specs": specs(args.mode, count)}
     given = {"confirm_seconds": args.confirm_seconds, "processes": args.processes}
     reporter = Counting(len(devices.split(",")), KILL_AT if run == "killed" else 0)
     result = mla_tune.tune(
-        shapes | {"batch_specs": specs(count)},
+        shapes,
         backends=args.backends,
+        launches="none",  # the search for them is one device's, before all others can begin
         devices=devices,
         out=folder / "tables",
         study_dir=folder / "study",
@@ -152,7 +162,7 @@ def tuned(args: argparse.Namespace, run: str, devices: str, count: int) -> None:
     if run == "killed":
         report_kill(result, reporter, count * len(args.backends))
     took = {"devices": len(devices.split(",")), "seconds": seconds, "on": reporter.timeline()}
-    asked = [count, args.backends, args.model, args.tensor_parallel_size, given]
+    asked = [shapes, args.backends, given]
     (folder / "took.json").write_text(json.dumps(took | {"asked": asked}))
 
 
@@ -209,7 +219,8 @@ def main() -> None:
     parser.add_argument("--backends", nargs="+", default=["TRITON_MLA", "FLASH_ATTN_MLA"])
     parser.add_argument("--model", default="deepseek-v3")
     parser.add_argument("--tensor-parallel-size", type=int, default=8)
-    parser.add_argument("--shapes", type=int, default=40, help="how many, of 40")
+    parser.add_argument("--mode", choices=("eager", "graph"), default="eager")
+    parser.add_argument("--shapes", type=int, default=40, help="how many, 40 at most")
     parser.add_argument("--kill-shapes", type=int, default=6, help="of the run with a kill")
     parser.add_argument("--confirm-seconds", type=float, help="default: as mla-tune")
     parser.add_argument("--processes", type=int, help="default: as mla-tune")

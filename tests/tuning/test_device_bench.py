@@ -1,7 +1,6 @@
 import os
 import tempfile
 from dataclasses import replace
-from pathlib import Path
 from types import SimpleNamespace
 
 import psutil
@@ -47,11 +46,11 @@ def test_without_a_temporary_folder_a_device_cannot_be_looked_at(monkeypatch):
     ],
 )
 def test_processes_wait_only_where_the_host_has_room(
-    monkeypatch, cores, gib, devices, processes, renewals
+    tmp_path, monkeypatch, cores, gib, devices, processes, renewals
 ):
     free = SimpleNamespace(available=gib << 30)
     monkeypatch.setattr(os, "sched_getaffinity", lambda _pid: set(range(cores)))
     monkeypatch.setattr(psutil, "virtual_memory", lambda: free)
     monkeypatch.setattr(device_bench, "WorkerBench", lambda *_given, renewals: renewals)
-    options = RunOptions(processes=processes, study_dir=Path("study"))
+    options = RunOptions(processes=processes, study_dir=tmp_path)
     assert started_worker("cuda:0", options, side_by_side=devices) == renewals
