@@ -40,6 +40,8 @@ def defined(node):
                 found |= {each.id: child for each in targets if isinstance(each, ast.Name)}
             case ast.ImportFrom(module=str(module), names=names):
                 found |= {each.asname or each.name: (module, each.name) for each in names}
+            case ast.If(test=ast.Name(id="TYPE_CHECKING")):  # what a package imports when asked
+                found |= defined(child)
     return found
 
 

@@ -44,7 +44,7 @@ def test_what_tuning_needs_beyond_that_is_named_too():
 
 
 def test_a_module_of_our_own_that_is_missing_is_a_fault_to_report():
-    code, errors = without(["mla_tune.cli.table_view"], "show", "table.yaml")
+    code, errors = without(["mla_tune.catalogue.found"], "show", "table.yaml")
     assert code == 1
     assert "ModuleNotFoundError" in errors
 

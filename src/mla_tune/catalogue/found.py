@@ -5,10 +5,14 @@ __all__ = ["FoundTable", "found_tables"]
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mla_tune.errors import InputError
-from mla_tune.table import Table, TableFile
-from mla_tune.table.loading import BUNDLED, locate
+from mla_tune.table import TableFile
+from mla_tune.table.folders import BUNDLED
+
+if TYPE_CHECKING:
+    from mla_tune.table import Table
 
 
 @dataclass(frozen=True)
@@ -25,8 +29,10 @@ class FoundTable:
     file: TableFile
     source: str = "given"
 
-    def table(self) -> Table:
+    def table(self) -> "Table":
         """For lookups."""
+        from mla_tune.table import Table
+
         return Table(self.file.header, self.file.entries, self.file.between)
 
 
@@ -48,6 +54,8 @@ def found_tables(
         if each != BUNDLED and not path.is_dir():
             found.setdefault(path.resolve(), FoundTable(path, TableFile.load(path), source))
             continue
+        from mla_tune.table.loading import locate  # with all that lookups take
+
         paths, left_out = locate(each, named_by="you name")
         problems += left_out
         for path in paths:

@@ -4,6 +4,7 @@ __all__ = ["Point", "common_points"]
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from mla_tune.catalogue.timing import Ratio, Timing
 from mla_tune.shapes import BatchShape, RequestGroup, Workload
@@ -28,7 +29,7 @@ class Point:
     lengths: tuple["Point", ...] = ()
     on_gpu: bool = True
 
-    @property
+    @cached_property
     def served(self) -> dict[int, float]:
         """Microseconds with tables in use, by the backend's place; those that are known."""
         return {
@@ -37,13 +38,13 @@ class Point:
             if timing is not None and timing.served_us is not None
         }
 
-    @property
+    @cached_property
     def fastest(self) -> int | None:
         """The place of the fastest backend; None where fewer than two can be compared."""
         served = self.served
         return min(served, key=served.__getitem__) if len(served) > 1 else None
 
-    @property
+    @cached_property
     def tied(self) -> tuple[int, ...]:
         """The places of those that cannot be told from the fastest."""
         return tuple(
@@ -52,7 +53,7 @@ class Point:
             if place != self.fastest and self.behind(place).is_tie(self.on_gpu)
         )
 
-    @property
+    @cached_property
     def next_best(self) -> int | None:
         """The place of the second fastest."""
         others = {place: us for place, us in self.served.items() if place != self.fastest}

@@ -15,11 +15,10 @@ from click.shell_completion import CompletionItem
 from mla_tune.cli.completion import complete_model
 from mla_tune.cli.options import POSITIVE, HomePath
 from mla_tune.printable import printable
+from mla_tune.table.folders import BUNDLED
 
 if TYPE_CHECKING:
     from mla_tune.catalogue.found import FoundTable
-
-BUNDLED = "bundled"
 
 
 class TableSource(HomePath):
@@ -68,10 +67,10 @@ def read_tables(
 
     Called before anything else of tables is imported, it makes that faster too.
     """
-    with _sped_up():
-        from mla_tune.catalogue.found import found_tables
+    click.get_current_context().with_resource(_sped_up())
+    from mla_tune.catalogue.found import found_tables
 
-        found, problems = found_tables(given, source)
+    found, problems = found_tables(given, source)
     for problem in problems:
         click.echo(f"left out: {printable(problem)}", err=True)
     return found, problems
@@ -79,10 +78,10 @@ def read_tables(
 
 @contextlib.contextmanager
 def _sped_up() -> Iterator[None]:
-    """Leave out what takes as long as reading thousands of entries does.
+    """Leave out, for a command, what takes as long as reading thousands of entries does.
 
     When its first model is made, pydantic looks for plugins in all packages that are installed:
-    0.2 s beside vLLM. And the garbage collector looks for circles in a table, which has none.
+    0.2 s beside vLLM. And the garbage collector looks for circles in tables, which have none.
     """
     name = "PYDANTIC_DISABLE_PLUGINS"
     before, collects = os.environ.get(name), gc.isenabled()

@@ -17,7 +17,8 @@ from mla_tune.serving.order import spread_first
 from mla_tune.serving.prepare_options import PrepareOptions
 from mla_tune.serving.tune_process import TIME_OVER, tune_until
 from mla_tune.serving.tune_request import TuneRequest
-from mla_tune.table.loading import BUNDLED, LoadedTable, load_tables, locate
+from mla_tune.table.folders import BUNDLED
+from mla_tune.table.loading import LoadedTable, load_tables, locate
 
 VARIABLE = "MLA_TUNE_TABLES"
 

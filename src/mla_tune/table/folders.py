@@ -1,10 +1,13 @@
 """The tables in a folder, looked for within bounds: an engine waits for it at its start."""
 
-__all__ = ["tables_in"]
+__all__ = ["BUNDLED", "tables_in"]
 
 import os
 from collections.abc import Iterator
 from pathlib import Path
+
+BUNDLED = "bundled"
+"""The word that stands for the folder of the shipped tables."""
 
 MOST_TABLES = 1_000
 MOST_SEEN = 20_000

@@ -1,6 +1,6 @@
 """Which tables ``MLA_TUNE_TABLES`` names, and what is in them."""
 
-__all__ = ["BUNDLED", "LoadedTable", "load_tables", "locate"]
+__all__ = ["LoadedTable", "load_tables", "locate"]
 
 import os
 from dataclasses import dataclass, replace
@@ -10,9 +10,7 @@ from mla_tune.errors import InputError
 from mla_tune.files.document import MOST_BYTES
 from mla_tune.printable import printable
 from mla_tune.table import Table
-from mla_tune.table.folders import tables_in
-
-BUNDLED = "bundled"
+from mla_tune.table.folders import BUNDLED, tables_in
 
 
 @dataclass(frozen=True)
