@@ -24,7 +24,7 @@ import compare_tables
 import mla_tune
 from mla_tune.errors import MlaTuneError
 from mla_tune.plan.plan import Plan
-from mla_tune.shapes import Workload
+from mla_tune.shapes import Workload, parse_size
 from mla_tune.tuning.api import SilentReporter, TuneResult
 from mla_tune.tuning.job import TableJob
 from mla_tune.tuning.study import Outcome
@@ -144,7 +144,8 @@ def tuned(args: argparse.Namespace, run: str, devices: str, count: int) -> None:
     folder = args.out / run
     shutil.rmtree(folder, ignore_errors=True)
     shapes = {"model": args.model, "tensor_parallel_sizes": [args.tensor_parallel_size]}
-    shapes |= {"engine": {"modes": [args.mode]}, "batch_specs": specs(args.mode, count)}
+    shapes |= {"engine": {"modes": [args.mode], "max_model_len": args.max_model_len}}
+    shapes |= {"batch_specs": specs(args.mode, count)}
     given = {"confirm_seconds": args.confirm_seconds, "processes": args.processes}
     reporter = Counting(len(devices.split(",")), KILL_AT if run == "killed" else 0)
     result = mla_tune.tune(
@@ -220,6 +221,7 @@ def main() -> None:
     parser.add_argument("--model", default="deepseek-v3")
     parser.add_argument("--tensor-parallel-size", type=int, default=8)
     parser.add_argument("--mode", choices=("eager", "graph"), default="eager")
+    parser.add_argument("--max-model-len", type=parse_size, default=131072)
     parser.add_argument("--shapes", type=int, default=40, help="how many, 40 at most")
     parser.add_argument("--kill-shapes", type=int, default=6, help="of the run with a kill")
     parser.add_argument("--confirm-seconds", type=float, help="default: as mla-tune")
