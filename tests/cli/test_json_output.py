@@ -5,6 +5,7 @@ import json
 import pytest
 from json_document import EXAMPLES, documented
 
+from fake_device import ENVIRONMENT
 from mla_tune.cli.commands import command
 from mla_tune.cli.json_output import plain_plan
 from mla_tune.plan.plan import UNTUNED, Plan
@@ -36,7 +37,6 @@ def table(tmp_path):
         (["diff", "TABLE", "TABLE"], 0),
         (["check", "FOLDER"], 1),
         (["vllm-args", "TABLE"], 0),
-        (["backends", "--device", "cpu"], 0),
         (["cache list", "--cache", "FOLDER"], 0),
         (["cache clean", "--cache", "FOLDER"], 0),
     ],
@@ -48,6 +48,14 @@ def test_a_command_prints_what_is_documented(cli, table, tmp_path, words, code):
     found, out, _ = cli(*str(asked[0]).split(), *asked[1:], "--json")
     assert found == code
     assert documented(words[0], out)
+
+
+def test_backends_are_listed_with_why_they_do_not_run(cli, monkeypatch):
+    monkeypatch.setattr("mla_tune.tuning.device_bench.found_environment", lambda _: ENVIRONMENT)
+    _, out, _ = cli("backends", "--json")
+    reasons = {each["name"]: each["why_not"] for each in documented("backends", out)["backends"]}
+    assert reasons["TORCH_MLA"] is None
+    assert "vLLM" in reasons["FLASHMLA"]
 
 
 def test_a_recheck_is_printed_at_its_end(cli, table, monkeypatch):

@@ -51,6 +51,7 @@ def test_diff_in_json_says_everything(cli, folders):
     code, out, _ = cli("diff", *folders, "--json")
     assert out == cli("diff", *folders, "--format", "json")[1]
     assert code == 1
+    refused(cli, "diff", *folders, "--json", "--format", "markdown")
     (table,) = documented("diff", out)["tables"]
     assert table["status"] == "changed"
     assert [entry["kind"] for entry in table["entries"]] == ["lost"] + ["same"] * (len(ENTRIES) - 1)

@@ -6,6 +6,7 @@ import pytest
 
 from mla_tune.files.document import Document
 from mla_tune.plan.plan import UNTUNED, Plan
+from mla_tune.shapes.served_reach import ServedReach
 from mla_tune.table import CaseResult, Entry, Speedup
 from mla_tune.table.as_written import as_written
 from mla_tune.table.store import TABLE, TableFile
@@ -44,6 +45,7 @@ ENTRY = Entry(
     ties=(UNTUNED, Plan(num_kv_splits=16), PLAN),
     holds_to=4096,
     holds_ragged=True,
+    served=ServedReach(to=4000, beyond=0.0021),
     latency_us=1234567.8,
     default_us=0.001234,
     speedup=SPEEDUP,
@@ -85,6 +87,10 @@ OTHERWISE = {
     "a plan over two lines": ("prefill_backend: fa3}", "\n      prefill_backend: fa3}"),
     "a key below the entries": ("latency_us: 5.0\n", "latency_us: 5.0\nquantization: none\n"),
     "entries twice": ("entries:\n", "entries: []\nentries:\n"),
+    "fields in another order": (
+        "    processes: 3\n",
+        "    processes: 3\n    holds_to: 4096\n",
+    ),
     "no line end": ("latency_us: 5.0\n", "latency_us: 5.0"),
     "a note that goes on": ("    note: ", "    note: 'more\n      "),
     "a case after another key": ("    note: ", "    weight: 1.0\n      - {}\n    note: "),

@@ -31,6 +31,8 @@ def diff(old: Path, new: Path, form: str, as_json: bool) -> None:
     Another plan that either table calls a tie is marked as one. Exits 1 where an engine would get
     something else from NEW than from OLD.
     """
+    if as_json and form == "markdown":
+        raise click.UsageError("give --format markdown or --json")
     from mla_tune.cli.difference_view import FORMATS, PairDifference
     from mla_tune.table import TableFile
     from mla_tune.table.difference import TableDifference

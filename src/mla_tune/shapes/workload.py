@@ -200,7 +200,10 @@ class Workload:
 def _parsed(text: str) -> Workload:
     """A table's keys are read when they are checked, and again for its index."""
     match = _MANY_LENGTHS.fullmatch(text)
-    specs = [match[1] + kv_len for kv_len in match[2].split(",")] if match else [text]
+    if match is None:
+        shape = BatchShape.parse(text)
+        return _canonical(Workload((Case(shape),)), str(shape), text)
+    specs = [match[1] + kv_len for kv_len in match[2].split(",")]
     workload = Workload(tuple(Case(BatchShape.parse(spec)) for spec in specs))
     return _canonical(workload, str(workload), text)
 

@@ -15,21 +15,43 @@ from mla_tune.errors import InputError
 
 # Beyond these the parser reads, which knows how much of what is too much.
 MOST_CHARACTERS = 8 * 2**20
-MOST_OF_A_LINE = 4096
 MOST_CASES = 1_000
-
-_OTHER_LINE_ENDS = re.compile("[\r\x85\u2028\u2029]")
+_LINE = r"[^\n]{1,4096}"
 
 _NUMBER = r"-?(?:0|[1-9]\d{0,14})(?:\.\d{1,17})?"
-_IS_NUMBER = re.compile(_NUMBER, re.ASCII)
-_PART = re.compile(rf"([a-z_]+): (?:({_NUMBER})|([a-z][a-z0-9_-]*))(?:, |$)", re.ASCII)
-_SPEEDUP = re.compile(rf"\{{median: ({_NUMBER}), low: ({_NUMBER}), high: ({_NUMBER})\}}", re.ASCII)
-_CASE = re.compile(
-    rf"      - \{{kv_len: ([1-9]\d{{0,11}})(?:, shape: ([0-9qsk_]+))?, weight: ({_NUMBER}), "
-    rf"latency_us: ({_NUMBER}), default_us: ({_NUMBER}), speedup: (\{{[^{{}}]*\}})\}}",
+_SHAPE = r"\d{0,9}q[0-9qsk_]{1,2000}(?:\{[0-9k,]{1,2000}\})?"
+_SPEEDUP = rf"\{{median: {_NUMBER}, low: {_NUMBER}, high: {_NUMBER}\}}"
+
+# In the order in which they are written; each may be absent.
+_FIELDS = {
+    "weight": _NUMBER,
+    "plan": _LINE,
+    "unproven": _LINE,
+    "default_plan": _LINE,
+    "ties": rf"\[{_LINE}\]",
+    "holds_to": _NUMBER,
+    "holds_ragged": "true",
+    "served": rf"\{{to: {_NUMBER}, beyond: {_NUMBER}\}}",
+    "latency_us": _NUMBER,
+    "default_us": _NUMBER,
+    "speedup": _SPEEDUP,
+    "processes": _NUMBER,
+    "note": _LINE,
+}
+_ENTRY = re.compile(
+    rf"  - shape: ({_SHAPE})\n"
+    + "".join(rf"(?:    {name}: ({value})\n)?" for name, value in _FIELDS.items())
+    + rf"(?:    cases:\n((?:      - {_LINE}\n){{1,{MOST_CASES}}}))?",
     re.ASCII,
 )
-_SHAPE = re.compile(r"\d*q[0-9qsk_]*(?:\{[0-9k,]+\})?", re.ASCII)
+_CASE = re.compile(
+    rf"      - \{{kv_len: ({_NUMBER})(?:, shape: ({_SHAPE}))?, weight: ({_NUMBER}), "
+    rf"latency_us: ({_NUMBER}), default_us: ({_NUMBER}), speedup: ({_SPEEDUP})\}}",
+    re.ASCII,
+)
+_PART = re.compile(rf"([a-z_]+): (?:({_NUMBER})|([a-z][a-z0-9_-]*))(?:, |$)", re.ASCII)
+_EACH_NUMBER = re.compile(rf"([a-z]+): ({_NUMBER})", re.ASCII)
+_OTHER_LINE_ENDS = re.compile("[\r\x85\u2028\u2029]")
 # YAML 1.1 reads these as other things than words.
 _NO_WORDS = {"y", "n", "yes", "no", "on", "off", "true", "false", "null"}
 
@@ -46,9 +68,7 @@ def as_written(text: str, parse: Callable[[str], Any]) -> dict[str, Any] | None:
         parse: the YAML parser, for the header and for notes; it raises InputError.
     """
     head, mark, below = text.partition("\nentries:\n")
-    if not mark or not below.endswith("\n") or len(text) > MOST_CHARACTERS:
-        return None
-    if _OTHER_LINE_ENDS.search(text):
+    if not mark or not below or len(text) > MOST_CHARACTERS or _OTHER_LINE_ENDS.search(text):
         return None
     try:
         data = parse(f"{head}\n")
@@ -66,46 +86,29 @@ class _Entries:
         self._parse = parse
         self._plans: dict[str, Any] = {}
         self._notes: dict[str, Any] = {}
-        self._readers: dict[str, Callable[[str], Any]] = {
-            "weight": _number,
+        others: dict[str, Callable[[str], Any]] = {
             "plan": self._plan,
             "unproven": self._plan,
             "default_plan": self._plan,
             "ties": self._ties,
-            "holds_to": _number,
-            "holds_ragged": _true,
-            "latency_us": _number,
-            "default_us": _number,
-            "speedup": _speedup,
-            "processes": _number,
+            "holds_ragged": lambda _: True,
+            "served": _numbers,
+            "speedup": _numbers,
             "note": self._note,
         }
+        fields = [(name, others.get(name, _number)) for name in _FIELDS]
+        self._readers: list[tuple[str, Callable[[str], Any]]]
+        self._readers = [("shape", str), *fields, ("cases", _cases)]
 
     def read(self, text: str) -> list[dict[str, Any]]:
-        entries: list[dict[str, Any]] = []
-        entry: dict[str, Any] = {}
-        cases: list[dict[str, Any]] | None = None
-        for line in text[:-1].split("\n"):
-            if len(line) > MOST_OF_A_LINE:
+        entries, at = [], 0
+        while at < len(text):
+            match = _ENTRY.match(text, at)
+            if match is None:
                 raise _Unusual
-            if line.startswith("      - ") and cases is not None and len(cases) < MOST_CASES:
-                cases.append(_case(line))
-                continue
-            name, colon, value = line[4:].partition(": ")
-            if line.startswith("  - shape: "):
-                entry, cases = {"shape": _shape(value)}, None
-                entries.append(entry)
-            elif line == "    cases:" and entry and "cases" not in entry:
-                cases = entry["cases"] = []
-            elif line.startswith("    ") and colon and entry and name not in entry:
-                reader = self._readers.get(name)
-                if reader is None or cases is not None:
-                    raise _Unusual
-                entry[name] = reader(value)
-            else:
-                raise _Unusual
-        if any(entry.get("cases") == [] for entry in entries):
-            raise _Unusual
+            values = zip(self._readers, match.groups(), strict=True)
+            entries.append({name: read(told) for (name, read), told in values if told is not None})
+            at = match.end()
         return entries
 
     def _plan(self, text: str) -> Any:
@@ -116,8 +119,6 @@ class _Entries:
         return known if isinstance(known, str) else dict(known)
 
     def _ties(self, text: str) -> list[Any]:
-        if text[:1] != "[" or text[-1:] != "]":
-            raise _Unusual
         plans = text[1:-1].replace("}, ", "}\n").replace("default, ", "default\n").split("\n")
         return [self._plan(plan) for plan in plans]
 
@@ -128,47 +129,31 @@ class _Entries:
 
 
 def _number(text: str) -> int | float:
-    if not _IS_NUMBER.fullmatch(text):
-        raise _Unusual
-    return _converted(text)
+    return float(text) if "." in text else int(text)
 
 
-def _converted(number: str) -> int | float:
-    return float(number) if "." in number else int(number)
-
-
-def _true(text: str) -> bool:
-    if text != "true":
-        raise _Unusual
-    return True
-
-
-def _shape(text: str) -> str:
-    if not _SHAPE.fullmatch(text):
-        raise _Unusual
-    return text
+def _numbers(text: str) -> dict[str, int | float]:
+    return {name: _number(value) for name, value in _EACH_NUMBER.findall(text)}
 
 
 def _mapping(text: str) -> dict[str, Any]:
     if text[:1] != "{" or text[-1:] != "}":
         raise _Unusual
-    inner, at, found = text[1:-1], 0, {}
+    inner, at = text[1:-1], 0
+    found: dict[str, Any] = {}
     while at < len(inner):
         match = _PART.match(inner, at)
         if match is None or match[1] in found or _NO_WORDS & {match[1], match[3]}:
             raise _Unusual
-        found[match[1]] = match[3] if match[2] is None else _converted(match[2])
+        found[match[1]] = match[3] if match[2] is None else _number(match[2])
         at = match.end()
     if not found or inner.endswith(" "):
         raise _Unusual
     return found
 
 
-def _speedup(text: str) -> dict[str, Any]:
-    match = _SPEEDUP.fullmatch(text)
-    if match is None:
-        raise _Unusual
-    return dict(zip(("median", "low", "high"), map(_converted, match.groups()), strict=True))
+def _cases(text: str) -> list[dict[str, Any]]:
+    return [_case(line) for line in text[:-1].split("\n")]
 
 
 def _case(line: str) -> dict[str, Any]:
@@ -176,11 +161,11 @@ def _case(line: str) -> dict[str, Any]:
     if match is None:
         raise _Unusual
     kv_len, shape, weight, latency_us, default_us, speedup = match.groups()
-    case: dict[str, Any] = {"kv_len": int(kv_len)}
-    if shape is not None:
-        case["shape"] = _shape(shape)
-    case["weight"] = _converted(weight)
-    case["latency_us"] = _converted(latency_us)
-    case["default_us"] = _converted(default_us)
-    case["speedup"] = _speedup(speedup)
-    return case
+    named = {} if shape is None else {"shape": shape}
+    return named | {
+        "kv_len": _number(kv_len),
+        "weight": _number(weight),
+        "latency_us": _number(latency_us),
+        "default_us": _number(default_us),
+        "speedup": _numbers(speedup),
+    }

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
@@ -16,10 +16,12 @@ from mla_tune.files.regular_file import read_text
 from mla_tune.plan.plan import Plan
 from mla_tune.registry import BACKENDS
 from mla_tune.table.as_written import as_written
-from mla_tune.table.between import Between
 from mla_tune.table.entry import Entry
 from mla_tune.table.header import SCHEMA_VERSION, WITHOUT_BETWEEN, Header
 from mla_tune.table.text import one_line
+
+if TYPE_CHECKING:
+    from mla_tune.table.between import Between
 
 TABLE = Kind("table")
 
@@ -31,7 +33,7 @@ class TableFile:
     header: Header
     entries: tuple[Entry, ...]
     document: Document = field(repr=False)
-    between: Between | None = None
+    between: "Between | None" = None
 
     @classmethod
     def load(cls, path: Path) -> "TableFile":
@@ -95,10 +97,12 @@ def _named(document: Document, location: tuple[str | int, ...]) -> Iterator[None
         raise InputError(f"{document.where(inner)}: {key}: {message}") from None
 
 
-def _between(document: Document, header: Header, section: Any) -> Between | None:
+def _between(document: Document, header: Header, section: Any) -> "Between | None":
     """The model of a table, all of whose values an engine may be given."""
     if section is None:
         return None
+    from mla_tune.table.between import Between  # few tables have one
+
     with _named(document, ("between",)):
         between = Between.model_validate(section)
     known = BACKENDS[header.backend].cut

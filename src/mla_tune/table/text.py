@@ -2,13 +2,15 @@
 
 __all__ = ["between_line", "entry_text", "header_lines", "header_text", "one_line"]
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from mla_tune.table.between import Between
 from mla_tune.table.entry import Entry
 from mla_tune.table.header import Header
+
+if TYPE_CHECKING:
+    from mla_tune.table.between import Between
 
 
 def header_text(header: Header) -> str:
@@ -22,7 +24,7 @@ def header_lines(header: Header) -> dict[str, str]:
     return {name: f"{name}: {one_line(value)}" for name, value in fields.items()}
 
 
-def between_line(between: Between) -> str:
+def between_line(between: "Between") -> str:
     """The line of a table's model."""
     return f"between: {one_line(between.model_dump(exclude_none=True))}"
 
