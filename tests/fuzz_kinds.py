@@ -136,7 +136,7 @@ def read_journal(path: Path) -> None:
 class FakeWorker(FakeBench):
     """Stands where a `WorkerBench` stands in the command: no process, the fake device."""
 
-    def __init__(self, _device: str, log: Path, *_limits: object) -> None:
+    def __init__(self, _device: str, log: Path, *_limits: object, **_more: object) -> None:
         super().__init__({DEFAULT: 100.0, splits(2): 80.0}, noise=0.01)
         self.log = log
         self.clock = SimpleNamespace(now=time.monotonic)
