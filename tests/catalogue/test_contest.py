@@ -136,6 +136,16 @@ def test_means_over_different_cases_are_not_compared(changes):
     assert (found.points, found.differing) == ((), (KEY,))
 
 
+def test_cases_of_any_two_have_to_be_the_same():
+    other = tuple(case(each.kv_len, 20.0, 10.0, each.weight * 2) for each in CASES)
+    found = contest(
+        table(FLASH_ATTN, default(KEY, 30.0), mode="graph"),
+        table(FLASHMLA, tuned(KEY, 30.0, 15.0, cases=CASES), mode="graph"),
+        table(TRITON, tuned(KEY, 30.0, 15.0, cases=other), mode="graph"),
+    )
+    assert found.differing == (KEY,)
+
+
 def test_guards_do_not_count_and_lengths_that_both_name_stand_beside_each_other():
     guards = case(65536, 90.0, 60.0, 0.0), case(65536, 90.0, 80.0, 0.0)
     found = contest(

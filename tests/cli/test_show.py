@@ -42,10 +42,17 @@ def test_tables_say_where_they_are_used(cli, table):
     assert out.startswith("here: NVIDIA H200, vLLM 0.33.1\n")
     assert out.splitlines()[-1].endswith("yes")
     _, out, _ = cli("tables", table, "--gpu", "NVIDIA L4", "--vllm", "0.34.0")
-    assert out.splitlines()[-2].endswith("no: 1")
+    assert out.splitlines()[-2].endswith("no[1]")
     assert out.splitlines()[-1] == (
-        "1: is for NVIDIA H200, here is NVIDIA L4; is for vLLM 0.33, here is 0.34"
+        "[1] is for NVIDIA H200, here is NVIDIA L4; is for vLLM 0.33, here is 0.34"
     )
+
+
+def test_a_gpu_may_be_named_by_what_it_alone_has(cli, table):
+    _, out, _ = cli("tables", table, "bundled", "--gpu", "h100", "--vllm", "0.33.0")
+    assert out.startswith("here: NVIDIA H100 80GB HBM3, vLLM 0.33.0\n")
+    _, out, _ = cli("tables", table, "bundled", "--gpu", "nvidia", "--vllm", "0.33.0")
+    assert out.startswith("here: nvidia, vLLM 0.33.0\n")
 
 
 def test_without_a_folder_all_that_an_engine_could_find_are_listed(

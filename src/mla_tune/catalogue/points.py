@@ -2,6 +2,7 @@
 
 __all__ = ["Point", "common_points"]
 
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -81,7 +82,7 @@ def common_points(
         present = [entry for entry in entries if entry is not None]
         if len(present) < 2:
             continue
-        if not all(_same_cases(present[0], other) for other in present[1:]):
+        if not all(_same_cases(*pair) for pair in itertools.combinations(present, 2)):
             differing.append(shape)
             continue
         timings = tuple(Timing.of_entry(entry) if entry else None for entry in entries)

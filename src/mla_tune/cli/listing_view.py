@@ -25,10 +25,10 @@ def listing_text(tables: Sequence[FoundTable], machine: Machine, width: int | No
     for table in tables:
         told = "; ".join(machine.why_not(table.file))
         number = reasons.setdefault(told, len(reasons) + 1 - ("" in reasons)) if told else 0
-        rows.append((*_cells(table), f"no: {number}" if number else "yes"))
+        rows.append((*_cells(table), f"no[{number}]" if number else "yes"))
     gpus = ", ".join(machine.gpus) or "no GPU"
     here = f"here: {gpus}, {f'vLLM {machine.vllm}' if machine.vllm else 'no vLLM'}"
-    below = [folded(printable(f"{number}: {told}"), width) for told, number in reasons.items()]
+    below = [folded(printable(f"[{number}] {told}"), width) for told, number in reasons.items()]
     return "\n".join([printable(here), *in_columns(COLUMNS, rows, 5, width), *below])
 
 

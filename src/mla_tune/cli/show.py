@@ -4,6 +4,7 @@ __all__ = ["show", "tables"]
 
 import contextlib
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,7 +39,11 @@ def show(tables: tuple[Path, ...], as_json: bool, **asked: Any) -> None:
 
 @click.command()
 @click.argument("folders", type=TableSource(), nargs=-1, metavar="[TABLE|DIR|bundled...]")
-@click.option("--gpu", metavar="NAME", help="Of a machine with this GPU. [default: the one here]")
+@click.option(
+    "--gpu",
+    metavar="NAME",
+    help="Of a machine with this GPU: its name, or a part that no other has. [default: here's]",
+)
 @click.option(
     "--vllm", metavar="RELEASE", help="Of a machine with this vLLM. [default: the one here]"
 )
@@ -54,11 +59,20 @@ def tables(folders: tuple[Path, ...], gpu: str | None, vllm: str | None, as_json
     from mla_tune.catalogue.machine import Machine
     from mla_tune.cli.listing_view import listing_json, listing_text
 
-    machine = Machine.here(gpu, vllm)
+    machine = Machine.here(gpu and _whole_name(gpu, found), vllm)
     if as_json:
         print_json(listing_json(found, machine, problems))
     else:
         click.echo(listing_text(found, machine, terminal_width()))
+
+
+def _whole_name(gpu: str, tables: Iterable["FoundTable"]) -> str:
+    """The name of the only GPU of the tables that ``gpu`` is a part of; else ``gpu`` itself."""
+    from mla_tune.table.device_names import device_kind
+
+    names = {device_kind(name): name for name in (t.file.header.device.name for t in tables)}
+    meant = [name for kind, name in names.items() if device_kind(gpu) in kind]
+    return meant[0] if len(meant) == 1 else gpu
 
 
 def _known_tables() -> tuple[list["FoundTable"], list[str]]:
