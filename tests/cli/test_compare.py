@@ -29,6 +29,14 @@ def test_the_answer_is_a_flag_of_vllm(cli, shipped):
     assert "2.11×" in next(line for line in out.splitlines() if line.startswith("TRITON_MLA  "))
 
 
+def test_the_document_shows_what_is_printed(cli, shipped):
+    text = (ROOT / "docs" / "reading-tables.md").read_text()
+    _, out, _ = cli("compare", shipped, *H200, "--model", "deepseek-v3", "--tp", 8)
+    assert "".join(out.partition("new tokens")[1:]) in text
+    table = "TRITON_MLA-NVIDIA_H100_80GB_HBM3-heads_16-kv_auto-graph-vllm_0.33.0.yaml"
+    assert cli("lookup", shipped / table, "--batch", 32, "--kv-len", "4k")[1] in text
+
+
 def test_what_is_not_the_same_is_told(cli, shipped):
     _, out, _ = cli("compare", shipped, "--gpu", "h100", "--heads", 16)
     assert "13 shapes are left out: the tables have other cases or weights for them" in out
