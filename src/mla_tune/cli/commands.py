@@ -15,6 +15,7 @@ from mla_tune.cli.dashboard import dashboard
 from mla_tune.cli.history import history
 from mla_tune.cli.lookup import lookup
 from mla_tune.cli.recheck import recheck
+from mla_tune.cli.report import report
 from mla_tune.cli.repository import check, diff
 from mla_tune.cli.retune import retune
 from mla_tune.cli.serve import cache, prepare, serve
@@ -43,7 +44,7 @@ def command(ctx: click.Context, /, **options: Any) -> None:
         sys.exit(tune(**options))
 
 
-READING = (show, tables, lookup, compare, recheck, vllm_args, diff, check, history)
+READING = (show, tables, lookup, compare, report, recheck, vllm_args, diff, check, history)
 for subcommand in (*READING, retune, backends, shapes, dashboard, serve, prepare, cache):
     command.add_command(subcommand)
 

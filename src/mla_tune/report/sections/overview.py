@@ -1,0 +1,104 @@
+"""What was tuned, where, and what it wins in all."""
+
+__all__ = ["overview"]
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from mla_tune.catalogue.found import FoundTable
+from mla_tune.catalogue.summary import Summary
+from mla_tune.report.axes import ROW, factor_axis, interval, row_layout
+from mla_tune.report.figure import Figure, Numbers, Section
+from mla_tune.report.material import Material, of_table
+from mla_tune.report.mean_gain import mean_gain
+from mla_tune.table import Speedup
+
+COLUMNS = (
+    "GPU", "backend", "heads", "mode", "KV dtype", "vLLM", "other software", "up to",
+    "entries", "tuned", "mean gain (95 %)",
+)  # fmt: skip
+
+
+def overview(material: Material) -> Section:
+    """One row a table, and its mean gain."""
+    tables = material.tables
+    return Section(
+        "tuned",
+        "What was tuned",
+        "A point is a table: the geometric mean of its gains, where an entry that keeps vLLM's "
+        "default counts as 1. The bar is the 95 % interval of that mean.",
+        [_figure(tables)] if tables else [],
+        "a table",
+    )
+
+
+def _figure(tables: Sequence[FoundTable]) -> Figure:
+    gains = [mean_gain(table.file.entries) for table in tables]
+    shown = [(table, gain) for table, gain in zip(tables, gains, strict=True) if gain is not None]
+    # Plotly draws the first category at the bottom.
+    traces = [_trace(table, gain) for table, gain in reversed(shown)]
+    best = max((gain.median for _, gain in shown), default=1.0)
+    return Figure(
+        "Mean gain of each table",
+        f"Mean gains of {len(shown)} tables, from 1 to {best:.2f} times as fast as the default.",
+        Numbers(
+            COLUMNS,
+            [_row(table, gain) for table, gain in zip(tables, gains, strict=True)],
+            [of_table(table) for table in tables],
+        ),
+        {},
+        traces,
+        _layout(len(traces), best),
+    )
+
+
+def _layout(num_rows: int, best: float) -> dict[str, Any]:
+    ticks = (1, 1.2, 1.5, 2, 3, 4, 6, 8)
+    layout = row_layout(num_rows, factor_axis("times as fast as the default", ticks))
+    # Room for what is written beside the last mark.
+    layout["xaxis"]["range"] = [math.log10(0.97), math.log10(max(best, 1.2) * 1.28)]
+    # A filter takes rows away, and their height.
+    return layout | {"meta": {"row": ROW}}
+
+
+def _trace(table: FoundTable, gain: Speedup) -> dict[str, Any]:
+    of = of_table(table)
+    vllm = table.file.header.software.get("vllm", "")
+    gpu = of["gpu"].removeprefix("NVIDIA ").partition(" ")[0]
+    kv = "" if of["kv"] == "auto" else f" {of['kv']}"
+    name = f"{of['backend']} {of['heads']}{kv} {of['mode']}, {gpu}"
+    colour = "@winner" if gain.low > 1 else "@default"
+    return {
+        "type": "scatter",
+        "mode": "markers+text",
+        "x": [gain.median],
+        "y": [name],
+        "text": [f"  {gain}" if gain.median != 1 else "  default kept"],
+        "textposition": "middle right",
+        "cliponaxis": False,
+        "error_x": interval([gain.median], [gain.low], [gain.high]),
+        "marker": {"size": 10, "color": colour},
+        "textfont": {"size": 11, "color": "@soft"},
+        "hoverinfo": "text",
+        "hovertext": [f"{name}, vLLM {vllm}: {gain}"],
+        "meta": of,
+    }
+
+
+def _row(table: FoundTable, gain: Speedup | None) -> tuple[str, ...]:
+    header, summary, of = table.file.header, Summary.of(table.file), of_table(table)
+    others = (f"{name} {version}" for name, version in header.software.items() if name != "vllm")
+    return (
+        of["gpu"],
+        of["backend"],
+        of["heads"],
+        of["mode"],
+        of["kv"],
+        header.software.get("vllm", "–"),
+        ", ".join(others),
+        f"{header.engine.max_model_len} tokens",
+        str(summary.num_entries),
+        str(summary.num_plans),
+        "no default measured" if gain is None else str(gain),
+    )
