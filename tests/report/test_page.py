@@ -23,7 +23,9 @@ class _Structure(HTMLParser):
         self.feed(text)
 
     def handle_starttag(self, tag, attributes):
-        self.elements.append((tag, *(name for name, _ in attributes)))
+        # A long cell may be broken into lines.
+        told = (name for name, value in attributes if (tag, value) != ("td", "long"))
+        self.elements.append((tag, *told))
 
     def handle_data(self, data):
         self.text.append(data)

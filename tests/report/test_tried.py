@@ -20,7 +20,7 @@ def graph():
 
 
 def test_a_recording_gives_each_batch_of_its_workloads(graph):
-    assert {each.of["backend"] for each in graph.tried} == {"TRITON_MLA"}
+    assert {each.setting.of["backend"] for each in graph.tried} == {"TRITON_MLA"}
     first = graph.tried[0]
     assert first.default["num_kv_splits"] == 256
     assert len(first.latencies) == 33

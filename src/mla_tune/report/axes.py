@@ -2,6 +2,7 @@
 
 __all__ = ["ROW", "factor_axis", "interval", "microseconds_axis", "requests_axis", "row_layout"]
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -32,9 +33,19 @@ def requests_axis() -> dict[str, Any]:
     }
 
 
-def factor_axis(title: str, ticks: Sequence[float]) -> dict[str, Any]:
-    """A ratio: twice is as far from one as half is."""
-    return {"type": "log", "title": {"text": title}, "tickvals": list(ticks), "tickangle": 0}
+def factor_axis(
+    title: str, ticks: Sequence[float], span: tuple[float, float] | None = None
+) -> dict[str, Any]:
+    """A ratio: twice is as far from one as half is. ``span`` is what is to be seen at least."""
+    axis: dict[str, Any] = {
+        "type": "log",
+        "title": {"text": title},
+        "tickvals": list(ticks),
+        "tickangle": 0,
+    }
+    if span is not None:
+        axis["range"] = [math.log10(end) for end in span]
+    return axis
 
 
 def row_layout(num_rows: int, xaxis: dict[str, Any], *, has_legend: bool = False) -> dict[str, Any]:
@@ -59,5 +70,5 @@ def interval(values: Sequence[float], lows: Sequence[float], highs: Sequence[flo
         "array": [high - value for high, value in zip(highs, values, strict=True)],
         "arrayminus": [value - low for low, value in zip(lows, values, strict=True)],
         "thickness": 1.5,
-        "width": 3,
+        "width": 0,  # an interval of nothing is not seen
     }

@@ -1,6 +1,6 @@
 """What the report is made of: sections of figures, each with the numbers behind it."""
 
-__all__ = ["FACETS", "Facets", "Figure", "Numbers", "Section", "facets"]
+__all__ = ["FACETS", "Facets", "Figure", "Numbers", "Section", "Setting", "facets", "model_text"]
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,6 +15,36 @@ Facets = Mapping[str, str]
 def facets(gpu: str, backend: str, heads: int, mode: str, kv: str) -> Facets:
     """What a figure, a line in it or a row of numbers is of; ``kv`` is the cache's dtype."""
     return {"gpu": gpu, "backend": backend, "heads": str(heads), "mode": mode, "kv": kv}
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What latencies in one plot have in common.
+
+    Attributes:
+        of: what a reader filters by.
+        vllm: its release, or empty.
+        model: the dimensions, as text.
+    """
+
+    of: Facets
+    vllm: str
+    model: str
+
+    @property
+    def key(self) -> tuple[str, ...]:
+        return (*self.of.values(), self.vllm, self.model)
+
+    @property
+    def title(self) -> str:
+        of = self.of
+        first = f"{of['backend']} · {of['heads']} heads · {of['mode']} · KV {of['kv']}"
+        return f"{first} · {of['gpu']}" + (f" · vLLM {self.vllm}" if self.vllm else "")
+
+
+def model_text(sizes: Mapping[str, int]) -> str:
+    """Dimensions as the attributes of a study have them."""
+    return ", ".join(f"{name} {size}" for name, size in sizes.items())
 
 
 @dataclass(frozen=True)

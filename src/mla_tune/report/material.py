@@ -1,6 +1,6 @@
 """What a report is made from: tables, and what lies beside them or is given."""
 
-__all__ = ["Material", "gather", "of_table", "title_of"]
+__all__ = ["Material", "gather", "of_table", "setting_of", "title_of"]
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -8,7 +8,7 @@ from pathlib import Path
 
 from mla_tune.catalogue.found import FoundTable
 from mla_tune.nightly.history import History, history_path
-from mla_tune.report.figure import Facets, facets
+from mla_tune.report.figure import Facets, Setting, facets, model_text
 from mla_tune.report.mean_gain import mean_gain
 from mla_tune.report.tried import Failed, Tried, recorded, studied
 
@@ -73,16 +73,22 @@ def _gain(table: FoundTable) -> float:
 
 def of_table(table: FoundTable) -> Facets:
     """What a table is of."""
+    return setting_of(table).of
+
+
+def setting_of(table: FoundTable) -> Setting:
+    """The same with its release of vLLM and its dimensions."""
     header = table.file.header
-    return facets(
+    of = facets(
         header.device.name,
         header.backend,
         header.model["num_q_heads"],
         header.engine.mode,
         header.kv_cache_dtype,
     )
+    return Setting(of, header.software.get("vllm", ""), model_text(header.model))
 
 
-def title_of(of: Facets) -> str:
-    """What something is of, in a line."""
-    return f"{of['backend']} · {of['heads']} heads · {of['mode']} · KV {of['kv']} · {of['gpu']}"
+def title_of(table: FoundTable) -> str:
+    """What a table is of, in a line."""
+    return setting_of(table).title

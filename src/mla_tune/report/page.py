@@ -79,7 +79,7 @@ def plain(figure: Figure) -> dict[str, Any]:
 def _choices(material: Material) -> dict[str, list[str]]:
     """What there is to choose from, of each facet of which there are two or more."""
     known: list[Facets] = [of_table(table) for table in material.tables]
-    known += [tried.of for tried in material.tried]
+    known += [tried.setting.of for tried in material.tried]
     found = {name: {of[name] for of in known} for name in FACETS}
     return {
         name: sorted(

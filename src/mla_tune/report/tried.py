@@ -2,6 +2,7 @@
 
 __all__ = ["Failed", "Latency", "Source", "Tried", "recorded", "studied"]
 
+import dataclasses
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from scipy import stats
 from mla_tune.errors import MlaTuneError
 from mla_tune.measuring.recording.content import Recording, Track
 from mla_tune.plan.plan import Plan
-from mla_tune.report.figure import Facets, facets
+from mla_tune.report.figure import Facets, Setting, facets, model_text
 from mla_tune.shapes import BatchShape, Workload
 from mla_tune.tuning.study.folder import StudyFolder
 from mla_tune.tuning.study.outcome import outcome_of
@@ -45,7 +46,7 @@ class Tried:
     """The plans of one batch shape.
 
     Attributes:
-        of: device, backend and so on.
+        setting: what its latencies are of.
         workload: the key of the workload that the shape is a case of.
         shape: the batch.
         default: the first plan.
@@ -53,7 +54,7 @@ class Tried:
         latencies: of each plan that ran on this shape.
     """
 
-    of: Facets
+    setting: Setting
     workload: str
     shape: BatchShape
     default: Plan
@@ -90,25 +91,27 @@ def recorded(path: Path) -> Source:
     tried: list[Tried] = []
     failed: list[Failed] = []
     for track in recording.tracks:
-        of = _of_track(recording, track)
+        setting = _of_track(recording, track)
         key = str(track.workload)
-        tried += _tried(of, track.workload, track.plans[0], track.rounds)
+        tried += _tried(setting, track.workload, track.plans[0], track.rounds)
         failed += [
-            Failed(of, key, str(plan) or "default", f"{kind}: {what}")
+            Failed(setting.of, key, str(plan) or "default", f"{kind}: {what}")
             for plan, (kind, what) in track.failures.items()
         ]
     return Source(tried, failed, recording.notices)
 
 
-def _of_track(recording: Recording, track: Track) -> Facets:
-    setup = track.setup
-    return facets(
-        recording.environment.device_name,
+def _of_track(recording: Recording, track: Track) -> Setting:
+    setup, environment = track.setup, recording.environment
+    of = facets(
+        environment.device_name,
         setup.backend,
         setup.model.num_q_heads,
         setup.mode,
         setup.kv_cache_dtype,
     )
+    model = model_text(dataclasses.asdict(setup.model))
+    return Setting(of, environment.software.get("vllm", ""), model)
 
 
 def studied(folder: Path) -> Source:
@@ -138,6 +141,9 @@ def _of_study(facts: Mapping[str, Any], trials: Sequence[Any]) -> Source:
     of = facets(
         facts["device"], facts["backend"], facts["heads"], facts["mode"], facts["KV cache dtype"]
     )
+    versions = (version.partition(" ") for version in facts["software"].split(", "))
+    software = {name: version for name, _, version in versions}
+    setting = Setting(of, software.get("vllm", ""), facts["model"])
     workload = Workload.parse_measured(facts["shape"])
     outcomes = [outcome for trial in trials if (outcome := outcome_of(trial)) is not None]
     rounds = {each.plan: each.rounds for each in outcomes if each.latency_us and each.rounds}
@@ -147,11 +153,14 @@ def _of_study(facts: Mapping[str, Any], trials: Sequence[Any]) -> Source:
         if each.latency_us is None and each.dropped
     ]
     default = outcomes[0].plan if outcomes else Plan()
-    return Source(list(_tried(of, workload, default, rounds)), failed)
+    return Source(list(_tried(setting, workload, default, rounds)), failed)
 
 
 def _tried(
-    of: Facets, workload: Workload, default: Plan, rounds: Mapping[Plan, Sequence[Sequence[float]]]
+    setting: Setting,
+    workload: Workload,
+    default: Plan,
+    rounds: Mapping[Plan, Sequence[Sequence[float]]],
 ) -> Iterator[Tried]:
     """One for each batch shape that has samples."""
     by_case: list[dict[Plan, Latency]] = [{} for _ in workload.cases]
@@ -173,4 +182,4 @@ def _tried(
     winner = min(totals, key=totals.__getitem__)
     for latencies, case in zip(by_case, workload.cases, strict=True):
         if latencies:
-            yield Tried(of, str(workload), case.shape, default, winner, latencies)
+            yield Tried(setting, str(workload), case.shape, default, winner, latencies)

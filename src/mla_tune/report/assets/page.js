@@ -55,7 +55,7 @@
     layout.yaxis.showticklabels = false;
     layout.annotations = traces.map((trace) => ({
       xref: "paper", x: 0, xanchor: "left", y: trace.y[0], yshift: 14, showarrow: false,
-      text: `${trace.y[0]}: ${trace.text[0].trim()}`, font: { size: 11 } }));
+      text: `${trace.y[0]}: ${trace.text[0].trim().split(" (")[0]}`, font: { size: 11 } }));
     for (const trace of traces) trace.mode = "markers";
   }
 

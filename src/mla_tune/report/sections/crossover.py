@@ -2,22 +2,22 @@
 
 __all__ = ["crossover"]
 
-import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from mla_tune.plan.plan import Plan
-from mla_tune.report.axes import interval
-from mla_tune.report.figure import Facets, Figure, Numbers, Section
-from mla_tune.report.material import Material, of_table, title_of
+from mla_tune.report.axes import factor_axis, interval
+from mla_tune.report.figure import Facets, Figure, Numbers, Section, Setting
+from mla_tune.report.material import Material, setting_of
 from mla_tune.report.theme import SERIES, SYMBOLS
 from mla_tune.report.tried import Latency, Tried
 from mla_tune.shapes import BatchShape, RequestGroup, format_size
 from mla_tune.table import Entry, Speedup
 
 KNOB = "reorder_batch_threshold"
+TICKS = (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50)
 COLUMNS = (
     "backend",
     "heads",
@@ -33,7 +33,7 @@ COLUMNS = (
 class _Point:
     """One batch on both paths: how many times as long the prefill path takes as the decode path."""
 
-    of: Facets
+    setting: Setting
     shape: BatchShape
     ratio: Speedup
 
@@ -52,10 +52,10 @@ def crossover(material: Material) -> Section:
     """A plot for each backend of which plans were tried, and one of all tables of a GPU."""
     by_setup: dict[tuple[str, ...], list[_Point]] = {}
     for point in _of_tried(material.tried):
-        by_setup.setdefault(tuple(point.of.values()), []).append(point)
+        by_setup.setdefault(point.setting.key, []).append(point)
     by_gpu: dict[tuple[str, str], list[_Point]] = {}
     for point in _of_tables(material):
-        by_gpu.setdefault((point.of["gpu"], point.of["kv"]), []).append(point)
+        by_gpu.setdefault((point.setting.of["gpu"], point.setting.of["kv"]), []).append(point)
     return Section(
         "crossover",
         "Decode or prefill path",
@@ -87,17 +87,17 @@ def _of_tried(tried: Sequence[Tried]) -> Iterator[_Point]:
                 low=prefill.low / decode.high,
                 high=prefill.high / decode.low,
             )
-            yield _Point(each.of, each.shape, ratio)
+            yield _Point(each.setting, each.shape, ratio)
 
 
 def _of_tables(material: Material) -> Iterator[_Point]:
     for table in material.tables:
         for entry in table.file.entries:
-            if (point := _of_entry(of_table(table), entry)) is not None:
+            if (point := _of_entry(setting_of(table), entry)) is not None:
                 yield point
 
 
-def _of_entry(of: Facets, entry: Entry) -> _Point | None:
+def _of_entry(setting: Setting, entry: Entry) -> _Point | None:
     """An entry whose plan takes another path than the default: its speed-up is of the two."""
     if entry.speedup is None or not entry.plan or "{" in entry.shape or entry.speedup.low <= 0:
         return None
@@ -109,8 +109,10 @@ def _of_entry(of: Facets, entry: Entry) -> _Point | None:
         return None
     gain = entry.speedup
     if plan:
-        return _Point(of, shape, gain)
-    return _Point(of, shape, Speedup(median=1 / gain.median, low=1 / gain.high, high=1 / gain.low))
+        return _Point(setting, shape, gain)
+    return _Point(
+        setting, shape, Speedup(median=1 / gain.median, low=1 / gain.high, high=1 / gain.low)
+    )
 
 
 def _decodes(plan: Plan, shape: BatchShape) -> bool | None:
@@ -125,16 +127,16 @@ def _of_setup(points: Sequence[_Point]) -> Figure:
         octave = 1 << (point.group.kv_len - 1).bit_length()
         lines.setdefault(f"KV up to {format_size(octave)}", []).append(point)
     traces = [_trace(name, line, number) for number, (name, line) in enumerate(lines.items())]
-    return _figure(f"Plans tried: {title_of(points[0].of)}", points, points[0].of, traces)
+    return _figure(f"Plans tried: {points[0].setting.title}", points, points[0].setting.of, traces)
 
 
 def _of_gpu(gpu: str, kv: str, points: Sequence[_Point]) -> Figure:
     lines: dict[tuple[str, ...], list[_Point]] = {}
     for point in points:
-        lines.setdefault(tuple(point.of.values()), []).append(point)
+        lines.setdefault(point.setting.key, []).append(point)
     traces = [
-        _trace(f"{line[0].of['backend']} {line[0].of['heads']}", line, number)
-        | {"meta": line[0].of}
+        _trace(f"{line[0].setting.of['backend']} {line[0].setting.of['heads']}", line, number)
+        | {"meta": line[0].setting.of}
         for number, line in enumerate(lines.values())
     ]
     title = f"Tables, where the plan takes the other path than the default: {gpu} · KV {kv}"
@@ -145,26 +147,22 @@ def _figure(
     title: str, points: Sequence[_Point], of: Facets, traces: Sequence[dict[str, Any]]
 ) -> Figure:
     wins = Counter(point.faster for point in points)
-    ends = [
-        math.log10(end)
-        for end in (
-            min(0.8, *(point.ratio.low for point in points)) * 0.9,
-            max(1.25, *(point.ratio.high for point in points)) * 1.1,
-        )
-    ]
+    span = (
+        0.9 * min(0.8, *(point.ratio.low for point in points)),
+        1.1 * max(1.25, *(point.ratio.high for point in points)),
+    )
     return Figure(
         title,
         f"Of {len(points)} batches the decode path is faster at {wins['decode']}, the prefill "
         f"path at {wins['prefill']}.",
-        Numbers(COLUMNS, [_row(p) for p in points], [point.of for point in points]),
+        Numbers(COLUMNS, [_row(p) for p in points], [point.setting.of for point in points]),
         of,
         traces,
         {
             "height": 400,
             "xaxis": {"type": "log", "title": {"text": "query length"},
                       "tickvals": [2**power for power in range(14)]},
-            "yaxis": {"type": "log", "title": {"text": "prefill path / decode path"},
-                      "tickvals": [0.1, 0.2, 0.5, 1, 2, 5, 10], "range": ends},
+            "yaxis": factor_axis("prefill path / decode path", TICKS, span),
             "shapes": [{"type": "line", "xref": "paper", "x0": 0, "x1": 1, "y0": 1, "y1": 1,
                         "line": {"color": "@soft", "width": 1.5, "dash": "dash"}}],
         },
@@ -198,8 +196,8 @@ def _row(point: _Point) -> tuple[str, ...]:
     group = point.group
     lengths = (format_size(group.query_len), format_size(group.kv_len))
     return (
-        point.of["backend"],
-        point.of["heads"],
+        point.setting.of["backend"],
+        point.setting.of["heads"],
         str(point.shape),
         *lengths,
         str(point.ratio),

@@ -15,6 +15,7 @@ from mla_tune.table import Entry, Speedup
 
 FARTHEST = 4.0
 """The factor at which colours end, on either side, on all heat maps alike."""
+TICKS = (0.5, 0.8, 1, 1.2, 1.5, 2, 3, 5, 10)
 SAME = Speedup(median=1.0, low=1.0, high=1.0)
 COLUMNS = ("batch", "plan", "default µs", "plan µs", "speed-up (95 %)", "is")
 
@@ -29,7 +30,8 @@ def gains(material: Material) -> Section:
         "gains",
         "Speed-up over the default",
         "Blue is faster than vLLM's default, orange slower; colours end at ¼× and 4×. An = is an "
-        "entry that keeps the default. Bars and the numbers have the 95 % interval.",
+        "entry that keeps the default, a ? one whose default could not be measured. Bars and the "
+        "numbers have the 95 % interval.",
         figures,
         "a table with entries",
     )
@@ -40,7 +42,7 @@ def _compared(table: FoundTable) -> Iterator[Entry]:
 
 
 def _all_default(tables: Sequence[FoundTable]) -> Figure:
-    rows = [(title_of(of_table(table)), str(len(table.file.entries))) for table in tables]
+    rows = [(title_of(table), str(len(table.file.entries))) for table in tables]
     return Figure(
         "Tables that keep the default everywhere",
         "No plan was proven to be faster for any of their entries.",
@@ -82,7 +84,7 @@ def _heat_map(table: FoundTable, title: str, cells: Sequence[Cell]) -> Figure:
         "ygap": 1,
     }
     return Figure(
-        f"{title}: {title_of(of_table(table))}",
+        f"{title}: {title_of(table)}",
         f"{len(batches)} batch sizes by {len(columns)} KV lengths; speed-ups from "
         f"{min(seen, default=1):.2f} to {max(seen, default=1):.2f}.",
         _numbers(cells),
@@ -141,6 +143,10 @@ def _rows(table: FoundTable, cells: Sequence[Cell]) -> Figure:
     shown.reverse()  # Plotly draws the first category at the bottom
     gains = [cell.speedup or SAME for cell in shown]
     medians = [gain.median for gain in gains]
+    span = (
+        0.97 * min(0.95, *(gain.low for gain in gains)),
+        1.03 * max(1.5, *(gain.high for gain in gains)),
+    )
     trace = {
         "type": "scatter",
         "mode": "markers",
@@ -158,16 +164,13 @@ def _rows(table: FoundTable, cells: Sequence[Cell]) -> Figure:
         "hovertext": [_hover(cell) for cell in shown],
     }  # fmt: skip
     return Figure(
-        f"Longer queries and mixed batches: {title_of(of_table(table))}",
+        f"Longer queries and mixed batches: {title_of(table)}",
         f"Speed-ups of {len(shown)} batches, from {min(medians, default=1):.2f} to "
         f"{max(medians, default=1):.2f}; open circles keep the default.",
         _numbers(cells),
         of_table(table),
         [trace] if shown else [],
-        row_layout(
-            len(shown),
-            factor_axis("times as fast as the default", (0.5, 0.8, 1, 1.5, 2, 3, 5, 10)),
-        ),
+        row_layout(len(shown), factor_axis("times as fast as the default", TICKS, span)),
     )
 
 

@@ -47,7 +47,7 @@ def _figure(table: FoundTable, found: Sequence[Trend]) -> Figure:
     shown = found[:MOST_LINES]
     changed = sum(bool(trend.changes) for trend in found)
     return Figure(
-        f"{len(shown)} of {len(found)} entries: {title_of(of_table(table))}",
+        f"{len(shown)} of {len(found)} entries: {title_of(table)}",
         f"{len(found)} entries over nights; {changed} of them changed beyond their scatter.",
         Numbers(COLUMNS, [_row(trend) for trend in found]),
         of_table(table),

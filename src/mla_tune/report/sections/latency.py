@@ -44,7 +44,7 @@ def _of_table(table: FoundTable) -> Iterator[Figure]:
         return
     entries = [entry for points in lines.values() for _, entry in points]
     yield Figure(
-        title_of(of_table(table)),
+        title_of(table),
         f"Latency over the batch size, by default and tuned, for KV lengths {'; '.join(lines)}: "
         f"from {min(e.latency_us for e in entries):.0f} to "
         f"{max(e.default_us or e.latency_us for e in entries):.0f} microseconds.",

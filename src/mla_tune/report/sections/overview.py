@@ -2,7 +2,7 @@
 
 __all__ = ["overview"]
 
-import math
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,8 +15,8 @@ from mla_tune.report.mean_gain import mean_gain
 from mla_tune.table import Speedup
 
 COLUMNS = (
-    "GPU", "backend", "heads", "mode", "KV dtype", "vLLM", "other software", "up to",
-    "entries", "tuned", "mean gain (95 %)",
+    "backend", "heads", "mode", "KV dtype", "GPU", "mean gain (95 %)", "tuned", "entries", "vLLM",
+    "up to", "other software", "file",
 )  # fmt: skip
 
 
@@ -37,7 +37,9 @@ def _figure(tables: Sequence[FoundTable]) -> Figure:
     gains = [mean_gain(table.file.entries) for table in tables]
     shown = [(table, gain) for table, gain in zip(tables, gains, strict=True) if gain is not None]
     # Plotly draws the first category at the bottom.
-    traces = [_trace(table, gain) for table, gain in reversed(shown)]
+    names = _names([table for table, _ in shown])
+    rows = [_trace(name, *row) for name, row in zip(names, shown, strict=True)]
+    traces = rows[::-1]
     best = max((gain.median for _, gain in shown), default=1.0)
     return Figure(
         "Mean gain of each table",
@@ -55,19 +57,35 @@ def _figure(tables: Sequence[FoundTable]) -> Figure:
 
 def _layout(num_rows: int, best: float) -> dict[str, Any]:
     ticks = (1, 1.2, 1.5, 2, 3, 4, 6, 8)
-    layout = row_layout(num_rows, factor_axis("times as fast as the default", ticks))
     # Room for what is written beside the last mark.
-    layout["xaxis"]["range"] = [math.log10(0.97), math.log10(max(best, 1.2) * 1.28)]
+    span = (0.97, max(best, 1.2) * 1.28)
+    layout = row_layout(num_rows, factor_axis("times as fast as the default", ticks, span))
     # A filter takes rows away, and their height.
     return layout | {"meta": {"row": ROW}}
 
 
-def _trace(table: FoundTable, gain: Speedup) -> dict[str, Any]:
+def _names(tables: Sequence[FoundTable]) -> list[str]:
+    """The shortest names that tell tables apart: rows of one name would lie on one another."""
+    names = [_name(table) for table in tables]
+    releases = [table.file.header.software.get("vllm", "none") for table in tables]
+    for longer in (releases, [str(table.path) for table in tables]):
+        counts = Counter(names)
+        names = [
+            f"{name}, {more}" if counts[name] > 1 else name
+            for name, more in zip(names, longer, strict=True)
+        ]
+    return names
+
+
+def _name(table: FoundTable) -> str:
     of = of_table(table)
-    vllm = table.file.header.software.get("vllm", "")
     gpu = of["gpu"].removeprefix("NVIDIA ").partition(" ")[0]
     kv = "" if of["kv"] == "auto" else f" {of['kv']}"
-    name = f"{of['backend']} {of['heads']}{kv} {of['mode']}, {gpu}"
+    return f"{of['backend']} {of['heads']}{kv} {of['mode']}, {gpu}"
+
+
+def _trace(name: str, table: FoundTable, gain: Speedup) -> dict[str, Any]:
+    of, vllm = of_table(table), table.file.header.software.get("vllm", "")
     colour = "@winner" if gain.low > 1 else "@default"
     return {
         "type": "scatter",
@@ -90,15 +108,16 @@ def _row(table: FoundTable, gain: Speedup | None) -> tuple[str, ...]:
     header, summary, of = table.file.header, Summary.of(table.file), of_table(table)
     others = (f"{name} {version}" for name, version in header.software.items() if name != "vllm")
     return (
-        of["gpu"],
         of["backend"],
         of["heads"],
         of["mode"],
         of["kv"],
-        header.software.get("vllm", "–"),
-        ", ".join(others),
-        f"{header.engine.max_model_len} tokens",
-        str(summary.num_entries),
-        str(summary.num_plans),
+        of["gpu"],
         "no default measured" if gain is None else str(gain),
+        str(summary.num_plans),
+        str(summary.num_entries),
+        header.software.get("vllm", "–"),
+        f"{header.engine.max_model_len} tokens",
+        ", ".join(others),
+        table.path.name,
     )

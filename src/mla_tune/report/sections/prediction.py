@@ -10,7 +10,7 @@ from mla_tune.catalogue.found import FoundTable
 from mla_tune.plan.plan import Plan
 from mla_tune.report.axes import microseconds_axis
 from mla_tune.report.figure import Figure, Numbers, Section
-from mla_tune.report.material import Material, of_table, title_of
+from mla_tune.report.material import Material, of_table, setting_of, title_of
 from mla_tune.shapes import BatchShape, Workload
 from mla_tune.table.waves import WaveModel
 
@@ -55,7 +55,7 @@ def _points(table: FoundTable, material: Material) -> Iterator[_Point]:
             if us is not None and (point := _point(model, shape, plan, us, True)) is not None:
                 yield point
     for tried in material.tried:
-        if tried.of == of_table(table):
+        if tried.setting == setting_of(table):
             for plan, latency in tried.latencies.items():
                 point = _point(model, tried.shape, plan, latency.median, False)
                 if point is not None:
@@ -91,7 +91,7 @@ def _figure(table: FoundTable, points: Sequence[_Point]) -> Figure:
     groups = [(*kind, [p for p in points if p.is_of_table == kind[3]]) for kind in kinds]
     error = f"{between.error:.1%}" + (f" + {between.error_us:.1f} µs" if between.error_us else "")
     return Figure(
-        f"{title_of(of_table(table))}: a gain is proven to {error}",
+        f"{title_of(table)}: a gain is proven to {error}",
         f"{len(points)} points; half of the predictions are within {ratios[len(ratios) // 2]:.1%} "
         f"of what was measured, the worst is off by {ratios[-1]:.1%}.",
         Numbers(COLUMNS, [_row(point) for point in points]),

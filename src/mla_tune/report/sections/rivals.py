@@ -36,9 +36,13 @@ def _figure(contest: Contest) -> Figure:
         f"{contender.name} is the fastest at {count}"
         for contender, count in zip(contest.contenders, wins, strict=True)
     )
+    behind = [point.behind(place) for point in points for place in point.served]
+    farthest = max(1.5, *(ratio.high or ratio.value for ratio in behind))
     ticks = (1, 1.5, 2, 3, 5, 10, 20)
     layout = row_layout(
-        len(points), factor_axis("times as long as the fastest", ticks), has_legend=True
+        len(points),
+        factor_axis("times as long as the fastest", ticks, (0.95, 1.05 * farthest)),
+        has_legend=True,
     )
     layout["yaxis"] |= {
         "categoryorder": "array",

@@ -9,7 +9,7 @@ from typing import Any
 from mla_tune.plan.plan import Plan
 from mla_tune.report.axes import interval, microseconds_axis
 from mla_tune.report.figure import Figure, Numbers, Section
-from mla_tune.report.material import Material, title_of
+from mla_tune.report.material import Material
 from mla_tune.report.sections.cells import plan_text
 from mla_tune.report.theme import SERIES, SYMBOLS
 from mla_tune.report.tried import Tried
@@ -25,7 +25,7 @@ def split_counts(material: Material) -> Section:
     groups: dict[tuple[str, ...], list[Tried]] = {}
     for tried in material.tried:
         if len(_by_splits(tried)) > 1:
-            groups.setdefault(tuple(tried.of.values()), []).append(tried)
+            groups.setdefault(tried.setting.key, []).append(tried)
     return Section(
         "splits",
         "Latency against splits",
@@ -47,7 +47,7 @@ def _figures(group: Sequence[Tried]) -> Iterator[Figure]:
     # A recording that goes on with a workload, or a study, may have a batch twice.
     group = sorted({str(tried.shape): tried for tried in group}.values(), key=_order)
     values = sorted({value for tried in group for value in _by_splits(tried)})
-    title = title_of(group[0].of)
+    title = group[0].setting.title
     yield _lines(title, group, values)
     yield _heat_map(title, group, values)
 
@@ -69,7 +69,7 @@ def _lines(title: str, group: Sequence[Tried], values: Sequence[int]) -> Figure:
         f"Latency over the number of splits, from {values[0]} to {values[-1]}, of "
         f"{', '.join(str(tried.shape) for tried in shown)}.",
         _numbers(shown),
-        group[0].of,
+        group[0].setting.of,
         [trace for number, tried in enumerate(shown) for trace in _line(tried, number, values)],
         {
             "height": 400,
@@ -149,7 +149,7 @@ def _heat_map(title: str, group: Sequence[Tried], values: Sequence[int]) -> Figu
         "How many times as long as with the fastest number of splits a batch takes; darker or "
         "brighter is slower, the default has a circle and the winner a star.",
         _numbers(group),
-        group[0].of,
+        group[0].setting.of,
         [trace],
         {
             "height": 70 + max(66, 18 * len(group)),
