@@ -42,7 +42,8 @@ def test_what_is_not_the_same_is_told(cli, shipped):
     assert "13 shapes are left out: the tables have other cases or weights for them" in out
     _, out, _ = cli("compare", shipped, "--gpu", "h100", "--heads", 64)
     assert "only TRITON_MLA has a table: nothing to compare it with" in out
-    _, out, _ = cli("compare", shipped, "--gpu", "h100", "--heads", 128)
+    h100 = sorted(shipped.glob("*H100*heads_128*"))
+    _, out, _ = cli("compare", *h100)
     assert "other max_model_len: FLASH_ATTN_MLA 131072, TRITON_MLA 16384" in out
     assert out.splitlines()[-1].startswith("no shape is in all of the tables")
 

@@ -14,6 +14,7 @@ from mla_tune.table import TableFile
 from mla_tune.tuning.recheck import measured_workload
 
 TABLES = Path(__file__).parents[2] / "tuned_configs"
+BEFORE = Path(__file__).parents[1] / "data" / "h100" / "graph_triton_mla_16_to_128k.yaml"
 H100 = replace(
     ENVIRONMENT,
     device_name="NVIDIA H100 80GB HBM3",
@@ -63,8 +64,8 @@ def test_an_entry_that_keeps_the_default_gets_its_guards_and_ragged_batches_agai
     )
 
 
-def test_an_entry_of_before_ragged_guards_gets_them(shipped, tmp_path):
-    _, file = shipped
+def test_an_entry_of_before_ragged_guards_gets_them(tmp_path):
+    file = TableFile.load(BEFORE)
     job = job_of(file, H100, "cuda", 200 * GIB, tmp_path)
     (workload,) = (each for each in job.workloads if str(each) == "8q1s{1k,4k,16k}")
     (entry,) = (each for each in file.entries if each.shape == str(workload))
