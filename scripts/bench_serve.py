@@ -6,7 +6,8 @@ r"""`mla-tune serve` against plain `vllm serve`: time to the first token, decode
 One server after the other, each a whole vLLM of DeepSeek-V2 shape with dummy weights, asked
 through the OpenAI API: plain, tuned from an empty cache, and tuned again, when the cache has the
 tables. One more plain start before them fills the caches of vLLM's own compilers (``--no-warm-up``
-leaves it out). Decode steps are timed where all requests of a cell are decoding.
+leaves it out). Decode steps are timed where all requests of a cell are decoding. Tokens are sampled
+without FlashInfer, whose sampler takes two minutes to compile where it is not installed compiled.
 
 Exits 1 where the first tuned start takes longer than --tune-for beyond the plain one (and
 --allowance for vLLM's own scatter), the second adds more than 3 s, a request fails, a cell is
@@ -118,7 +119,11 @@ def served(command: Sequence[str], log: Path) -> Iterator[float]:
         began_s = time.monotonic()
         # A session of its own: vLLM's other processes end with it.
         process = subprocess.Popen(
-            command, stdout=file, stderr=subprocess.STDOUT, start_new_session=True
+            command,
+            stdout=file,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            env=os.environ | {"VLLM_USE_FLASHINFER_SAMPLER": "0"},
         )
     try:
         client = openai.OpenAI(base_url=f"http://127.0.0.1:{PORT}/v1", api_key="-", max_retries=0)
@@ -150,15 +155,15 @@ async def decoded(batch: int, context: int) -> list[float]:
 
     Only the time counts in which every stream has begun and none has ended.
     """
-    client = openai.AsyncOpenAI(base_url=f"http://127.0.0.1:{PORT}/v1", api_key="-", timeout=300.0)
-    rounds = []
-    for _ in range(ROUNDS):
-        streams = (_arrivals(client, text(request, context)) for request in range(batch))
-        arrivals = await asyncio.gather(*streams)
-        began_s = max(each[0] for each in arrivals)
-        ended_s = min(each[-1] for each in arrivals)
-        steps = [sum(began_s < at_s <= ended_s for at_s in each) for each in arrivals]
-        rounds.append(1e3 * (ended_s - began_s) / statistics.median(steps))
+    url, rounds = f"http://127.0.0.1:{PORT}/v1", []
+    async with openai.AsyncOpenAI(base_url=url, api_key="-", timeout=300.0) as client:
+        for _ in range(ROUNDS):
+            streams = (_arrivals(client, text(request, context)) for request in range(batch))
+            arrivals = await asyncio.gather(*streams)
+            began_s = max(each[0] for each in arrivals)
+            ended_s = min(each[-1] for each in arrivals)
+            steps = [sum(began_s < at_s <= ended_s for at_s in each) for each in arrivals]
+            rounds.append(1e3 * (ended_s - began_s) / statistics.median(steps))
     return rounds
 
 

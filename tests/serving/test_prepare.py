@@ -87,6 +87,24 @@ def test_what_is_missing_is_tuned_once(
     assert "the same command as before: vLLM is not asked again" in said
 
 
+def test_launches_are_searched_where_there_is_time_for_all(
+    world: World, options: PrepareOptions, tmp_path: Path
+) -> None:
+    prepared(options)
+    short = replace(options, deadline_s=time.monotonic() + 90, cache=Cache(tmp_path / "other"))
+    prepared(short)
+    assert [request.launches for request in world.requests] == [None, "none"]
+
+
+def test_sizes_that_hold_all_sequences_are_one(
+    world: World, options: PrepareOptions, said: list[str]
+) -> None:
+    world.served = replace(SERVED, capture_sizes=(1, 2, 4, 8), max_num_seqs=3)
+    prepared(options)
+    assert world.requests[0].shapes["graph"]["capture_sizes"] == [1, 3, 2]
+    assert any(line.startswith("tuning 3 batch sizes of TRITON_MLA") for line in said)
+
+
 def test_the_next_start_goes_on(world: World, options: PrepareOptions, said: list[str]) -> None:
     world.decides, world.answer = 2, TuneAnswer(problem=TIME_OVER)
     assert not prepared(options).problem

@@ -74,6 +74,11 @@ class ServedEngine(Message):
         """Tokens of a request in a decode step."""
         return 1 + self.draft_tokens
 
+    @property
+    def most_decode_tokens(self) -> int:
+        """Tokens of a decode step of all sequences that it serves at a time."""
+        return self.max_num_seqs * self.query_len
+
     @classmethod
     def from_json(cls, text: str | bytes) -> Self:
         """Read what `as_json` wrote.

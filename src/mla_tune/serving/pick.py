@@ -145,7 +145,8 @@ def _measured(
         options.say(f"no time was left to compare {len(prepared)} backends")
         return ()
     options.say(f"comparing {len(prepared)} backends for {options.left_s:.0f} s at most")
-    sizes = spread_first(prepared[0][0].capture_sizes)[:MOST_SIZES]
+    engine = prepared[0][0]
+    sizes = spread_first(engine.capture_sizes, engine.most_decode_tokens)[:MOST_SIZES]
     contending = tuple(
         Contending(str(engine.backend), engine_shapes(engine, sizes), each)
         for (engine, _), each in zip(prepared, plans, strict=True)

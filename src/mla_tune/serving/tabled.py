@@ -25,6 +25,10 @@ VARIABLE = "MLA_TUNE_TABLES"
 LEAST_S = 10.0
 """With less time left than a start of the worker takes, none is started."""
 
+LAUNCHES_FROM_S = 300.0
+"""With less time left only split counts are tuned. The search for other launches comes before any
+decision, and took a whole start of 67 s on an H100; a batch size then took 10 s, else 1 to 5."""
+
 
 @dataclass(frozen=True)
 class Tabled:
@@ -144,9 +148,11 @@ def _tune(engine: ServedEngine, slot: Slot, todo: list[Part], options: PrepareOp
 
 def _tuned(engine: ServedEngine, slot: Slot, todo: list[Part], options: PrepareOptions) -> str:
     assert engine.backend is not None
-    sizes = spread_first(part for part in todo if isinstance(part, int))
+    captured = (part for part in todo if isinstance(part, int))
+    sizes = spread_first(captured, engine.most_decode_tokens)
     left_s = max(options.left_s, 0)
-    options.say(f"tuning {len(todo)} batch sizes of {engine.backend} for {left_s:.0f} s at most")
+    how_many = len(sizes) or len(todo)
+    options.say(f"tuning {how_many} batch sizes of {engine.backend} for {left_s:.0f} s at most")
     request = TuneRequest(
         shapes=engine_shapes(engine, sizes),
         backend=engine.backend,
@@ -155,6 +161,7 @@ def _tuned(engine: ServedEngine, slot: Slot, todo: list[Part], options: PrepareO
         device=options.device,
         devices=_devices(engine) if options.device == "auto" else None,
         processes=options.processes,
+        launches="none" if left_s < LAUNCHES_FROM_S else None,
     )
     answer = tune_until(request, options.deadline_s, options.clock)
     if answer.failed:

@@ -55,6 +55,7 @@ def _tuned(request: TuneRequest) -> TuneAnswer:
         min_speedup=MIN_SPEEDUP_OF_ONE_PROCESS if is_gpu and request.processes == 1 else None,
         confirm_seconds=CONFIRM_SECONDS,
         processes=request.processes,
+        launches=request.launches,
         replace=True,
         wait=True,
     )

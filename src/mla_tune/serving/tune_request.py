@@ -25,6 +25,7 @@ class TuneRequest(Message):
         device: as of ``--device``.
         devices: several, as of ``--devices``; None for the one of ``device``.
         processes: in how many processes a plan is raced before it is published.
+        launches: as of ``--launches``.
     """
 
     shapes: dict[str, Any]
@@ -34,6 +35,7 @@ class TuneRequest(Message):
     device: str
     devices: str | None
     processes: int
+    launches: str | None = None
 
 
 @dataclass(frozen=True)
