@@ -14,5 +14,6 @@ def test_each_plot_is_an_svg_named_by_its_section(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["tuned-1.svg"]
     root = ElementTree.parse(tmp_path / "tuned-1.svg").getroot()
     text = "".join(root.itertext())
+    assert "Mean gain of each table" in text
     assert "TRITON_MLA 16 graph, H200" in text
     assert "2.90× (2.90–2.90)" in text

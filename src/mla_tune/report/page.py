@@ -49,7 +49,7 @@ def page(material: Material, sections: Sequence[Section]) -> str:
         headline=_headline(material),
         notices=material.notices,
         drawn={
-            "figures": {key: plain(figure) for key, figure in numbered(sections)},
+            "figures": {key: plain(figure) for key, _, figure in numbered(sections)},
             "themes": THEMES,
             "template": template(),
         },
@@ -63,12 +63,12 @@ def _asset(name: str) -> str:
     return (resources.files("mla_tune.report") / "assets" / name).read_text(encoding="utf-8")
 
 
-def numbered(sections: Sequence[Section]) -> Iterator[tuple[str, Figure]]:
-    """Each plot by the key of its figure on the page."""
+def numbered(sections: Sequence[Section]) -> Iterator[tuple[str, Section, Figure]]:
+    """Each plot with the key of its figure on the page, and its section."""
     for section in sections:
         for number, figure in enumerate(section.figures, start=1):
             if figure.traces:
-                yield f"{section.key}-{number}", figure
+                yield f"{section.key}-{number}", section, figure
 
 
 def plain(figure: Figure) -> dict[str, Any]:

@@ -13,10 +13,13 @@ from typing import Any
 
 from mla_tune.errors import EnvironmentFailure, InputError
 from mla_tune.report.figure import Section
+from mla_tune.report.labels import labelled
 from mla_tune.report.page import numbered, plain
 from mla_tune.report.theme import coloured, template
 
 WIDTH = 900
+TITLE = 54
+"""Pixels."""
 
 
 def write_plots(sections: Sequence[Section], folder: Path) -> int:
@@ -52,10 +55,34 @@ def write_plots(sections: Sequence[Section], folder: Path) -> int:
     return len(jobs)
 
 
+def _titled(layout: dict[str, Any], title: str) -> dict[str, Any]:
+    """With a title above it, where the page has its caption."""
+    shared = template()
+    margin = shared["margin"] | layout.get("margin", {})
+    height = layout["height"] + TITLE
+    above = {"yref": "container", "yanchor": "top"}
+    return layout | {
+        "template": {"layout": shared},
+        "width": WIDTH,
+        "height": height,
+        "margin": margin | {"t": margin["t"] + TITLE},
+        "title": above
+        | {
+            "text": title,
+            "font": {"size": 14},
+            "x": 0,
+            "xanchor": "left",
+            "y": 1 - 24 / height,  # of the first of two lines
+            "pad": {"l": 8},
+        },
+        "legend": layout.get("legend", above | {"y": 1 - TITLE / height}),
+    }
+
+
 def _jobs(sections: Sequence[Section], folder: Path) -> Iterator[dict[str, Any]]:
-    for key, figure in numbered(sections):
+    for key, section, figure in numbered(sections):
         drawn = plain(figure)
-        layout = drawn["layout"] | {"template": {"layout": template()}, "width": WIDTH}
+        layout = _titled(drawn["layout"], f"{labelled(section.title)}<br>{labelled(figure.title)}")
         fig = coloured({"data": drawn["data"], "layout": layout}, "light")
         yield {
             "fig": fig,

@@ -98,7 +98,8 @@ def _heat_layout(num_rows: int) -> dict[str, Any]:
     end = math.log2(FARTHEST)
     ticks = (0.25, 0.5, 1, 2, 4)
     return {
-        "height": 70 + max(66, ROW * num_rows),
+        "height": 60 + max(66, ROW * num_rows),
+        "margin": {"t": 46},
         "xaxis": {"type": "category", "title": {"text": "KV length"}, "showgrid": False,
                   "tickangle": 0, "side": "top"},
         "yaxis": {"type": "category", "title": {"text": "requests"}, "showgrid": False,

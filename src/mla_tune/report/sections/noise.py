@@ -12,6 +12,7 @@ from mla_tune.report.material import Material, of_table
 from mla_tune.report.theme import SERIES, SYMBOLS
 from mla_tune.table import Entry
 
+TICKS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 1.5, 2, 5, 10, 20)
 COLUMNS = ("table", "batch", "µs", "half of the interval", "processes", "note")
 
 
@@ -54,7 +55,7 @@ def _figure(gpu: str, mode: str, tables: Sequence[FoundTable]) -> Figure:
         {
             "height": 380,
             "xaxis": microseconds_axis(),
-            "yaxis": factor_axis("± % of the speed-up", (0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20)),
+            "yaxis": factor_axis("± % of the speed-up", TICKS, (0.8 * shares[0], 1.2 * shares[-1])),
         },
     )
 

@@ -152,7 +152,8 @@ def _heat_map(title: str, group: Sequence[Tried], values: Sequence[int]) -> Figu
         group[0].setting.of,
         [trace],
         {
-            "height": 70 + max(66, 18 * len(group)),
+            "height": 60 + max(66, 18 * len(group)),
+            "margin": {"t": 46},
             "xaxis": {"type": "category", "title": {"text": KNOB}, "showgrid": False,
                       "side": "top", "tickangle": 0},
             "yaxis": {"type": "category", "dtick": 1, "showgrid": False, "tickfont": {"size": 10}},
