@@ -6,6 +6,7 @@ from made_up_tables import FLASH_ATTN, FLASHMLA, TRITON, case, default, speedup,
 from mla_tune.catalogue.contest import contests
 from mla_tune.catalogue.timing import SURE, SURE_ON_CPU
 from mla_tune.plan.plan import UNTUNED, Plan
+from mla_tune.shapes import format_size
 from mla_tune.table import Entry
 from mla_tune.tuning.run_settings import MIN_SPEEDUP, MIN_SPEEDUP_ON_CPU
 from modelled_table import HEADER
@@ -178,6 +179,10 @@ def test_two_tables_of_a_backend_are_told_apart():
         table(FLASHMLA, entries), table(FLASHMLA, entries, **newer), table(TRITON, entries)
     )
     assert names(both, range(3)) == ["FLASHMLA 0.33.0", "FLASHMLA 0.34.0", TRITON]
+    longer = {"engine": HEADER.engine.model_copy(update={"max_model_len": 16384})}
+    lengths = contest(table(FLASHMLA, entries), table(FLASHMLA, entries, **longer))
+    own = format_size(HEADER.engine.max_model_len)
+    assert names(lengths, range(2)) == [f"FLASHMLA up to {own}", "FLASHMLA up to 16k"]
     same = contest(table(FLASHMLA, entries, path="a.yaml"), table(FLASHMLA, entries, path="b.yaml"))
     assert names(same, range(2)) == ["a.yaml", "b.yaml"]
 

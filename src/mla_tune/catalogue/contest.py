@@ -12,6 +12,7 @@ from mla_tune.catalogue.found import FoundTable
 from mla_tune.catalogue.ground import Ground
 from mla_tune.catalogue.points import Point, common_points
 from mla_tune.catalogue.timing import Ratio
+from mla_tune.shapes import format_size
 
 
 @dataclass(frozen=True)
@@ -145,8 +146,12 @@ def _named(tables: Sequence[FoundTable]) -> tuple[Contender, ...]:
     """Contenders by the shortest names that tell them apart."""
     contenders = [Contender(table.file.header.backend, table) for table in tables]
     with_release = (f"{each.backend} {each.vllm}" for each in contenders)
+    with_length = (
+        f"{each.backend} up to {format_size(each.table.file.header.engine.max_model_len)}"
+        for each in contenders
+    )
     with_path = (str(each.table.path) for each in contenders)
-    for longer in (with_release, with_path):
+    for longer in (with_release, with_length, with_path):
         counts = Counter(each.name for each in contenders)
         contenders = [
             Contender(name, each.table) if counts[each.name] > 1 else each

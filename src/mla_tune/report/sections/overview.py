@@ -12,6 +12,7 @@ from mla_tune.report.axes import ROW, factor_axis, interval, row_layout
 from mla_tune.report.figure import Figure, Numbers, Section
 from mla_tune.report.material import Material, of_table
 from mla_tune.report.mean_gain import mean_gain
+from mla_tune.shapes import format_size
 from mla_tune.table import Speedup
 
 COLUMNS = (
@@ -67,11 +68,13 @@ def _layout(num_rows: int, best: float) -> dict[str, Any]:
 def _names(tables: Sequence[FoundTable]) -> list[str]:
     """The shortest names that tell tables apart: rows of one name would lie on one another."""
     names = [_name(table) for table in tables]
-    releases = [table.file.header.software.get("vllm", "none") for table in tables]
-    for longer in (releases, [str(table.path) for table in tables]):
-        counts = Counter(names)
+    headers = [table.file.header for table in tables]
+    releases = [header.software.get("vllm", "none") for header in headers]
+    lengths = [f"up to {format_size(header.engine.max_model_len)}" for header in headers]
+    for longer in (releases, lengths, [str(table.path) for table in tables]):
+        counts, told = Counter(names), Counter(zip(names, longer, strict=True))
         names = [
-            f"{name}, {more}" if counts[name] > 1 else name
+            f"{name}, {more}" if counts[name] > told[name, more] else name
             for name, more in zip(names, longer, strict=True)
         ]
     return names
