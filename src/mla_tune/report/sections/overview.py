@@ -59,7 +59,7 @@ def _figure(tables: Sequence[FoundTable]) -> Figure:
 def _layout(num_rows: int, best: float) -> dict[str, Any]:
     ticks = (1, 1.2, 1.5, 2, 3, 4, 6, 8)
     # Room for what is written beside the last mark.
-    span = (0.97, max(best, 1.2) * 1.28)
+    span = (0.97, max(best, 1.2) * 1.5)
     layout = row_layout(num_rows, factor_axis("times as fast as the default", ticks, span))
     # A filter takes rows away, and their height.
     return layout | {"meta": {"row": ROW}}
