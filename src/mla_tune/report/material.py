@@ -11,6 +11,7 @@ from mla_tune.nightly.history import History, history_path
 from mla_tune.report.figure import Facets, Setting, facets, model_text
 from mla_tune.report.mean_gain import mean_gain
 from mla_tune.report.tried import Failed, Tried, recorded, studied
+from mla_tune.shapes import format_size
 
 
 @dataclass(frozen=True)
@@ -91,4 +92,5 @@ def setting_of(table: FoundTable) -> Setting:
 
 def title_of(table: FoundTable) -> str:
     """What a table is of, in a line."""
-    return setting_of(table).title
+    reach = format_size(table.file.header.engine.max_model_len)
+    return f"{setting_of(table).title} · up to {reach}"

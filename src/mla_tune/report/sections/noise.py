@@ -9,6 +9,7 @@ from mla_tune.catalogue.found import FoundTable
 from mla_tune.report.axes import factor_axis, microseconds_axis
 from mla_tune.report.figure import Figure, Numbers, Section
 from mla_tune.report.material import Material, of_table
+from mla_tune.report.names import distinct_names
 from mla_tune.report.theme import SERIES, SYMBOLS
 from mla_tune.table import Entry
 
@@ -39,19 +40,24 @@ def _compared(table: FoundTable) -> Iterator[Entry]:
 
 
 def _figure(gpu: str, mode: str, tables: Sequence[FoundTable]) -> Figure:
-    rows = [(table, entry) for table in tables for entry in _compared(table)]
-    shares = sorted(_share(entry) for _, entry in rows)
+    names = distinct_names(tables, list(map(_name, tables)))
+    rows = [
+        (name, table, entry)
+        for name, table in zip(names, tables, strict=True)
+        for entry in _compared(table)
+    ]
+    shares = sorted(_share(entry) for *_, entry in rows)
     return Figure(
         f"{gpu} · {mode}",
         f"{len(rows)} speed-ups; half of them are known to {shares[len(shares) // 2]:.2f} % or "
         f"better, the least to {shares[-1]:.1f} %.",
         Numbers(
             COLUMNS,
-            [_row(table, entry) for table, entry in rows],
-            [of_table(table) for table, _ in rows],
+            [_row(name, entry) for name, _, entry in rows],
+            [of_table(table) for _, table, _ in rows],
         ),
         {},
-        [_trace(table, number) for number, table in enumerate(tables)],
+        [_trace(*both, number) for number, both in enumerate(zip(names, tables, strict=True))],
         {
             "height": 380,
             "xaxis": microseconds_axis(),
@@ -70,12 +76,12 @@ def _name(table: FoundTable) -> str:
     return f"{of['backend']} {of['heads']}" + ("" if of["kv"] == "auto" else f" {of['kv']}")
 
 
-def _trace(table: FoundTable, number: int) -> dict[str, Any]:
+def _trace(name: str, table: FoundTable, number: int) -> dict[str, Any]:
     entries = list(_compared(table))
     return {
         "type": "scatter",
         "mode": "markers",
-        "name": _name(table),
+        "name": name,
         "x": [entry.latency_us for entry in entries],
         "y": [_share(entry) for entry in entries],
         "marker": {
@@ -85,12 +91,12 @@ def _trace(table: FoundTable, number: int) -> dict[str, Any]:
             "opacity": 0.85,
         },
         "hoverinfo": "text",
-        "hovertext": [f"{_name(table)}, {entry.shape}: {entry.speedup}" for entry in entries],
+        "hovertext": [f"{name}, {entry.shape}: {entry.speedup}" for entry in entries],
         "meta": of_table(table),
     }
 
 
-def _row(table: FoundTable, entry: Entry) -> tuple[str, ...]:
+def _row(name: str, entry: Entry) -> tuple[str, ...]:
     processes = "one, rounds alone" if entry.processes is None else str(entry.processes)
     share = f"± {_share(entry):.2f} %"
-    return (_name(table), entry.shape, f"{entry.latency_us:.1f}", share, processes, entry.note)
+    return (name, entry.shape, f"{entry.latency_us:.1f}", share, processes, entry.note)

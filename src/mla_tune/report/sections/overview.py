@@ -2,7 +2,6 @@
 
 __all__ = ["overview"]
 
-from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,7 +11,7 @@ from mla_tune.report.axes import ROW, factor_axis, interval, row_layout
 from mla_tune.report.figure import Figure, Numbers, Section
 from mla_tune.report.material import Material, of_table
 from mla_tune.report.mean_gain import mean_gain
-from mla_tune.shapes import format_size
+from mla_tune.report.names import distinct_names
 from mla_tune.table import Speedup
 
 COLUMNS = (
@@ -38,7 +37,8 @@ def _figure(tables: Sequence[FoundTable]) -> Figure:
     gains = [mean_gain(table.file.entries) for table in tables]
     shown = [(table, gain) for table, gain in zip(tables, gains, strict=True) if gain is not None]
     # Plotly draws the first category at the bottom.
-    names = _names([table for table, _ in shown])
+    tables_shown = [table for table, _ in shown]
+    names = distinct_names(tables_shown, list(map(_name, tables_shown)))
     rows = [_trace(name, *row) for name, row in zip(names, shown, strict=True)]
     traces = rows[::-1]
     best = max((gain.median for _, gain in shown), default=1.0)
@@ -63,21 +63,6 @@ def _layout(num_rows: int, best: float) -> dict[str, Any]:
     layout = row_layout(num_rows, factor_axis("times as fast as the default", ticks, span))
     # A filter takes rows away, and their height.
     return layout | {"meta": {"row": ROW}}
-
-
-def _names(tables: Sequence[FoundTable]) -> list[str]:
-    """The shortest names that tell tables apart: rows of one name would lie on one another."""
-    names = [_name(table) for table in tables]
-    headers = [table.file.header for table in tables]
-    releases = [header.software.get("vllm", "none") for header in headers]
-    lengths = [f"up to {format_size(header.engine.max_model_len)}" for header in headers]
-    for longer in (releases, lengths, [str(table.path) for table in tables]):
-        counts, told = Counter(names), Counter(zip(names, longer, strict=True))
-        names = [
-            f"{name}, {more}" if counts[name] > told[name, more] else name
-            for name, more in zip(names, longer, strict=True)
-        ]
-    return names
 
 
 def _name(table: FoundTable) -> str:

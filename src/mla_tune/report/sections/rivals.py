@@ -2,6 +2,7 @@
 
 __all__ = ["rivals"]
 
+from collections.abc import Sequence
 from typing import Any
 
 from mla_tune.catalogue.contest import Contest, contests
@@ -9,6 +10,7 @@ from mla_tune.catalogue.points import Point
 from mla_tune.report.axes import factor_axis, interval, row_layout
 from mla_tune.report.figure import Facets, Figure, Numbers, Section
 from mla_tune.report.material import Material, of_table
+from mla_tune.report.names import distinct_names
 from mla_tune.report.theme import SERIES, SYMBOLS
 
 COLUMNS = ("batch", "fastest", "backend", "µs with its table", "times the fastest's (95 %)")
@@ -29,12 +31,13 @@ def rivals(material: Material) -> Section:
 
 
 def _figure(contest: Contest) -> Figure:
+    tables = [contender.table for contender in contest.contenders]
+    names = distinct_names(tables, [contender.backend for contender in contest.contenders])
     points = [point for point in contest.points if point.fastest is not None]
     places = range(len(contest.contenders))
     wins = [sum(point.fastest == place for point in points) for place in places]
     told = ", ".join(
-        f"{contender.name} is the fastest at {count}"
-        for contender, count in zip(contest.contenders, wins, strict=True)
+        f"{name} is the fastest at {count}" for name, count in zip(names, wins, strict=True)
     )
     behind = [point.behind(place) for point in points for place in point.served]
     farthest = max(1.5, *(ratio.high or ratio.value for ratio in behind))
@@ -54,11 +57,11 @@ def _figure(contest: Contest) -> Figure:
         f"Of {len(points)} batches {told}.",
         Numbers(
             COLUMNS,
-            [_row(contest, point, place) for point, place in rows],
+            [_row(names, point, place) for point, place in rows],
             [_of(contest, place) for _, place in rows],
         ),
         {},
-        [_trace(contest, points, place) for place in places],
+        [_trace(contest, names, points, place) for place in places],
         layout,
     )
 
@@ -67,13 +70,15 @@ def _of(contest: Contest, place: int) -> Facets:
     return of_table(contest.contenders[place].table)
 
 
-def _trace(contest: Contest, points: list[Point], place: int) -> dict[str, Any]:
+def _trace(
+    contest: Contest, names: Sequence[str], points: list[Point], place: int
+) -> dict[str, Any]:
     shown = [point for point in points if place in point.served]
     ratios = [point.behind(place) for point in shown]
     return {
         "type": "scatter",
         "mode": "markers",
-        "name": contest.contenders[place].name,
+        "name": names[place],
         "x": [ratio.value for ratio in ratios],
         "y": [point.shape for point in shown],
         "error_x": interval(
@@ -87,18 +92,18 @@ def _trace(contest: Contest, points: list[Point], place: int) -> dict[str, Any]:
             "color": SERIES[place % len(SERIES)],
         },
         "hoverinfo": "text",
-        "hovertext": [": ".join(_row(contest, point, place)[::2]) for point in shown],
+        "hovertext": [": ".join(_row(names, point, place)[::2]) for point in shown],
         "meta": _of(contest, place),
     }
 
 
-def _row(contest: Contest, point: Point, place: int) -> tuple[str, ...]:
+def _row(names: Sequence[str], point: Point, place: int) -> tuple[str, ...]:
     ratio = point.behind(place)
     interval = "" if ratio.low is None else f" ({ratio.low:.2f}–{ratio.high:.2f})"
     return (
         point.shape,
-        contest.contenders[point.fastest or 0].name,
-        contest.contenders[place].name,
+        names[point.fastest or 0],
+        names[place],
         f"{point.served[place]:.1f}",
         f"{ratio.value:.2f}×{interval}",
     )
