@@ -80,7 +80,7 @@ def _trace(name: str, table: FoundTable, gain: Speedup) -> dict[str, Any]:
         "mode": "markers+text",
         "x": [gain.median],
         "y": [name],
-        "text": [f"  {gain}" if gain.median != 1 else "  default kept"],
+        "text": [f"  {gain}" if gain.median != 1 else "  default"],
         "textposition": "middle right",
         "cliponaxis": False,
         "error_x": interval([gain.median], [gain.low], [gain.high]),
