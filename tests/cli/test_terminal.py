@@ -82,7 +82,64 @@ def test_the_live_line_shows_which_plan_and_the_best_so_far():
 
     text = shown(halfway, terminal=True, width=200)
     assert "TORCH_MLA 2 heads eager 8q1s1k" in text
-    assert "plan 2/3 (num_kv_splits=2), best 50.0 µs" in text
+    assert "plan 2/3, best 50.0 µs (num_kv_splits=2)" in text
+
+
+def test_a_narrow_live_line_keeps_the_count_and_the_shape():
+    def halfway(console):
+        with TerminalReporter(console) as reporter:
+            reporter.begun([JOB])
+            reporter.started(JOB, WORKLOAD)
+            reporter.planned(WORKLOAD, 3)
+            reporter.tried(WORKLOAD, Outcome(splits(2), 50.0), 50.0)
+            reporter._progress.refresh()
+
+    last = shown(halfway, terminal=True, width=48).split("\r")[-2]
+    assert "0/1" in last
+    assert "TORCH_MLA 2 heads eager 8q1s1k" in last
+    assert "num_kv_splits" not in last
+
+
+def test_the_end_says_what_improved_what_was_measured_before_and_what_to_do():
+    kept = ENTRY.model_copy(update={"plan": UNTUNED, "speedup": None, "shape": "16q1s1k"})
+    other = workload("16q1s1k")
+    job = TableJob(JOB.setup, (WORKLOAD, other, workload("32q1s1k")), HEADER, JOB.path)
+
+    def run(console):
+        with TerminalReporter(console) as reporter:
+            reporter.begun([job])
+            reporter.started(job, WORKLOAD)
+            reporter.tried(WORKLOAD, Outcome(splits(2), 50.0), 50.0)
+            reporter.decided(job, WORKLOAD, ENTRY)
+            reporter.started(job, other)
+            reporter.decided(job, other, kept)
+            reporter.failed(job, job.workloads[2], WorkloadFailure("boom"))
+        reporter.summary()
+
+    text = shown(run, width=200)
+    assert "1 of 2 batch shapes improved, all together 1.41× in the geometric mean" in text
+    assert "1 keep the default; 1 batch shapes failed" in text
+    assert "taken from the study of an earlier run, not measured today: 1" in text
+    assert f"MLA_TUNE_TABLES='{Path('out/a[').absolute()}' vllm serve" in text
+    assert "mla-tune show 'out/a[/b].yaml'" in text
+
+
+def test_a_brief_run_of_many_shapes_has_a_line_for_some_alone():
+    workloads = tuple(workload(f"{batch}q1s1k") for batch in range(1, 121))
+    job = TableJob(JOB.setup, workloads, HEADER, JOB.path)
+
+    def run(console):
+        with TerminalReporter(console, is_brief=True) as reporter:
+            reporter.begun([job])
+            for each in workloads:
+                reporter.started(job, each)
+                reporter.decided(job, each, ENTRY.model_copy(update={"shape": str(each)}))
+        reporter.summary()
+
+    text = shown(run)
+    assert "50 of 120 batch shapes" in text
+    assert "120 of 120 batch shapes improved, all together 2.00×" in text
+    assert len(text.splitlines()) < 12
 
 
 def test_a_table_shows_plans_figures_and_ties():
@@ -220,11 +277,11 @@ def test_a_plan_that_waits_for_other_processes_is_shown_and_counted_once():
             reporter.begun([JOB])
             reporter.started(JOB, WORKLOAD)
             reporter.nominated(JOB, WORKLOAD, ENTRY)
-            assert (reporter.num_decided, reporter._whole.left) == (0, 0)
+            assert (reporter.num_decided, len(reporter._whole.costs)) == (0, 0)
             reporter.renewed(JOB, 1)
             reporter.started(JOB, WORKLOAD)
             reporter.decided(JOB, WORKLOAD, decided)
-            assert (reporter.num_decided, reporter._whole.left) == (1, 0)
+            assert (reporter.num_decided, len(reporter._whole.costs)) == (1, 0)
 
     said = shown(run)
     assert "num_kv_splits=2, 50.0 µs, 2.00× the default's speed in this process" in said

@@ -1,11 +1,12 @@
-"""A table in a few figures."""
+"""Entries of a table in a few figures."""
 
 __all__ = ["Summary"]
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from mla_tune.table import TableFile
+from mla_tune.table import Entry
 
 
 @dataclass(frozen=True)
@@ -24,9 +25,9 @@ class Summary:
     gain: float | None
 
     @classmethod
-    def of(cls, file: TableFile) -> "Summary":
-        """The figures of ``file``."""
-        compared = [entry for entry in file.entries if entry.default_us is not None]
+    def of(cls, entries: Sequence[Entry]) -> "Summary":
+        """The figures of ``entries``."""
+        compared = [entry for entry in entries if entry.default_us is not None]
         ratios = [e.speedup.median if e.plan and e.speedup else 1.0 for e in compared]
         gain = math.exp(sum(map(math.log, ratios)) / len(ratios)) if ratios else None
-        return cls(len(file.entries), sum(bool(entry.plan) for entry in file.entries), gain)
+        return cls(len(entries), sum(bool(entry.plan) for entry in entries), gain)

@@ -33,7 +33,7 @@ def listing_text(tables: Sequence[FoundTable], machine: Machine, width: int | No
 
 
 def _cells(table: FoundTable) -> tuple[str, ...]:
-    header, summary = table.file.header, Summary.of(table.file)
+    header, summary = table.file.header, Summary.of(table.file.entries)
     return (
         table.source,
         header.backend,
@@ -61,7 +61,7 @@ def listing_json(
 
 
 def _plain(table: FoundTable, reasons: Sequence[str]) -> dict[str, Any]:
-    header, summary = table.file.header, Summary.of(table.file)
+    header, summary = table.file.header, Summary.of(table.file.entries)
     return {
         "path": str(table.path),
         "source": table.source,

@@ -3,18 +3,27 @@
 __all__ = ["TerminalReporter"]
 
 import copy
-import statistics
 import time
-from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TextColumn,
+)
+from rich.table import Column
+from rich.text import Text
 
+from mla_tune.cli.figures import told_time
+from mla_tune.cli.headline import headline
 from mla_tune.cli.printing import say, say_error
 from mla_tune.cli.table_view import show_table, told_plan
+from mla_tune.cli.whole_run import WholeRun
 from mla_tune.errors import MlaTuneError
 from mla_tune.plan.compilation import Compilation
 from mla_tune.plan.kernel_resources import KernelResources
@@ -26,65 +35,55 @@ from mla_tune.tuning.job import TableJob
 from mla_tune.tuning.result import Cost
 from mla_tune.tuning.study import Outcome
 
+STARTING = "a worker imports what the backends need"
 
-@dataclass
-class _Whole:
-    """What a run has come to, over all its devices.
+SHOWN_AT_ONCE = 50
+"""Batch shapes from which on a brief run has no line for each."""
 
-    Attributes:
-        total: batch shapes of the run.
-        left: those that are still to be looked at.
-        spent_s: how long the last ones took.
-        decided: with their tables.
-        passed: batch shapes that were looked at, with their tables.
-        nominated: those of them that wait for other processes.
-        without_default: tables whose default does not run, which has been said.
-        devices: how many work side by side.
-    """
 
-    total: int = 0
-    left: int = 0
-    spent_s: deque[float] = field(default_factory=lambda: deque(maxlen=200))
-    decided: list[tuple[TableJob, Entry]] = field(default_factory=list)
-    passed: set[tuple[Path, str]] = field(default_factory=set)
-    nominated: set[tuple[Path, str]] = field(default_factory=set)
-    without_default: set[Path] = field(default_factory=set)
-    devices: int = 0
+class _TimeLeft(ProgressColumn):
+    """The estimate as it is when the line is drawn, so that it moves between two decisions."""
 
-    @property
-    def time_left(self) -> str:
-        measured = [seconds for seconds in self.spent_s if seconds > 0.05]
-        # The first ones hold the opening of the session and the compiling.
-        if len(measured) < 3 or not self.left:
-            return ""
-        left_s = statistics.median(measured) * self.left / (self.devices or 1)
-        return (
-            f", about {left_s / 60:.0f} min left" if left_s > 90 else f", about {left_s:.0f} s left"
-        )
+    def __init__(self, whole: WholeRun) -> None:
+        super().__init__(table_column=Column(no_wrap=True))
+        self._whole = whole
+
+    def render(self, task: Task) -> Text:
+        return Text(self._whole.time_left if task.id == 0 else "")
 
 
 class TerminalReporter:
     """Progress as a live line on a terminal, one more for each of several devices, else as text."""
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self, console: Console, *, is_brief: bool = False) -> None:
+        """``is_brief``: of many batch shapes, a line for some alone, and no tables."""
         self._console = console
-        self._whole = _Whole()
+        self._is_brief = is_brief
+        self._whole = WholeRun()
         self._device = ""
         self._progress = Progress(
-            TextColumn("{task.description}", markup=False),
+            # A narrow terminal cuts the state first, then the bar.
+            MofNCompleteColumn(table_column=Column(no_wrap=True)),
+            TextColumn("{task.description}", markup=False, table_column=Column(no_wrap=True)),
             BarColumn(bar_width=20),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[state]}", markup=False),
+            _TimeLeft(self._whole),
+            TextColumn(
+                "{task.fields[state]}",
+                markup=False,
+                table_column=Column(no_wrap=True, overflow="ellipsis", ratio=1),
+            ),
+            expand=True,
             console=console,
             transient=True,
             disable=not console.is_terminal,
         )
-        self._task = self._progress.add_task("tuning", total=None, state="")
+        self._task = self._progress.add_task("starting", total=None, state=STARTING)
         self._line = self._task
         self._current = ""
         self._plans = 0
         self._tried = 0
         self._began = 0.0
+        self._is_measured = False
         self._won: tuple[Workload, Plan, KernelResources] | None = None
 
     def __enter__(self) -> "TerminalReporter":
@@ -110,10 +109,8 @@ class TerminalReporter:
         say(self._console, what, style="dim")
 
     def begun(self, jobs: Sequence[TableJob]) -> None:
-        found = sum(len(job.workloads) for job in jobs)
-        self._whole.left += found  # a night finds tables that are due as it goes
-        self._whole.total += found
-        self._progress.update(self._task, total=self._whole.total)
+        found = self._whole.begun(jobs)
+        self._progress.update(self._task, total=self._whole.total, state="opening a session")
         say(self._console, f"{found} batch shapes for {len(jobs)} table(s)")
 
     def started(self, job: TableJob, workload: Workload) -> None:
@@ -121,6 +118,8 @@ class TerminalReporter:
         self._began = time.monotonic()
         self._tried = 0
         self._won = None
+        self._is_measured = False
+        self._show("")
 
     def searching(self, job: TableJob, workload: Workload, num_launches: int) -> None:
         self._current = f"{num_launches} launches on {_named(job, workload)}"
@@ -132,6 +131,7 @@ class TerminalReporter:
 
     def compiled(self, workload: Workload, done: Compilation) -> None:
         del workload
+        self._is_measured = True
         self._show(f"compiled {done.kernels} kernels in {done.seconds:.0f} s")
 
     def planned(self, workload: Workload, num_plans: int) -> None:
@@ -141,13 +141,16 @@ class TerminalReporter:
 
     def tried(self, workload: Workload, outcome: Outcome, best_us: float | None) -> None:
         del workload
+        self._is_measured = True
         self._tried += 1
-        best = f", best {best_us:.1f} µs" if best_us else ""
-        self._show(f"plan {self._tried}/{self._plans} ({outcome.plan}){best}")
+        best = f", best {told_time(best_us)}" if best_us else ""
+        self._show(f"plan {self._tried}/{self._plans}{best} ({outcome.plan})")
 
     def confirming(self, workload: Workload, finalists: Sequence[Plan], rounds: int) -> None:
         del workload
-        self._show(f"confirming {len(finalists)} plans, round {rounds}")
+        self._is_measured = True
+        done = f", {rounds} rounds done" if rounds else ""
+        self._show(f"racing {len(finalists)} plan{'s' * (len(finalists) > 1)}{done}")
 
     def won(self, workload: Workload, plan: Plan, resources: KernelResources) -> None:
         self._won = workload, plan, resources
@@ -161,12 +164,13 @@ class TerminalReporter:
         is_second = (job.path, str(workload)) in self._whole.nominated
         over = f" over {entry.processes} processes" if is_second and entry.processes else ""
         if not is_second:
-            self._whole.spent_s.append(time.monotonic() - self._began)
+            self._spent(job, workload)
+            self._whole.num_from_study += not self._is_measured
         self._passed(job, workload)
         self._whole.decided.append((job, entry))
         named = f"{self._device}{_named(job, workload)}"
-        told = f"{_told(entry)}{self._takes(workload, entry)}{over}{self._whole.time_left}"
-        say(self._console, f"{named}: {told}")
+        told = f"{_told(entry)}{self._takes(workload, entry)}{over}"
+        self._say_of_a_shape(f"{named}: {told}")
         if entry.default_us is None and job.path not in self._whole.without_default:
             # Users run that default today. Once a table: the cause is mostly the same for all.
             self._whole.without_default.add(job.path)
@@ -174,12 +178,12 @@ class TerminalReporter:
             say(self._console, f"{job.setup.backend}: {told}", style="bold red")
 
     def nominated(self, job: TableJob, workload: Workload, entry: Entry) -> None:
-        self._whole.spent_s.append(time.monotonic() - self._began)
+        self._spent(job, workload)
         self._passed(job, workload)
         self._whole.nominated.add((job.path, str(workload)))
         takes = self._takes(workload, entry)
-        told = f"{_told(entry)} in this process{takes}{self._whole.time_left}"
-        say(self._console, f"{self._device}{_named(job, workload)}: {told}")
+        told = f"{_told(entry)} in this process{takes}"
+        self._say_of_a_shape(f"{self._device}{_named(job, workload)}: {told}")
 
     def renewed(self, job: TableJob, num_nominees: int) -> None:
         told = f"another process confirms {num_nominees} batch shapes"
@@ -187,16 +191,19 @@ class TerminalReporter:
 
     def failed(self, job: TableJob, workload: Workload, error: MlaTuneError) -> None:
         self._passed(job, workload)
+        self._whole.failed.add((job.path, str(workload)))
         say_error(self._console, self._current, error)
 
     def given_up(self, job: TableJob, workloads: Sequence[Workload], error: MlaTuneError) -> None:
         for workload in workloads:
             self._passed(job, workload)
+            self._whole.failed.add((job.path, str(workload)))
         what = f"{job.path.stem}: {len(workloads)} batch shapes are given up"
         say_error(self._console, what, error)
 
     def unpublished(self, job: TableJob, entries: Sequence[Entry], error: MlaTuneError) -> None:
         lost = {entry.shape for entry in entries}
+        self._whole.failed |= {(job.path, shape) for shape in lost}
         self._whole.decided = [
             (owner, entry)
             for owner, entry in self._whole.decided
@@ -219,24 +226,35 @@ class TerminalReporter:
         return f", {resources}"
 
     def _passed(self, job: TableJob, workload: Workload) -> None:
-        """Count a batch shape, once: a nominee, or one of a lost device, comes by again."""
-        if (job.path, str(workload)) in self._whole.passed:
+        if self._whole.pass_by(job, workload):
+            self._progress.advance(self._task)
+
+    def _spent(self, job: TableJob, workload: Workload) -> None:
+        if self._is_measured:
+            self._whole.measured(job, workload, time.monotonic() - self._began)
+
+    @property
+    def _has_too_many(self) -> bool:
+        return self._is_brief and self._whole.total > SHOWN_AT_ONCE
+
+    def _say_of_a_shape(self, told: str) -> None:
+        seen = len(self._whole.passed)
+        if self._has_too_many:
+            if seen % SHOWN_AT_ONCE == 0:
+                say(self._console, f"{seen} of {self._whole.total} batch shapes")
             return
-        self._whole.passed.add((job.path, str(workload)))
-        self._whole.left -= 1
-        self._progress.advance(self._task)
+        left = self._whole.time_left
+        say(self._console, f"{told}, {left}" if left else told)
 
     def _show(self, state: str) -> None:
         self._progress.update(
-            self._line,
-            description=printable(self._current),
-            state=printable(state + self._whole.time_left),
+            self._line, description=printable(self._current), state=printable(state)
         )
         if self._line != self._task:
             self._progress.update(self._line, total=self._plans, completed=self._tried)
 
     def summary(self) -> None:
-        """Print what was decided, a grid a table, and where each was written."""
+        """Print what was decided, a grid a table, where each was written, and the headline."""
         by_path: dict[Path, list[Entry]] = {}
         jobs: dict[Path, TableJob] = {}
         for job, entry in self._whole.decided:
@@ -246,8 +264,16 @@ class TerminalReporter:
             if self._whole.devices:  # they decided in an order of their own
                 places = [str(workload) for workload in jobs[path].workloads]
                 entries.sort(key=lambda entry: places.index(entry.shape))
-            show_table(self._console, jobs[path].header, entries)
+            if not self._has_too_many:
+                show_table(self._console, jobs[path].header, entries)
             say(self._console, f"written to {path}")
+        whole = self._whole
+        told = {(job.path, entry.shape): entry for job, entry in whole.decided}
+        failed, from_study = len(whole.failed - set(told)), whole.num_from_study
+        for line in headline(
+            list(told.values()), list(by_path), num_failed=failed, num_from_study=from_study
+        ):
+            say(self._console, line)
 
 
 def _named(job: TableJob, workload: Workload) -> str:
@@ -257,7 +283,7 @@ def _named(job: TableJob, workload: Workload) -> str:
 
 def _told(entry: Entry) -> str:
     gain = f", {_ratio(entry.speedup)} the default's speed" if entry.plan else ""
-    return f"{told_plan(entry)}, {entry.latency_us:.1f} µs{gain}"
+    return f"{told_plan(entry)}, {told_time(entry.latency_us)}{gain}"
 
 
 def _ratio(speedup: Speedup | None) -> str:

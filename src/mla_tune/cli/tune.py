@@ -1,13 +1,15 @@
 """The main job: tuning for a shapes file, its options and what it prints."""
 
-__all__ = ["INTERRUPTED", "tune", "tune_options"]
+__all__ = ["INTERRUPTED", "run_tune", "tune", "tune_options"]
 
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import click
 
 from mla_tune.cli.completion import complete_backend
+from mla_tune.cli.grouped_help import GroupedCommand
 from mla_tune.cli.options import (
     DEVICE,
     DEVICES,
@@ -26,8 +28,7 @@ from mla_tune.tuning.run_options import GUARDS, MOST_PROCESSES, MOST_ROUNDS, Run
 INTERRUPTED = 130
 """The exit code of a run that Ctrl-C ended."""
 
-# What is tuned, where, and into which folders.
-INPUT = (
+WHAT = (
     click.option(
         "--backend",
         "backends",
@@ -42,6 +43,28 @@ INPUT = (
         metavar="FILE",
         help="Shapes file, or a config of vLLM's attention benchmark.",
     ),
+    click.option(
+        "--max-tokens",
+        callback=size,
+        metavar="N",
+        help="Leave out shapes of more than N KV tokens in all (4k = 4096).",
+    ),
+    click.option(
+        "--tensor-parallel-size",
+        type=POSITIVE,
+        multiple=True,
+        metavar="N",
+        help="GPUs that share the heads; may repeat. Overrides the file.",
+    ),
+    click.option(
+        "--launches",
+        type=click.Choice(LAUNCHES),
+        help="Launches of a kernel to try beside vLLM's own (TRITON_MLA): the best few of a "
+        "search, or all. [default: few; none for eager tables]",
+    ),
+)
+
+WHERE_TO = (
     click.option(
         "--out",
         type=PATH,
@@ -62,57 +85,25 @@ INPUT = (
         help="Keep the studies in PostgreSQL (postgresql://…), which several runs may share.",
     ),
     click.option(
-        "--units",
-        metavar="I/N",
-        help="Tune part I of N of the batch shapes, as one of N processes that share folders.",
+        "--replace",
+        is_flag=True,
+        help="Begin a new table where the old one is of another device, model or software.",
     ),
+)
+
+DEVICES_USED = (
     DEVICE,
     DEVICES,
     RAY,
     click.option(
-        "--max-tokens",
-        callback=size,
-        metavar="N",
-        help="Leave out shapes of more than N KV tokens in all (4k = 4096).",
+        "--units",
+        metavar="I/N",
+        help="Tune part I of N of the batch shapes, as one of N processes that share folders.",
     ),
-    click.option(
-        "--tensor-parallel-size",
-        type=POSITIVE,
-        multiple=True,
-        metavar="N",
-        help="GPUs that share the heads; may repeat. Overrides the file.",
-    ),
-    click.option(
-        "--launches",
-        type=click.Choice(LAUNCHES),
-        help="Launches of a kernel to try beside vLLM's own (TRITON_MLA): the best few of a "
-        "search, or all. [default: few; none for eager tables]",
-    ),
-    click.option(
-        "--guard",
-        type=click.Choice(GUARDS),
-        default=RunOptions.guard,
-        show_default=True,
-        help="Up to which KV lengths a graph's plan must not be slower: the longest that the "
-        "engine serves, or those of --served.",
-    ),
-    click.option(
-        "--served",
-        type=PATH,
-        metavar="PATH",
-        help="With --guard served: what MLA_TUNE_RECORD wrote.",
-    ),
-    click.option(
-        "--guard-share",
-        type=GUARD_SHARE,
-        default=RunOptions.guard_share,
-        show_default=True,
-        help="With --guard served: the share of a batch size's steps that may be longer.",
-    ),
+    WAIT,
 )
 
-# How a verdict is reached, and how long it may take.
-VERDICT = (
+HOW_SURE = (
     click.option(
         "--min-speedup",
         type=FACTOR,
@@ -147,9 +138,29 @@ VERDICT = (
         show_default=True,
         help="Seconds that compiling and checking a plan may take.",
     ),
+    click.option(
+        "--guard",
+        type=click.Choice(GUARDS),
+        default=RunOptions.guard,
+        show_default=True,
+        help="Up to which KV lengths a graph's plan must not be slower: the longest that the "
+        "engine serves, or those of --served.",
+    ),
+    click.option(
+        "--served",
+        type=PATH,
+        metavar="PATH",
+        help="With --guard served: what MLA_TUNE_RECORD wrote.",
+    ),
+    click.option(
+        "--guard-share",
+        type=GUARD_SHARE,
+        default=RunOptions.guard_share,
+        show_default=True,
+        help="With --guard served: the share of a batch size's steps that may be longer.",
+    ),
 )
 
-# Samples to keep in a recording, or to play back from one.
 RECORDING = (
     click.option(
         "--record",
@@ -172,25 +183,30 @@ RECORDING = (
     ),
 )
 
-# What to do when another run has the device, or the table is of another device.
-OTHERS = (
-    WAIT,
-    click.option(
-        "--replace",
-        is_flag=True,
-        help="Begin a new table where the old one is of another device, model or software.",
-    ),
-)
+GROUPS = {
+    "What to tune": WHAT,
+    "Where to": WHERE_TO,
+    "Devices": DEVICES_USED,
+    "How sure": HOW_SURE,
+    "Recording": RECORDING,
+}
+"""The options of a run, by the title that they stand under in the help."""
 
 
 def tune_options(function: Callable[..., Any]) -> Callable[..., Any]:
     """Give a click command the options of a run, in the order in which help lists them."""
-    for option in reversed((*INPUT, *VERDICT, *RECORDING, *OTHERS)):
+    return _with([option for group in GROUPS.values() for option in group], function)
+
+
+def _with(
+    options: Sequence[Callable[..., Any]], function: Callable[..., Any]
+) -> Callable[..., Any]:
+    for option in reversed(options):
         function = option(function)
     return function
 
 
-def tune(**options: Any) -> int:
+def run_tune(**options: Any) -> int:
     """Tune with `RunOptions` of ``options``; returns the exit code."""
     from rich.console import Console
 
@@ -199,7 +215,7 @@ def tune(**options: Any) -> int:
 
     console = Console()
     given = RunOptions(**options)
-    with TerminalReporter(console) as reporter:
+    with TerminalReporter(console, is_brief=given.recording is not None) as reporter:
         try:
             result = run(given, reporter)
         except KeyboardInterrupt:
@@ -216,3 +232,21 @@ def tune(**options: Any) -> int:
     for failure in result.failures:
         click.echo(f"not tuned: {failure.what}: {failure.error}", err=True)
     return max((failure.error.exit_code for failure in result.failures), default=0)
+
+
+def _names(options: Sequence[Callable[..., Any]]) -> list[str]:
+    group = click.command("group")(_with(options, lambda: None))
+    return [str(parameter.name) for parameter in group.params]
+
+
+@click.command(
+    "tune", cls=GroupedCommand, groups={title: _names(part) for title, part in GROUPS.items()}
+)
+@tune_options
+def tune(**options: Any) -> None:
+    """Measure the fastest settings, and write them to tables.
+
+    Every batch shape of the shapes file is tuned. Run again, it goes on where it was.
+    `mla-tune --backend … --shapes …` without a command is the same.
+    """
+    sys.exit(run_tune(**options))

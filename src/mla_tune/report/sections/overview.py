@@ -93,7 +93,7 @@ def _trace(name: str, table: FoundTable, gain: Speedup) -> dict[str, Any]:
 
 
 def _row(table: FoundTable, gain: Speedup | None) -> tuple[str, ...]:
-    header, summary, of = table.file.header, Summary.of(table.file), of_table(table)
+    header, summary, of = table.file.header, Summary.of(table.file.entries), of_table(table)
     others = (f"{name} {version}" for name, version in header.software.items() if name != "vllm")
     return (
         of["backend"],

@@ -1,0 +1,44 @@
+"""What a run has come to, in a few lines: the gain, what failed, and what to do next."""
+
+__all__ = ["headline"]
+
+import os
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+
+from mla_tune.catalogue.summary import Summary
+from mla_tune.table import Entry
+
+
+def headline(
+    entries: Sequence[Entry], paths: Sequence[Path], *, num_failed: int, num_from_study: int
+) -> list[str]:
+    """The lines at the end of a run.
+
+    Args:
+        entries: what is decided and in its table.
+        paths: the tables.
+        num_failed: batch shapes without an entry.
+        num_from_study: entries that an earlier run had measured.
+    """
+    failed = [f"{num_failed} batch shapes failed"] if num_failed else []
+    if not entries:
+        return failed
+    found = Summary.of(entries)
+    unproven = sum(entry.unproven is not None for entry in entries)
+    kept = f"{len(entries) - found.num_plans} keep the default"
+    kept += f" ({unproven} of them unproven: run again to measure them anew)" if unproven else ""
+    told = [f"{found.num_plans} of {len(entries)} batch shapes improved", kept, *failed]
+    if found.num_plans and found.gain is not None:
+        told[0] += f", all together {found.gain:.2f}× in the geometric mean"
+    lines = ["; ".join(told)]
+    if num_from_study:
+        lines.append(
+            f"taken from the study of an earlier run, not measured today: {num_from_study}"
+        )
+    folders = os.pathsep.join(dict.fromkeys(str(path.parent.absolute()) for path in paths))
+    shown = " ".join(shlex.quote(str(path)) for path in paths)
+    lines.append(f"to serve with them: MLA_TUNE_TABLES={shlex.quote(folders)} vllm serve …")
+    lines.append(f"to read them: mla-tune show {shown}")
+    return lines
