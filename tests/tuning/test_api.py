@@ -177,7 +177,8 @@ class FakeWorker(FakeBench):
 
     interrupted_at = ""
 
-    def __init__(self, device, log, *_limits):
+    def __init__(self, device, log, *_limits, renewals=0):
+        del renewals
         super().__init__({DEFAULT: 100.0, splits(2): 80.0}, noise=0.01)
         self.device = device
         self.log = log
