@@ -162,7 +162,7 @@ def test_the_command_without_options_is_the_call_without_any(monkeypatch):
 
     monkeypatch.setattr("mla_tune.tuning.run.run", run)
     monkeypatch.setattr(api, "run", run)
-    monkeypatch.setattr(sys, "argv", ["mla-tune"])
+    monkeypatch.setattr(sys, "argv", ["mla-tune", "tune"])
     with pytest.raises(SystemExit, match="0"):
         main()
     mla_tune.tune()
@@ -274,8 +274,11 @@ def test_importing_the_package_imports_nothing_heavy():
 
 
 def test_the_package_offers_what_it_lists():
-    assert set(mla_tune.__all__) == {"Table", "TuneResult", "__version__", "tune"}
+    errors = {"EnvironmentFailure", "InputError", "MlaTuneError"}
+    offered = {"Lookup", "Plan", "Table", "TuneResult", "__version__", "tune"}
+    assert set(mla_tune.__all__) == offered | errors
     assert set(mla_tune.__all__) <= set(dir(mla_tune))
+    assert all(getattr(mla_tune, name) is not None for name in mla_tune.__all__)
     assert mla_tune.tune is api.tune
     assert mla_tune.TuneResult is api.TuneResult
     assert mla_tune.Table is Table
