@@ -53,7 +53,7 @@ def test_a_home_that_is_not_known_is_refused(cli, monkeypatch):
 
 
 def test_a_run_without_shapes_is_refused(cli):
-    assert "--shapes" in refused(cli)
+    assert "--shapes" in refused(cli, "tune")
 
 
 NUMBERS = ("--min-speedup", "--confirm-seconds", "--sample-timeout", "--plan-timeout")
