@@ -119,7 +119,7 @@ def install(extras: str) -> None:
     if marker.exists() and marker.read_text() == state:
         return
     if "vllm" in extras or "dev" in extras:
-        print("installing what tests need: .venv takes about 6 GB, and some minutes", flush=True)
+        print("installing what tests need: .venv takes about 7 GB, and some minutes", flush=True)
     if not PYTHON.exists():
         venv.create(VENV, with_pip=True)
     pip("install", "--constraint", "constraints.txt", "--editable", f".{extras}")
