@@ -9,8 +9,10 @@ tables. One more plain start before them fills the caches of vLLM's own compiler
 leaves it out). Decode steps are timed where all requests of a cell are decoding. Tokens are sampled
 without FlashInfer, whose sampler takes two minutes to compile where it is not installed compiled.
 
-Exits 1 where the first tuned start takes longer than --tune-for beyond the plain one (and
---allowance for vLLM's own scatter), the second adds more than 3 s, a request fails, a cell is
+A start that ends badly is told and the next one goes on; --out has what is known whenever it ends.
+
+Exits 1 where a start or a request fails, the first tuned start takes longer than --tune-for beyond
+the plain one (and --allowance for vLLM's own scatter), the second adds more than 3 s, a cell is
 slower than 0.99 times the plain one, or the counters in /metrics do not add up to the engine's
 steps.
 """
@@ -27,7 +29,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from urllib.request import urlopen
@@ -41,9 +43,13 @@ from plugin_entry_point import declare_entry_point
 PORT = 8731
 MODEL = "dummy"
 PATIENCE_S = 400.0
+STOP_S = 60.0
 DECODED_TOKENS = 192
 ROUNDS = 3
 ADDED_BY_CACHE_S = 3.0
+COUNTED_AFTER_S = 6.0
+"""The plugin carries its counts over every five seconds."""
+
 SLOWEST = 0.99
 
 
@@ -62,31 +68,81 @@ def main() -> int:
     ours = [sys.executable, "-m", "mla_tune", "serve", "--cache", str(folder / "cache")]
     ours += ["--tune-for", f"{arguments.tune_for:g}s", "--", *plain]
     result: dict[str, Any] = {"arguments": vars(arguments) | {"out": str(arguments.out)}}
-    if arguments.warm_up:
-        with served(plain, folder / "warm-up.log") as seconds:
-            print(f"warm-up: first token after {seconds:.1f} s", flush=True)
-    for name, command in {"plain": plain, "tuned": ours, "again": ours}.items():
-        with served(command, folder / f"{name}.log") as seconds:
-            print(f"{name}: first token after {seconds:.1f} s", flush=True)
-            result[name] = {"first_token_s": seconds}
-            result[name]["cells"] = [
-                cell_of(batch, context, asyncio.run(decoded(batch, context)))
-                for batch in arguments.batches
-                for context in arguments.contexts
-            ]
-            time.sleep(6.0)  # the plugin carries its counts over every five seconds
-            result[name]["metrics"] = metrics()
-        result[name]["said"] = said(folder / f"{name}.log")
-        _write(result, arguments.out)
+    commands = {"warm-up": plain} if arguments.warm_up else {}
+    commands |= {"plain": plain, "tuned": ours, "again": ours}
+    run_starts(commands, folder, arguments, result)
     problems = judged(result, arguments.tune_for + arguments.allowance)
     for problem in problems:
         print(f"PROBLEM: {problem}")
     return int(bool(problems))
 
 
+def run_starts(
+    commands: dict[str, list[str]],
+    folder: Path,
+    arguments: argparse.Namespace,
+    result: dict[str, Any],
+) -> None:
+    """One server after the other; each leaves what is known of it in ``result`` and --out."""
+    for name, command in commands.items():
+        log = folder / f"{name}.log"
+        start: dict[str, Any] = {}
+        result[name] = start
+        try:
+            with served(command, log) as seconds:
+                print(f"{name}: first token after {seconds:.1f} s", flush=True)
+                start["first_token_s"] = seconds
+                if name != "warm-up":
+                    _measure(start, arguments)
+        except Exception as error:
+            start["problem"] = f"{type(error).__name__}: {error}"
+            print(f"{name}: {start['problem']}", flush=True)
+        except BaseException as stopped:
+            start["problem"] = type(stopped).__name__
+            raise
+        finally:
+            start["said"] = said(log)
+            _write(result, arguments.out)
+
+
+def _measure(start: dict[str, Any], arguments: argparse.Namespace) -> None:
+    """Put decode steps and counters into ``start``, each as soon as it is there."""
+    start["cells"] = []
+    for batch in arguments.batches:
+        for context in arguments.contexts:
+            rounds_ms = asyncio.run(decoded(batch, context))
+            start["cells"].append(cell_of(batch, context, rounds_ms))
+    time.sleep(COUNTED_AFTER_S)
+    start["metrics"] = metrics()
+
+
 def judged(result: dict[str, Any], budget_s: float) -> list[str]:
-    """Print what was found, and return what is not as it should be."""
-    plain, tuned, again = (result[name] for name in ("plain", "tuned", "again"))
+    """Print what was found, and return what is not as it should be.
+
+    Starts are compared where none of the three has ended badly.
+    """
+    starts = {name: start for name, start in result.items() if name != "arguments"}
+    bad = [f"{name}: {start['problem']}" for name, start in starts.items() if "problem" in start]
+    problems = [told.splitlines()[0] for told in bad]
+    plain, tuned, again = (starts[name] for name in ("plain", "tuned", "again"))
+    if not any("problem" in start for start in (plain, tuned, again)):
+        problems += _compared(plain, tuned, again, budget_s)
+    for name in ("tuned", "again"):
+        if found := starts[name].get("metrics"):
+            counted = sum(found["steps"].values())
+            print(
+                f"{name}: {found['steps']} of {found['engine_steps']:.0f} steps, {found['events']}"
+            )
+            if not counted or counted != found["engine_steps"]:
+                problems.append(f"{counted:.0f} steps counted of {found['engine_steps']:.0f}")
+        for line in starts[name]["said"]:
+            print(f"  {line}")
+    return problems
+
+
+def _compared(
+    plain: dict[str, Any], tuned: dict[str, Any], again: dict[str, Any], budget_s: float
+) -> list[str]:
     problems = []
     first_s, second_s = (each["first_token_s"] - plain["first_token_s"] for each in (tuned, again))
     print(f"added to the time to the first token: {first_s:.1f} s, again {second_s:.1f} s")
@@ -101,14 +157,6 @@ def judged(result: dict[str, Any], budget_s: float) -> list[str]:
             f"{first['step_ms']:.2f} ms ({gains[0]:.2f}x), again {gains[1]:.2f}x"
         )
         problems += [f"{was['batch']} x {was['context']} is slower"] * (min(gains) < SLOWEST)
-    for name in ("tuned", "again"):
-        found = result[name]["metrics"]
-        counted = sum(found["steps"].values())
-        print(f"{name}: {found['steps']} of {found['engine_steps']:.0f} steps, {found['events']}")
-        if not counted or counted != found["engine_steps"]:
-            problems.append(f"{counted:.0f} steps counted of {found['engine_steps']:.0f}")
-        for line in result[name]["said"]:
-            print(f"  {line}")
     return problems
 
 
@@ -125,21 +173,29 @@ def served(command: Sequence[str], log: Path) -> Iterator[float]:
             start_new_session=True,
             env=os.environ | {"VLLM_USE_FLASHINFER_SAMPLER": "0"},
         )
+    url = f"http://127.0.0.1:{PORT}/v1"
     try:
-        client = openai.OpenAI(base_url=f"http://127.0.0.1:{PORT}/v1", api_key="-", max_retries=0)
-        while not _answers(client):
-            if process.poll() is not None or time.monotonic() - began_s > PATIENCE_S:
-                tail = log.read_text(errors="replace").splitlines()[-40:]
-                raise SystemExit("\n".join([f"no server by {command}", *tail]))
-            time.sleep(0.1)
+        with openai.OpenAI(base_url=url, api_key="-", max_retries=0) as client:
+            while not _answers(client):
+                if process.poll() is not None or time.monotonic() - began_s > PATIENCE_S:
+                    tail = log.read_text(errors="replace").splitlines()[-40:]
+                    raise RuntimeError("\n".join([f"no server by {command}", *tail]))
+                time.sleep(0.1)
         yield time.monotonic() - began_s
     finally:
+        _end(process)
+
+
+def _end(process: "subprocess.Popen[bytes]") -> None:
+    """End a server and whatever it has started, which may outlive it."""
+    try:
         process.send_signal(signal.SIGTERM)
-        try:
-            process.wait(timeout=60)
-        except subprocess.TimeoutExpired:
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(timeout=STOP_S)
+    finally:
+        with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
+        process.wait()
 
 
 def _answers(client: openai.OpenAI) -> bool:
