@@ -17,7 +17,7 @@ from mla_tune.registry import get_backend
 from mla_tune.session import Setup
 from mla_tune.shapes import BatchShape, MlaDimensions
 from mla_tune.vllm.plugin import register
-from one_step import one_step
+from one_step import arrival_problem, one_step
 
 MODEL = MlaDimensions(num_q_heads=16)
 MAX_MODEL_LEN = 32768
@@ -76,9 +76,7 @@ def _check(name: str, shape: BatchShape) -> str:
     _, apart = one_step(session, shape)
     counts = builder.step_policy.deployment.counts
     session.close()
-    if counts.not_applied or counts.fallbacks or counts.verified == verified:
-        return f"not applied: {counts}"
-    return f"wrong result: off by {apart:.3g} of the largest" if apart > 0.02 else ""
+    return arrival_problem(counts, verified, apart)
 
 
 if __name__ == "__main__":

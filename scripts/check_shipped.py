@@ -22,7 +22,7 @@ from mla_tune.shapes import BatchShape, MlaDimensions, Workload
 from mla_tune.table.loading import LoadedTable, load_tables
 from mla_tune.vllm.plugin import register
 from mla_tune.vllm.session.config import use_cpu_platform
-from one_step import captured_step
+from one_step import arrival_problem, captured_step
 
 KV_CACHE_BYTES = 2**30
 """Of the one layer that there is here: a million tokens, as 61 layers have them in 64 GiB."""
@@ -91,7 +91,7 @@ def _checked(loaded: LoadedTable, device: str) -> Iterator[tuple[str, str]]:
         session.load([shape])
         verified = deployment.counts.verified
         _, apart = captured_step(session, shape, builder)
-        problem = _problem(deployment.counts, verified, apart)
+        problem = arrival_problem(deployment.counts, verified, apart)
         yield f"{shape} {deployment.planned[requests, query_len].plan}", problem
     session.close()
 
@@ -100,12 +100,6 @@ def _spread(acting: list[Any]) -> list[Any]:
     """The first, the middle and the last."""
     ordered = sorted(acting)
     return sorted({ordered[0], ordered[len(ordered) // 2], ordered[-1]}) if ordered else []
-
-
-def _problem(counts: Any, verified: int, apart: float) -> str:
-    if counts.not_applied or counts.fallbacks or counts.verified == verified:
-        return f"not applied: {counts}"
-    return f"wrong result: off by {apart:.3g} of the largest" if apart > 0.02 else ""
 
 
 if __name__ == "__main__":

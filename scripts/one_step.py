@@ -1,6 +1,6 @@
 """One step of a session's layer, built by the builder that vLLM's registry gave it."""
 
-__all__ = ["captured_step", "one_step"]
+__all__ = ["arrival_problem", "captured_step", "one_step"]
 
 import functools
 from collections.abc import Callable
@@ -14,6 +14,9 @@ from mla_tune.vllm.compat import layers
 from mla_tune.vllm.observe import set_for_now
 from mla_tune.vllm.session.config import current_config
 from mla_tune.vllm.session.session import VllmSession
+
+MOST_APART = 0.02
+"""Of an output from its reference, over its largest: kernels of 16 bits are well within."""
 
 
 def one_step(session: VllmSession, shape: BatchShape) -> tuple[Any, float]:
@@ -29,6 +32,19 @@ def captured_step(session: VllmSession, shape: BatchShape, builder: Any) -> tupl
     """As `one_step`, built by ``builder`` as for the capture of a graph."""
     build = builder.build_for_cudagraph_capture
     return _step(session, shape, build, session.setup.max_model_len)
+
+
+def arrival_problem(counts: Any, verified: int, apart: float) -> str:
+    """What is wrong with a step of the plugin's builder, or an empty string.
+
+    Args:
+        counts: the deployment's, after the step.
+        verified: how many plans had been seen to arrive before it.
+        apart: of the step's output, as `one_step` gives it.
+    """
+    if counts.not_applied or counts.fallbacks or counts.verified == verified:
+        return f"not applied: {counts}"
+    return f"wrong result: off by {apart:.3g} of the largest" if apart > MOST_APART else ""
 
 
 def _step(

@@ -13,6 +13,7 @@ from mla_tune.registry import BACKENDS
 from mla_tune.shapes import BatchShape, Case, Workload
 from mla_tune.shapes.ragged import RaggedMix
 from mla_tune.table import Entry, TableFile
+from mla_tune.tuning.graph_cases import longest_beside
 from mla_tune.tuning.guards import Fits, guarded, with_ragged_guards
 from mla_tune.tuning.job import TableJob
 from mla_tune.tuning.planner import GUARDS_SHARE
@@ -55,7 +56,7 @@ def _workload(entry: Entry, file: TableFile) -> Workload:
     if entry.holds_ragged:
         # Tables of before 2026-11-27 have none.
         ragged = ragged_about(workload, RaggedMix(), _longest_of_one(workload, entry, file))
-        workload = with_ragged_guards(workload, ragged) if ragged is not None else workload
+        workload = with_ragged_guards(workload, ragged)
     return replace(workload, served=entry.served)
 
 
@@ -75,10 +76,8 @@ def _holds_to(workload: Workload, entry: Entry) -> int:
 
 def _longest_of_one(workload: Workload, entry: Entry, file: TableFile) -> int:
     """The longest KV length, in tokens, of one request whose batch is otherwise the shortest."""
-    shortest = workload.listed[0].shape
-    others = (shortest.num_requests - 1) * shortest.max_kv_len
-    in_all = _holds_to(workload, entry) * shortest.num_requests
-    longest = min(file.header.engine.max_model_len, in_all - others)
+    in_all = _holds_to(workload, entry) * workload.listed[0].shape.num_requests
+    longest = longest_beside(workload, file.header.engine.max_model_len, [in_all])
     return longest if entry.served is None else min(longest, entry.served.to)
 
 

@@ -1,6 +1,14 @@
 """The cases of ``graph:`` in a shapes file, for the release and GPU that run them."""
 
-__all__ = ["graph_cases", "largest_capture", "longest_of_one", "longest_served"]
+__all__ = [
+    "graph_cases",
+    "largest_capture",
+    "longest_beside",
+    "longest_of_one",
+    "longest_served",
+]
+
+from collections.abc import Iterable
 
 from mla_tune.environment import Environment
 from mla_tune.shapes import Case, Workload
@@ -48,9 +56,14 @@ def longest_of_one(shapes: ShapesFile, workload: Workload) -> int:
 
     The batch is ``workload``'s, and the others have its shortest listed length.
     """
+    return longest_beside(workload, shapes.max_model_len, _bounds(shapes))
+
+
+def longest_beside(workload: Workload, longest: int, in_all: Iterable[int]) -> int:
+    """As `longest_of_one`, where a request may have ``longest`` and a batch ``in_all`` tokens."""
     short = workload.listed[0].shape
     others = (short.num_requests - 1) * short.max_kv_len
-    return min([shapes.max_model_len, *(tokens - others for tokens in _bounds(shapes))])
+    return min([longest, *(tokens - others for tokens in in_all)])
 
 
 def _bounds(shapes: ShapesFile) -> list[int]:

@@ -46,8 +46,11 @@ class GraphGuards:
         ]
 
     def _with_ragged(self, workload: Workload, reach: ServedReach | None) -> Workload:
-        longest = _within(longest_of_one(self.shapes, workload), reach)
+        longest = self._longest_of_one(workload, reach)
         return with_ragged(workload, self.shapes.ragged, longest, self.fits)
+
+    def _longest_of_one(self, workload: Workload, reach: ServedReach | None) -> int:
+        return _within(longest_of_one(self.shapes, workload), reach)
 
     def _reach(self, workload: Workload) -> ServedReach | None:
         """What the record leaves out of all that the engine can serve; None: nothing."""
@@ -68,7 +71,7 @@ class GraphGuards:
         for workload, reach in zip(workloads, reaches, strict=True):
             requests = workload.listed[0].shape.num_requests
             longest = _within(longest_served(self.shapes, requests), reach)
-            of_one = _within(longest_of_one(self.shapes, workload), reach)
+            of_one = self._longest_of_one(workload, reach)
             ragged = ragged_about(workload, self.shapes.ragged, of_one)
             found.append(guarded(workload, longest, self.fits, ragged))
             uniform = [case.shape for case in found[-1].cases if not case.is_ragged]

@@ -59,15 +59,17 @@ def _with_guards(workload: Workload, longest: int, ragged: RaggedAbout | None) -
         for kv_len in guard_lengths(listed, longest)
         if kv_len > group.query_len
     ]
-    found = Workload.of([*workload.cases, *guards])
-    return found if ragged is None else with_ragged_guards(found, ragged)
+    return with_ragged_guards(Workload.of([*workload.cases, *guards]), ragged)
 
 
-def with_ragged_guards(workload: Workload, ragged: RaggedAbout) -> Workload:
+def with_ragged_guards(workload: Workload, ragged: RaggedAbout | None) -> Workload:
     """A ragged guard beside each uniform one that is longer than what is listed.
 
-    What is listed has ragged batches of its own, and shorter ones gain the most.
+    What is listed has ragged batches of its own, and shorter ones gain the most. Without
+    ``ragged`` no batch is.
     """
+    if ragged is None:
+        return workload
     last = max(case.shape.max_kv_len for case in workload.listed)
     lengths = [case.shape.max_kv_len for case in workload.cases if not case.is_ragged]
     # Near the longest that a request may be, some are the same.
