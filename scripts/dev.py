@@ -7,13 +7,16 @@
 Both may be run again at any time; what is installed already is not installed twice.
 """
 
+import contextlib
 import hashlib
 import os
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import venv
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -31,6 +34,8 @@ PLUGIN_TESTS = "tests/vllm/plugin"
 NEWEST = VENV / f"vllm-{NEWEST_VLLM}"
 
 SECONDS_BETWEEN_SIGNS = 10.0
+
+REPORT = ("report", "build/tables", "--study-dir", "build/studies", "--out", "build/report.html")
 
 
 @dataclass
@@ -89,26 +94,67 @@ def run_in_pairs(jobs: list[Job]) -> None:
 
 
 def pip(*arguments: str | Path) -> None:
-    """Run pip, with a sign of life instead of a line for each package."""
+    """Run pip, with what it does now every ten seconds instead of a line for each package."""
     command = [str(part) for part in (PYTHON, "-m", "pip", *arguments)]
     print("+", *command, flush=True)
-    began = last = time.monotonic()
-    found = 0
+    began = time.monotonic()
     environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
-    with subprocess.Popen(
-        command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True
-    ) as process:
+    steps = PipSteps()
+    with (
+        subprocess.Popen(
+            command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True
+        ) as process,
+        signs_of_life(lambda: f"{steps}, {time.monotonic() - began:.0f} s"),
+    ):
         assert process.stdout is not None
         for line in process.stdout:
-            found += line.startswith("Collecting ")
-            if line.startswith("Installing "):
-                print(f"  installing {found} packages", flush=True)
-            elif time.monotonic() - last > SECONDS_BETWEEN_SIGNS:
-                last = time.monotonic()
-                print(f"  {found} packages found, {last - began:.0f} s", flush=True)
-    print(f"  done in {time.monotonic() - began:.0f} s", flush=True)
+            steps.see(line)
+    ended = "failed after" if process.returncode else "done in"
+    print(f"  {ended} {time.monotonic() - began:.0f} s", flush=True)
     if process.returncode:
         sys.exit(process.returncode)
+
+
+class PipSteps:
+    """What pip does, from what it prints: it is silent while it downloads and while it installs."""
+
+    def __init__(self) -> None:
+        self._found = 0
+        self._doing = "asks the index"
+
+    def see(self, line: str) -> None:
+        """Take a line of pip's in."""
+        first, _, rest = line.strip().partition(" ")
+        if first == "Collecting":
+            self._found += 1
+            self._doing = f"{self._found} packages found"
+        elif first == "Downloading" and ".metadata" not in rest:
+            self._doing = f"{self._found} packages found; downloads {rest.rpartition('/')[2]}"
+        elif line.startswith("Installing collected packages"):
+            self._doing = f"installs {rest.count(',') + 1} packages"
+
+    def __str__(self) -> str:
+        return self._doing
+
+
+@contextlib.contextmanager
+def signs_of_life(
+    told: Callable[[], object], seconds: float = SECONDS_BETWEEN_SIGNS
+) -> Iterator[None]:
+    """Print a line with ``told()`` every so many seconds, for as long as the block takes."""
+    ended = threading.Event()
+
+    def tell() -> None:
+        while not ended.wait(seconds):
+            print(f"  {told()}", flush=True)
+
+    teller = threading.Thread(target=tell, daemon=True)
+    teller.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        teller.join()
 
 
 def install(extras: str) -> None:
@@ -119,7 +165,8 @@ def install(extras: str) -> None:
     if marker.exists() and marker.read_text() == state:
         return
     if "vllm" in extras or "dev" in extras:
-        print("installing what tests need: .venv takes about 7 GB, and some minutes", flush=True)
+        print("installing what tests need: .venv takes about 7 GB; five minutes on two cores")
+        print("with the packages at hand, three of them to unpack", flush=True)
     if not PYTHON.exists():
         venv.create(VENV, with_pip=True)
     pip("install", "--constraint", "constraints.txt", "--editable", f".{extras}")
@@ -133,12 +180,14 @@ def install(extras: str) -> None:
 
 def quickstart() -> None:
     """Tune the portable backend for the example file."""
-    install("")
+    install("[report]")
     run(
         VENV / "bin" / "mla-tune",
-        *("--backend", "TORCH_MLA", "--shapes", "examples/shapes.yaml"),
+        *("tune", "--backend", "TORCH_MLA", "--shapes", "examples/shapes.yaml"),
         *("--out", "build/tables", "--study-dir", "build/studies", "--confirm-seconds", "5"),
     )
+    print("the command is .venv/bin/mla-tune; next, what was found as a page with plots:")
+    print(f"  .venv/bin/mla-tune {' '.join(REPORT)}", flush=True)
 
 
 def test() -> None:
