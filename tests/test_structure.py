@@ -29,6 +29,7 @@ NOT_OF_ONE_MODULE = {
     "report/test_page_in_browser.py": "the whole page of the shipped tables, in Chromium",
     "plan/test_made_up_knob.py": "a knob that no module knows of",
     "scripts/test_nightly.py": "scripts/nightly/: shell, units and manifests",
+    "table/test_table_format.py": "docs/table-format.md",
     "tuning/test_nights.py": "retunes over many nights, by the whole tuner",
     "tuning/test_recorded_tables.py": "a whole run on a recording, compared with an earlier one",
     "vllm/test_vllm_cache_dtypes.py": "the KV dtypes of the shapes file, compared with vLLM's own",
