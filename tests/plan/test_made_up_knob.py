@@ -1,7 +1,7 @@
 """A knob that is declared in this file alone, on its way from shapes to an engine's choice.
 
-Beside its declaration it has what `CONTRIBUTING.md` says: the backend that has it, with its bounds
-and how a session sets it, and what the plugin's builder sets.
+Beside its declaration it has what `docs/adding-a-backend.md` says: the backend that has it, with
+its bounds and how a session sets it, and what the plugin's builder sets.
 """
 
 import pickle

@@ -162,7 +162,7 @@ def test_prefill_decides_in_eager_mode_alone():
 
 @pytest.mark.vllm
 def test_every_part_is_in_this_release():
-    """So that a file or a function that moves is noticed here; see CONTRIBUTING.md."""
+    """So that a file or a function that moves is noticed here; see docs/adding-a-release.md."""
     beside = {"flashinfer-cubin", "tokenspeed-mla"}
     for backend in vllms():
         missing = set(backend.decided_by("eager")) - set(backend.digests()) - beside
