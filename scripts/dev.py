@@ -3,8 +3,9 @@
 
     python3 scripts/dev.py quickstart   make .venv and tune TORCH_MLA for examples/shapes.yaml
     python3 scripts/dev.py test         make .venv with all test needs; lint, type-check and test
+    python3 scripts/dev.py docs         make .venv with MkDocs; build the documents in build/site
 
-Both may be run again at any time; what is installed already is not installed twice.
+All may be run again at any time; what is installed already is not installed twice.
 """
 
 import contextlib
@@ -209,6 +210,15 @@ def test() -> None:
     )
 
 
+def docs() -> None:
+    """Build the documents as a site."""
+    install("[docs]")
+    os.environ["NO_MKDOCS_2_WARNING"] = "1"  # of the theme; see docs/dependencies.md
+    run(PYTHON, "-m", "mkdocs", "build", "--quiet")
+    print(f"look at file://{ROOT}/build/site/index.html; searching needs a server:")
+    print(f"    {PYTHON} -m http.server --bind localhost --directory {ROOT}/build/site")
+
+
 def older_vllm() -> str:
     """The release in constraints.txt."""
     lines = (ROOT / "constraints.txt").read_text().splitlines()
@@ -223,7 +233,7 @@ def contract_tests(folder: str, release: str, *options: str) -> Job:
     return Job(f"{folder}, vLLM {release}", (*pytest, folder, *options), environment)
 
 
-COMMANDS = {"quickstart": quickstart, "test": test}
+COMMANDS = {"quickstart": quickstart, "test": test, "docs": docs}
 
 if __name__ == "__main__":
     if len(sys.argv) != 2 or sys.argv[1] not in COMMANDS:

@@ -20,6 +20,7 @@ NOT_OF_ONE_MODULE = {
     "test_docs.py": "the documents: links, paths and commands",
     "test_glossary.py": "docs/glossary.md",
     "test_structure.py": "this file",
+    "test_site.py": "the documents as a site",
     "test_wheel.py": "what the wheel holds",
     "test_fuzzing.py": "reads mutated inputs of all kinds, with tests/fuzzing.py",
     "test_fuzz_kinds.py": "the kinds of input in tests/fuzz_kinds.py",
