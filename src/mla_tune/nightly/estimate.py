@@ -13,7 +13,8 @@ TUNE_S = 8.4
 TRITON_MLA took 270 s and two further processes of 80 s."""
 
 LOOK_S = 1.3
-"""Seconds a sentinel takes: 80 s of a further process for 51 entries, less 12 s for its start."""
+"""Seconds a sentinel takes at most: a further process took 80 s for 51 entries, its start of 28 s
+or more among them."""
 
 
 def tune_seconds(target: Target) -> float:

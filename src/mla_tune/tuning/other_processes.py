@@ -25,7 +25,7 @@ MOST_MORE = 2
 class OtherProcesses:
     """Races the nominees of one table in one fresh process after another.
 
-    All of them in one, then all of them in the next: a start, some 10 to 15 s on a GPU, is paid
+    All of them in one, then all of them in the next: a start, some 30 to 40 s on a GPU, is paid
     once a process and not once a workload.
 
     Args:
