@@ -5,11 +5,27 @@ import re
 from pathlib import Path
 
 import pytest
+import yaml
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "src" / "mla_tune"
 GLOSSARY = ROOT / "docs" / "glossary.md"
 ROW = re.compile(r"^\| \*\*(?P<word>[^*]+)\*\* \| (?P<meaning>.+) \| (?:`(?P<name>[\w.]+)`)? ?\|$")
+
+
+# Words that nobody knows who has not met them here.
+OWN_WORDS = ("plans?", "entry|entries", "ties?", "miss|misses", "mixed", "skewed", "capped")
+NO_PROSE = re.compile(r"```.*?```|^#.*?$|`[^`\n]+`(?!\]\()", re.DOTALL | re.MULTILINE)
+
+
+def guides():
+    """The pages that the site has under Guides, but for those that begin with the glossary."""
+    navigation = re.search(r"^nav:.*?\n\n", (ROOT / "mkdocs.yml").read_text(), re.M | re.S)
+    parts = {
+        name: page for part in yaml.safe_load(navigation[0])["nav"] for name, page in part.items()
+    }
+    pages = [ROOT / "docs" / page for each in parts["Guides"] for page in each.values()]
+    return [page for page in pages if not page.name.startswith("adding-")]
 
 
 def rows():
@@ -79,3 +95,15 @@ def test_a_name_that_is_not_there_is_found_out():
 def test_each_word_stands_once():
     words = [word for row in rows() for word in row.split("**")[1].split(", ")]
     assert sorted(set(words)) == sorted(words)
+
+
+@pytest.mark.parametrize("word", OWN_WORDS)
+@pytest.mark.parametrize("guide", guides(), ids=lambda path: path.name)
+def test_a_guide_says_what_a_word_of_ours_means_where_it_first_stands(guide, word):
+    prose = NO_PROSE.sub("", guide.read_text(encoding="utf-8"))
+    first = re.search(rf"\b(?:{word})\b", prose, re.IGNORECASE)
+    linked = rf"\[[^]]*\b(?:{word})\b[^]]*\]\(glossary\.md#"
+    said = re.search(rf"{linked}|\*(?:{word})\*", prose, re.IGNORECASE)
+    if first is not None:
+        assert said is not None, first
+        assert said.start() < first.start() < said.end(), first
