@@ -51,7 +51,7 @@ class MarkdownFormatter(click.HelpFormatter):
     def _named(self, name: str) -> str:
         if name in self._links:
             return f"[`{name}`](#{self._links[name]})"
-        return f"<code>{_in_a_cell(name)}</code>"
+        return f'<code class="option">{_in_a_cell(name)}</code>'
 
 
 def command_reference(command: click.Command, name: str) -> str:

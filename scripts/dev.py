@@ -215,8 +215,9 @@ def docs() -> None:
     install("[docs]")
     os.environ["NO_MKDOCS_2_WARNING"] = "1"  # of the theme; see docs/dependencies.md
     run(PYTHON, "-m", "mkdocs", "build", "--quiet")
-    print(f"look at file://{ROOT}/build/site/index.html; searching needs a server:")
-    print(f"    {PYTHON} -m http.server --bind localhost --directory {ROOT}/build/site")
+    # Opened as a file a page can be read, without search and the choice of colours.
+    print(f"the site lies in {ROOT}/build/site; read it at http://localhost:8000 with")
+    print(f"    {PYTHON} -m http.server --bind localhost --directory {ROOT}/build/site 8000")
 
 
 def older_vllm() -> str:

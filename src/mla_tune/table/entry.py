@@ -104,6 +104,7 @@ class Speedup(_Part):
 
     @property
     def half_width(self) -> float:
+        """Half of the interval's width."""
         return (self.high - self.low) / 2
 
 
@@ -114,7 +115,8 @@ class CaseResult(_Part):
         kv_len: the KV length, or the longest of a ragged batch.
         shape: the batch spec of a ragged one; absent where all requests have ``kv_len``.
         weight: how often it is served; 0 for a guard.
-        latency_us, default_us: median microseconds of the plan and of the default.
+        latency_us: median microseconds of the plan.
+        default_us: and of the default.
         speedup: paired comparison.
     """
 
@@ -145,9 +147,9 @@ class Entry(_Part):
             batches too.
         served: of a graph's entry that was guarded by a record of served steps: how far its guards
             went for that, and the share of the steps that lies beyond.
-        latency_us, default_us: median microseconds of the plan and of the default, weighted
-            over the cases where there are several. ``default_us`` is absent where the default
-            could not be measured; ``latency_us`` is then that of ``unproven``.
+        latency_us: median microseconds of the plan, weighted over the cases where there are
+            several; where the default could not be measured, of ``unproven``.
+        default_us: of the default, likewise; absent where it could not be measured.
         speedup: paired comparison; absent where there was nothing to compare.
         processes: how many processes its latencies, speed-up and cases are from, with intervals
             over them. Absent where earlier versions measured: one process, and intervals of its

@@ -65,10 +65,12 @@ class Lookup:
 
     @property
     def is_hit(self) -> bool:
+        """Whether an entry answers, or the table's model; the plan may still be the default."""
         return self.entry is not None or self.predicted_gain is not None
 
     @property
     def is_exact(self) -> bool:
+        """Whether an entry answers that is of this very batch."""
         return self.entry is not None and self.factor == 1.0
 
 
