@@ -74,21 +74,31 @@ def main() -> None:
 
 
 def shipped() -> list[Table]:
+    """The tables that a wheel holds."""
+    return list(map(Table.load, shipped_paths()))
+
+
+def shipped_paths() -> list[Path]:
     """The tables that a wheel holds; a trial run's may lie in the same folder."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     listed = project["tool"]["hatch"]["build"]["targets"]["wheel"]["force-include"]
-    return [Table.load(ROOT / path) for path in listed]
+    return [ROOT / path for path in listed]
 
 
 def document(tables: Sequence[Table]) -> str:
     """The whole of docs/coverage.md."""
+    answered = answered_by(tables)
+    sections = [_section(served, answered[served]) for served in sorted(answered, key=_order)]
+    return "\n\n".join([METHOD, counted(answered), _models(answered), LEGEND, *sections]) + "\n"
+
+
+def answered_by(tables: Sequence[Table]) -> dict[Served, list[Table]]:
+    """What is asked for by some model, with the tables that answer it; none without a table."""
     asked = {
         served: [table for table in tables if served.is_answered_by(table)]
         for served in _all_served()
     }
-    answered = {served: found for served, found in asked.items() if found}
-    sections = [_section(served, answered[served]) for served in sorted(answered, key=_order)]
-    return "\n\n".join([METHOD, _counted(answered), _models(answered), LEGEND, *sections]) + "\n"
+    return {served: found for served, found in asked.items() if found}
 
 
 def _all_served() -> set[Served]:
@@ -112,7 +122,8 @@ def _order(served: Served) -> tuple[bool, int, str]:
     return served.topk is not None, served.dimensions.num_q_heads, served.title
 
 
-def _counted(answered: dict[Served, list[Table]]) -> str:
+def counted(answered: dict[Served, list[Table]], listed: str = "below") -> str:
+    """How many pairs of a model and a tensor-parallel size a table answers; where they stand."""
     pairs = [_served(name, size) for name in PRESETS for size in TENSOR_PARALLEL_SIZES]
     held = [served for served in pairs if served is not None]
     gpus = sorted({gpu for tables in answered.values() for gpu in _gpus(tables)})
@@ -120,7 +131,7 @@ def _counted(answered: dict[Served, list[Table]]) -> str:
         f"{sum(gpu in _gpus(answered.get(served, ())) for served in held)} on {gpu}" for gpu in gpus
     ]
     return (
-        f"Of the {len(held)} pairs of a model and a tensor-parallel size below, a table answers "
+        f"Of the {len(held)} pairs of a model and a tensor-parallel size {listed}, a table answers "
         f"{' and '.join(counts) or 'none'}."
     )
 
@@ -160,9 +171,9 @@ def _section(served: Served, tables: Iterable[Table]) -> str:
 def _row(table: Table) -> list[str]:
     header = table.header
     is_graph = header.engine.mode == "graph"
-    acting, up_to = _graphs(table) if is_graph else _eager(table)
+    acting, up_to = graphs_in_use(table) if is_graph else eager_in_use(table)
     return [
-        _gpu(table),
+        gpu_of(table),
         f"{header.software['vllm']}{' +' if header.software_digests else ''}",
         header.backend,
         header.kv_cache_dtype,
@@ -174,7 +185,7 @@ def _row(table: Table) -> list[str]:
     ]
 
 
-def _graphs(table: Table) -> tuple[int, str]:
+def graphs_in_use(table: Table) -> tuple[int, str]:
     """Plans that an engine captures, and up to where, as the plugin looks them up."""
     lookups = Lookups(table, None, reach=lambda _: 1)
     choices = {key: lookups.captured(*key) for key in lookups.tabled}
@@ -196,7 +207,7 @@ def _holds_to(choice: Choice) -> int:
     return choice.longest_kv
 
 
-def _eager(table: Table) -> tuple[int, str]:
+def eager_in_use(table: Table) -> tuple[int, str]:
     """Plans that eager steps use, and the longest context; between them a model may answer."""
     plans = [entry for entry in table.entries if entry.plan]
     is_sparse = BACKENDS[table.header.backend].sparse
@@ -216,10 +227,10 @@ def _longest(entry: Entry) -> int:
 
 
 def _gpus(tables: Iterable[Table]) -> list[str]:
-    return sorted({_gpu(table) for table in tables})
+    return sorted({gpu_of(table) for table in tables})
 
 
-def _gpu(table: Table) -> str:
+def gpu_of(table: Table) -> str:
     return table.header.device.name.removeprefix("NVIDIA ")
 
 

@@ -44,8 +44,9 @@ def test_the_example_of_a_docstring_runs(module, of, tmp_path, monkeypatch, caps
     assert not failed, capsys.readouterr().out
 
 
-def test_what_the_readme_calls_is_there(monkeypatch):
-    (program,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+def test_what_the_guide_calls_is_there(monkeypatch):
+    text = (ROOT / "docs" / "tune.md").read_text()
+    (program,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
     asked = []
 
     def run(options, _reporter):

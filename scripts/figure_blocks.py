@@ -1,0 +1,198 @@
+"""What stands in the marked blocks of the documents."""
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+
+from check_table_everywhere import Summary as Judgement
+from coverage_document import answered_by, counted, eager_in_use, gpu_of, graphs_in_use
+from figure_material import SHOWN_KV_LEN, Material
+from mla_tune.catalogue.contest import Contest
+from mla_tune.catalogue.points import Point
+from mla_tune.catalogue.summary import Summary
+from mla_tune.catalogue.timing import Timing
+from mla_tune.errors import InputError
+from mla_tune.measuring.recording import Recording
+from mla_tune.shapes import format_size
+from mla_tune.table import Entry, Table
+from table_on_recording import judged
+
+DATA = Path(__file__).parents[1] / "tests" / "data"
+HELD_OUT = (
+    "graph_triton_mla_held_out",
+    "graph_triton_mla_128",
+    "graph_flash_attn_mla_16",
+    "graph_flash_attn_mla_128",
+)
+"""Recordings by other processes than those that tuned the shipped tables."""
+H200_DECODES = {
+    requests: f"{requests if requests > 1 else ''}q1s{{1k,4k,16k}}" for requests in (1, 32, 48, 128)
+}
+
+
+def picture(material: Material) -> str:
+    """The picture, and what it shows in words."""
+    header = material.shown[0].header
+    gains = " and ".join(
+        f"{_span(curve.gains)} with {curve.num_q_heads} heads" for curve in material.curves
+    )
+    return (
+        f"![Time of one layer over the requests in a decode step, by default and tuned: "
+        f"{gains} as fast](docs/gains.svg)\n\n"
+        f"{header.backend} on an {gpu_of(material.shown[0])}, vLLM {header.software['vllm']}, "
+        f"`max_model_len` {header.engine.max_model_len}: a layer's decode step under CUDA\n"
+        f"graphs, with {format_size(SHOWN_KV_LEN)} tokens of KV in each request, is {gains} as\n"
+        f"fast as untuned."
+    )
+
+
+def shipped(material: Material) -> str:
+    """Dense tables by GPU, release and backend: for which heads, and what of them is in use."""
+    groups: dict[tuple[str, str, str], list[Table]] = {}
+    for table in material.tables:
+        header = table.header
+        if header.engine.index_topk is None:
+            release = f"{header.software['vllm']}{' +' if header.software_digests else ''}"
+            groups.setdefault((gpu_of(table), release, header.backend), []).append(table)
+    rows = [
+        [*key, _heads(tables), _in_use(tables, "graph"), _in_use(tables, "eager")]
+        for key, tables in sorted(groups.items())
+    ]
+    columns = ["GPU", "vLLM", "backend", "heads on a GPU", "decode graphs", "eager steps"]
+    answered = counted(answered_by(material.tables), "[in the list](docs/coverage.md)")
+    return f"{_rows(columns, rows)}\n\n{answered}"
+
+
+def _heads(tables: Iterable[Table]) -> str:
+    return ", ".join(map(str, sorted({table.header.model["num_q_heads"] for table in tables})))
+
+
+def _in_use(tables: Iterable[Table], mode: str) -> str:
+    """How many of the entries name a plan that an engine uses."""
+    of_mode = [table for table in tables if table.header.engine.mode == mode]
+    if not of_mode:
+        return "–"
+    in_use = graphs_in_use if mode == "graph" else eager_in_use
+    used = sum(in_use(table)[0] for table in of_mode)
+    return f"{used} of {sum(len(table.entries) for table in of_mode)}"
+
+
+def hopper(material: Material) -> str:
+    """How far TRITON_MLA with its tables is behind FLASH_ATTN_MLA without one."""
+    rows = []
+    for contest in material.contests:
+        ratios = list(behind(contest, "TRITON_MLA", "FLASH_ATTN_MLA"))
+        if ratios:
+            ground = contest.ground
+            told = [ground.gpu.removeprefix("NVIDIA "), str(ground.num_q_heads), str(len(ratios))]
+            rows.append([*told, f"{_mean(ratios):.2f}×", _span(ratios)])
+    return _rows(["GPU", "heads", "shapes", "in the mean", "from, to"], rows)
+
+
+def behind(contest: Contest, backend: str, other: str) -> Iterator[float]:
+    """By shape, the time of ``backend`` with its table over that of ``other`` without one."""
+    for point in contest.points:
+        for mine in _timings(contest, point, backend):
+            for theirs in _timings(contest, point, other):
+                if mine.served_us is not None and theirs.default_us is not None:
+                    yield mine.served_us / theirs.default_us
+
+
+def _timings(contest: Contest, point: Point, backend: str) -> Iterator[Timing]:
+    for contender, timing in zip(contest.contenders, point.timings, strict=True):
+        if contender.backend == backend and timing is not None:
+            yield timing
+
+
+def decodes_h200(material: Material) -> str:
+    """Decode steps of the H200's backends, by default → tuned."""
+    rows = []
+    for contest in material.contests:
+        if contest.ground.gpu != "NVIDIA H200":
+            continue
+        for contender in sorted(contest.contenders, key=lambda each: each.backend):
+            entries = {entry.shape: entry for entry in contender.table.file.entries}
+            cells = [_default_to_tuned(entries[shape]) for shape in H200_DECODES.values()]
+            gain = Summary.of(contender.table.file.entries).gain or math.nan
+            heads = str(contest.ground.num_q_heads)
+            rows.append([heads, contender.backend, *cells, f"{gain:.2f}×"])
+    batches = [f"batch {requests}" for requests in H200_DECODES]
+    return _rows(["heads", "backend", *batches, "gain"], rows)
+
+
+def _default_to_tuned(entry: Entry) -> str:
+    default = "fails" if entry.default_us is None else f"{entry.default_us:.0f}"
+    return f"{default} → {entry.latency_us:.0f}"
+
+
+def tables_h100(material: Material) -> str:
+    """What each of the H100's tables holds."""
+    return _tables(material, "H100")
+
+
+def tables_h200(material: Material) -> str:
+    """What each of the H200's tables holds."""
+    return _tables(material, "H200")
+
+
+def _tables(material: Material, gpu: str) -> str:
+    """A row a table that names a plan."""
+    rows = []
+    for table in material.tables:
+        found = Summary.of(table.entries)
+        if not gpu_of(table).startswith(gpu) or not found.num_plans:
+            continue
+        header = table.header
+        kv = "" if header.kv_cache_dtype == "auto" else f", {header.kv_cache_dtype}"
+        up_to = header.engine.max_model_len if header.engine.mode == "graph" else None
+        told = [header.backend + kv, str(header.model["num_q_heads"]), header.engine.mode]
+        most = max(entry.speedup.median for entry in table.entries if entry.speedup)
+        counts = [str(found.num_entries), str(found.num_plans)]
+        figures = [f"{found.gain or math.nan:.2f}×", f"{most:.2f}×"]
+        rows.append([*told, str(up_to or "–"), *counts, *figures])
+    columns = ["backend", "heads", "mode", "`max_model_len`", "entries", "plans", "mean", "largest"]
+    return _rows(columns, rows)
+
+
+def judgements(material: Material) -> str:
+    """The H100's tables on recordings by other processes."""
+    rows = []
+    for name in HELD_OUT:
+        recording = Recording.load(DATA / "h100" / f"{name}.jsonl.gz")
+        for found in material.found:
+            header = found.file.header
+            try:
+                all_used = Judgement.of(judged(found.path, recording, unguarded=True))
+            except InputError:  # the recording is of something else
+                continue
+            used = Judgement.of(judged(found.path, recording))
+            told = [header.backend, str(header.model["num_q_heads"]), f"`{name}`"]
+            slowest = [f"{each.worst:.3f}×" for each in (used, all_used)]
+            rows.append([*told, str(used.points), str(used.answered), *slowest])
+    columns = ["backend", "heads", "recording", "points", "in use", "slowest", "if all were used"]
+    return _rows(columns, rows)
+
+
+def _mean(ratios: Sequence[float]) -> float:
+    return math.exp(sum(map(math.log, ratios)) / len(ratios))
+
+
+def _span(ratios: Sequence[float]) -> str:
+    return f"{min(ratios):.2f}× to {max(ratios):.2f}×"
+
+
+def _rows(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [columns, ["---"] * len(columns), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+BLOCKS: dict[str, Callable[[Material], str]] = {
+    "picture": picture,
+    "shipped": shipped,
+    "hopper": hopper,
+    "decodes-h200": decodes_h200,
+    "tables-h100": tables_h100,
+    "tables-h200": tables_h200,
+    "judgements": judgements,
+}
+"""What each block says, by its name."""

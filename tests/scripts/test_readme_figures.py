@@ -1,0 +1,76 @@
+import shutil
+from pathlib import Path
+
+import pytest
+
+from figure_blocks import behind
+from figure_material import Material
+from gains_picture import CREATOR, Curve, picture, same_picture
+from readme_figures import PICTURE, main, renewed, stale_parts
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def material():
+    return Material()
+
+
+@pytest.fixture
+def checkout(tmp_path):
+    """The README and the picture alone."""
+    (tmp_path / PICTURE).parent.mkdir()
+    for name in ("README.md", PICTURE):
+        shutil.copy(ROOT / name, tmp_path / name)
+    return tmp_path
+
+
+def test_the_documents_hold_the_figures_of_the_shipped_tables(capsys):
+    assert main(["--check"]) == 0, capsys.readouterr().out
+
+
+def plant(path, old, new):
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new))
+
+
+def test_a_wrong_figure_is_found_and_named(checkout, material):
+    plant(checkout / "README.md", "× with 16 heads and", "1× with 16 heads and")
+    plant(checkout / PICTURE, "stroke-width", "stroke-length")
+    wrong = ["README.md: picture", str(PICTURE)]
+    assert list(stale_parts(checkout, material, write=False)) == wrong
+    assert list(stale_parts(checkout, material, write=True)) == wrong
+    assert list(stale_parts(checkout, material, write=False)) == []
+    for name in ("README.md", PICTURE):
+        assert (checkout / name).read_bytes() == (ROOT / name).read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("<!-- figures: mood -->\n<!-- /figures -->", "no block is named mood; there are: picture"),
+        ("<!-- figures: picture -->\n", "ends with <!-- /figures -->"),
+        ("<!-- figures:picture -->\n<!-- /figures -->", "ends with <!-- /figures -->"),
+    ],
+)
+def test_a_block_that_cannot_be_written_is_refused(text, says, material):
+    with pytest.raises(SystemExit, match=says):
+        renewed(text, material)
+
+
+def test_another_release_of_matplotlib_draws_the_same_figures():
+    drawn = picture([Curve(16, (1, 8), (100.0, 200.0), (50.0, 50.0))])
+    other = drawn.replace(CREATOR, "Matplotlib 3.0").replace("stroke-width", "stroke-length")
+    assert same_picture(drawn, drawn)
+    assert same_picture(drawn, other)
+    assert not same_picture(drawn, drawn.replace("stroke-width", "stroke-length"))
+    assert not same_picture(drawn, other.replace("200.0", "201.0"))
+    assert not same_picture(drawn, "")
+
+
+def test_on_hopper_an_untuned_flash_attn_mla_is_ahead_of_a_tuned_triton_mla(material):
+    """What the README says of every decode shape."""
+    found = [list(behind(each, "TRITON_MLA", "FLASH_ATTN_MLA")) for each in material.contests]
+    assert sum(map(bool, found)) >= 3
+    assert min(map(min, filter(None, found))) > 1
