@@ -1,10 +1,11 @@
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy import stats
 
 from mla_tune.measuring.stopwatch import Samples
 from mla_tune.table import Speedup
-from mla_tune.tuning.speedups import expected_us, speedup_of, ties_with
+from mla_tune.tuning.speedups import expected_us, p_value, speedup_of, ties_with
 
 
 def test_expected_latency_weighs_the_medians_of_the_cases():
@@ -32,3 +33,20 @@ def test_intervals_hold_the_truth_about_as_often_as_they_say():
         speedup = speedup_of(dice.normal(0.1, 0.03, 48))
         held += speedup.low <= np.exp(0.1) <= speedup.high
     assert held >= 180
+
+
+@given(
+    st.lists(st.integers(-3, 3), min_size=2, max_size=7).filter(any)
+    | st.lists(st.floats(-2, 2).filter(abs), min_size=2, max_size=50, unique_by=abs),
+    st.sampled_from(["greater", "less"]),
+)
+def test_the_p_value_is_scipys_where_that_is_exact(differences, alternative):
+    found = p_value(np.asarray(differences, dtype=float), alternative)
+    known = stats.wilcoxon(differences, alternative=alternative).pvalue
+    assert np.isclose(found, known, rtol=1e-9)
+
+
+def test_equal_samples_are_no_evidence_and_many_pairs_are_scipys():
+    assert p_value(np.zeros(60), "greater") == p_value(np.zeros(3), "less") == 1.0
+    many = np.random.default_rng(0).normal(0.1, 1.0, 80)
+    assert p_value(many, "greater") == stats.wilcoxon(many, alternative="greater").pvalue
