@@ -27,6 +27,8 @@ DOCUMENTS = {
 # Beside these there is nothing to navigate to.
 _HEADS = dict.fromkeys(("index.md", "changelog.md"), "---\nhide: [navigation]\n---\n")
 _PAGES = {path.name: page for page, path in DOCUMENTS.items()}
+# Words of ours on the landing page, where nobody has met them, and where the glossary has them.
+_WORDS = {"plan": "glossary.md#plans", "entries": "glossary.md#tables"}
 # Where a link or a picture leads to, in Markdown or HTML.
 _TARGET = re.compile(r'(\]\(|(?:src|srcset|href)=")([^)"#\s]+)')
 
@@ -35,6 +37,8 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add the pages that do not stand in docs/."""
     for page, path in DOCUMENTS.items():
         text = with_site_links(path.read_text(encoding="utf-8"))
+        if page == "index.md":
+            text = with_words(text)
         files.append(File.generated(config, page, content=_HEADS.get(page, "") + text))
     commands = command_reference(command, "mla-tune")
     files.append(File.generated(config, "command-line.md", content=commands))
@@ -49,6 +53,13 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
 def with_site_links(markdown: str) -> str:
     """``markdown`` of the checkout with links as between the pages of the site."""
     return _TARGET.sub(lambda match: match[1] + _on_site(match[2]), markdown)
+
+
+def with_words(markdown: str) -> str:
+    """``markdown`` with a link to the glossary where a word of ours stands first."""
+    for word, place in _WORDS.items():
+        markdown = re.sub(rf"(?<![\w`[-]){word}(?![\w`-])", f"[{word}]({place})", markdown, count=1)
+    return markdown
 
 
 def _on_site(target: str) -> str:

@@ -91,6 +91,16 @@ def test_the_layers_stand_in_the_place_of_a_picture(site):
     ]
 
 
+@pytest.mark.parametrize("word", ["plan", "entries"])
+def test_the_landing_page_links_a_word_of_ours_where_it_first_stands(site, word):
+    page = (site / "index.html").read_text(encoding="utf-8")
+    prose = re.sub(r"<(pre|code).*?</\1>", "", page[page.index("<article") :], flags=re.DOTALL)
+    linked = re.sub(r'<a href="glossary\.html#[\w-]+">(.*?)</a>', r"{\1}", prose)
+    first = re.search(rf".\b{word}\b.", re.sub(r"<.*?>", "", linked, flags=re.DOTALL))
+    assert first is not None
+    assert first[0] == f"{{{word}}}"
+
+
 def test_every_page_can_be_reached(site):
     navigation = (site / "index.html").read_text(encoding="utf-8")
     for document in (ROOT / "docs").glob("*.md"):
