@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from mla_tune.cli.commands import command
+from printed_commands import commands_in, printed_commands, refusal
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
@@ -24,39 +24,68 @@ def code_in(document):
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
-def test_every_command_exists(document):
-    named = {
-        word
-        for code in code_in(document)
-        for word in re.findall(r"(?:^|\n|`)mla-tune ([a-z][a-z-]*)", code)
-    }
-    assert named <= set(command.commands)
+def test_every_command_is_one(document):
+    printed = printed_commands(document.read_text(encoding="utf-8"))
+    refused = {str(each): told for each in printed if (told := refusal(each))}
+    assert refused == {}
 
 
-def _subcommands(group):
-    return getattr(group, "commands", {}).values()
+def test_commands_are_found():
+    """In fenced blocks, in YAML, in sentences; behind variables, in pipes, over lines."""
+    readme, guide = (ROOT / "README.md", ROOT / "docs" / "deploying.md")
+    found = [str(each) for each in printed_commands(readme.read_text(encoding="utf-8"))]
+    assert (
+        "mla-tune tune --backend TRITON_MLA --shapes examples/graph_all_sizes.yaml --out tables"
+        in found
+    )
+    assert "dev quickstart" in found
+    found = [str(each) for each in printed_commands(guide.read_text(encoding="utf-8"))]
+    assert "mla-tune prepare --tune-for 10m --cache /cache -- vllm serve MODEL" in found
+    block = "A=1 .venv/bin/mla-tune show a > b  # c\necho | mla-tune tables \\\n  --json\n"
+    found = [str(each) for each in printed_commands(f"```\n{block}```\n`mla-tune\ndiff`")]
+    assert found == ["mla-tune show a", "mla-tune tables --json", "mla-tune diff"]
+    assert list(commands_in("mla-tune: the engine's log", is_mention=False)) == []
+    with pytest.raises(ValueError, match="No closing quotation"):
+        list(commands_in("mla-tune compare --gpu 'NVIDIA H200", is_mention=False))
 
 
-@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
-def test_every_option_exists(document):
-    known = {
-        name
-        for each in (
-            command,
-            *command.commands.values(),
-            *(sub for group in command.commands.values() for sub in _subcommands(group)),
-        )
-        for parameter in each.params
-        for name in parameter.opts
-    }
-    named = {
-        option
-        for code in code_in(document)
-        for line in re.findall(r"(?:^|\n|`)(mla-tune [^`\n]*)", code)
-        # What follows a lone -- is another program's.
-        for option in re.findall(r"(?<=\s)--[a-z-]+", line.partition(" -- ")[0])
-    }
-    assert named <= known
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        ("mla-tune shwo tables", "no command shwo"),
+        ("mla-tune show", "Missing argument 'TABLE|DIR|bundled...'"),
+        ("mla-tune show tables --gpus H100", "--gpus"),
+        ("mla-tune compare bundled --mode graf", "'graf' is not one of 'graph', 'eager'"),
+        ("mla-tune compare bundled --tp", "requires an argument"),
+        ("mla-tune tune --shapes a.yaml --max-tokens 10x", "10x"),
+        ("mla-tune tune --shapes a.yaml --device gpu", "gpu"),
+        ("mla-tune cache clean --older-than 30y", "'30y' is no time"),
+        ("mla-tune backends TRITON_MLA everywhere", "unexpected: TRITON_MLA everywhere"),
+        ("mla-tune --out tables show tables --jsn", "--jsn"),
+        ("python scripts/dev.py quickstart --fast", "not what the script reads"),
+        ("python scripts/readme_figures.py --chek", "unrecognized arguments: --chek"),
+        ("scripts/make_trace.py --requests many", "value: 'many'"),
+        ("scripts/check_table_everywhere.py --unguarded", "arguments are required"),
+    ],
+)
+def test_a_wrong_command_is_refused(line, told):
+    (printed,) = commands_in(line, is_mention=False)
+    assert told in (refusal(printed) or "")
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "mla-tune show",
+        "mla-tune serve -- vllm serve …",
+        "mla-tune compare TABLE… --model NAME --tp N",
+        "scripts/check_table_everywhere.py --unguarded",
+        "scripts/make_trace.py --requests N",
+    ],
+)
+def test_a_sentence_may_leave_out_what_a_command_needs(line):
+    (printed,) = commands_in(line, is_mention=True)
+    assert refusal(printed) is None
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
