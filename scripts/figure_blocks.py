@@ -33,16 +33,18 @@ H200_DECODES = {
 def picture(material: Material) -> str:
     """The picture, and what it shows in words."""
     header = material.shown[0].header
-    gains = " and ".join(
-        f"{_span(curve.gains)} with {curve.num_q_heads} heads" for curve in material.curves
+    small, large = (
+        (f"{min(curve.gains):.1f}× to {max(curve.gains):.1f}×", curve.num_q_heads)
+        for curve in material.curves
     )
+    gains = f"{small[0]} as fast with {small[1]} heads and {large[0]} with {large[1]}"
     return (
         f"![Time of one layer over the requests in a decode step, by default and tuned: "
-        f"{gains} as fast](docs/gains.svg)\n\n"
+        f"{gains}](docs/gains.svg)\n\n"
         f"{header.backend} on an {gpu_of(material.shown[0])}, vLLM {header.software['vllm']}, "
-        f"`max_model_len` {header.engine.max_model_len}: a layer's decode step under CUDA\n"
-        f"graphs, with {format_size(SHOWN_KV_LEN)} tokens of KV in each request, is {gains} as\n"
-        f"fast as untuned."
+        f"`max_model_len` {header.engine.max_model_len}: tuned, a layer's decode step\n"
+        f"under CUDA graphs, with {format_size(SHOWN_KV_LEN)} tokens of KV in each request, is\n"
+        f"{gains}."
     )
 
 

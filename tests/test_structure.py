@@ -25,6 +25,7 @@ NOT_OF_ONE_MODULE = {
     "test_fuzzing.py": "reads mutated inputs of all kinds, with tests/fuzzing.py",
     "test_fuzz_kinds.py": "the kinds of input in tests/fuzz_kinds.py",
     "cli/test_interrupted_runs.py": "the whole command, interrupted",
+    "cli/test_newcomer.py": "the README's way from the quickstart to an explanation",
     "cli/test_recorded_runs.py": "the whole command on recordings",
     "cli/test_refusals.py": "the whole command with input that it refuses",
     "report/test_page_in_browser.py": "the whole page of the shipped tables, in Chromium",

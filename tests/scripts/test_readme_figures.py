@@ -36,7 +36,7 @@ def plant(path, old, new):
 
 
 def test_a_wrong_figure_is_found_and_named(checkout, material):
-    plant(checkout / "README.md", "× with 16 heads and", "1× with 16 heads and")
+    plant(checkout / "README.md", "× as fast with 16", "1× as fast with 16")
     plant(checkout / PICTURE, "stroke-width", "stroke-length")
     wrong = ["README.md: picture", str(PICTURE)]
     assert list(stale_parts(checkout, material, write=False)) == wrong
