@@ -4,15 +4,14 @@ __all__ = ["Point", "common_points"]
 
 import itertools
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, field
 
 from mla_tune.catalogue.timing import Ratio, Timing
 from mla_tune.shapes import BatchShape, RequestGroup, Workload
 from mla_tune.table import Entry
 
 
-@dataclass(frozen=True)
+@dataclass
 class Point:
     """One workload, or one KV length of it, on several backends.
 
@@ -22,6 +21,10 @@ class Point:
         timings: one a backend, in their order; None where its table does not have it.
         lengths: the same for single KV lengths, where all the tables name them.
         on_gpu: whether it was measured on one.
+        served: microseconds with tables in use, by the backend's place; those that are known.
+        fastest: the place of the fastest backend; None where fewer than two can be compared.
+        next_best: the place of the second fastest.
+        tied: the places of those that cannot be told from the fastest.
     """
 
     shape: str
@@ -29,43 +32,32 @@ class Point:
     timings: tuple[Timing | None, ...]
     lengths: tuple["Point", ...] = ()
     on_gpu: bool = True
+    served: dict[int, float] = field(init=False)
+    fastest: int | None = field(init=False, default=None)
+    next_best: int | None = field(init=False, default=None)
+    tied: tuple[int, ...] = field(init=False, default=())
 
-    @cached_property
-    def served(self) -> dict[int, float]:
-        """Microseconds with tables in use, by the backend's place; those that are known."""
-        return {
+    def __post_init__(self) -> None:
+        self._behind: dict[int, Ratio] = {}
+        self.served = served = {
             place: timing.served_us
             for place, timing in enumerate(self.timings)
             if timing is not None and timing.served_us is not None
         }
-
-    @cached_property
-    def fastest(self) -> int | None:
-        """The place of the fastest backend; None where fewer than two can be compared."""
-        served = self.served
-        return min(served, key=served.__getitem__) if len(served) > 1 else None
-
-    @cached_property
-    def tied(self) -> tuple[int, ...]:
-        """The places of those that cannot be told from the fastest."""
-        return tuple(
-            place
-            for place in self.served
-            if place != self.fastest and self.behind(place).is_tie(self.on_gpu)
-        )
-
-    @cached_property
-    def next_best(self) -> int | None:
-        """The place of the second fastest."""
-        others = {place: us for place, us in self.served.items() if place != self.fastest}
-        return min(others, key=others.__getitem__) if others else None
+        if len(served) > 1:
+            self.fastest, self.next_best, *_ = sorted(served, key=served.__getitem__)
+            others = [place for place in served if place != self.fastest]
+            self.tied = tuple(p for p in others if self.behind(p).is_tie(self.on_gpu))
 
     def behind(self, place: int) -> Ratio:
         """How many times as long a backend takes as the fastest."""
-        mine, first = self.timings[place], self.timings[self.fastest or 0]
-        assert mine is not None
-        assert first is not None
-        return mine.over(first)
+        known = self._behind.get(place)
+        if known is None:
+            mine, first = self.timings[place], self.timings[self.fastest or 0]
+            assert mine is not None
+            assert first is not None
+            known = self._behind[place] = mine.over(first)
+        return known
 
 
 def common_points(

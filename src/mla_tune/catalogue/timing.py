@@ -3,7 +3,7 @@
 __all__ = ["Ratio", "Timing"]
 
 import math
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from mla_tune.plan.plan import UNTUNED, Plan
 from mla_tune.table import CaseResult, Entry, Speedup
@@ -13,8 +13,7 @@ SURE = 1.01
 SURE_ON_CPU = 1.05
 
 
-@dataclass(frozen=True)
-class Ratio:
+class Ratio(NamedTuple):
     """One latency over another; the interval is there where a table has one of either."""
 
     value: float
@@ -27,8 +26,7 @@ class Ratio:
         return within_gate or (self.low is not None and self.low <= 1.0)
 
 
-@dataclass(frozen=True)
-class Timing:
+class Timing(NamedTuple):
     """A backend's time for one batch, in microseconds.
 
     Attributes:

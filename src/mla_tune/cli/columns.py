@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 WIDEST = 60
 """Where rows are not folded, one long cell does not push every other apart."""
-GAP = 2
+GAP = "  "
 NO_BREAK = "\N{NO-BREAK SPACE}"
 # Latin letters, dashes, arrows and signs of arithmetic have one cell.
 _OTHER_WIDTH = re.compile("[^\x00-\u02ff\u2010-\u22ff]")
@@ -42,34 +42,54 @@ def in_columns(
 
     Not by rich's own grid, which takes a millisecond and more a row.
     """
-    shown = [tuple(map(printable, row)) for row in rows]
-    columns = list(zip(titles, *shown, strict=True))
-    widths = [max(map(_cell_len, column)) for column in columns]
+    columns = [_printable(column) for column in zip(titles, *rows, strict=True)]
+    widths = [max(_cell_lens(column)) for column in columns]
     if width is None:
         widths = [min(WIDEST, each) for each in widths]
-    else:
-        _narrow(widths, columns, width)
-    lines: list[tuple[str, ...]] = []
-    for row in (tuple(titles), tuple("-" * width for width in widths), *shown):
-        lines += [row] if width is None else _folded(row, widths)
-    return [_aligned(line, widths, num_left_aligned) for line in lines]
+    is_folded = width is not None and _narrowed(widths, columns, width)
+    columns = [
+        (top, "-" * each, *below) for (top, *below), each in zip(columns, widths, strict=True)
+    ]
+    if is_folded:
+        columns = _folded(columns, widths)
+    padded = [
+        _padded(column, each, place < num_left_aligned)
+        for place, (column, each) in enumerate(zip(columns, widths, strict=True))
+    ]
+    return [GAP.join(cells).rstrip() for cells in zip(*padded, strict=True)]
 
 
-def _narrow(widths: list[int], columns: Sequence[Sequence[str]], width: int) -> None:
-    """Take from the widest columns what is too much, as far as words allow."""
+def _printable(column: Sequence[str]) -> Sequence[str]:
+    return column if "".join(column).isprintable() else [*map(printable, column)]
+
+
+def _narrowed(widths: list[int], columns: Sequence[Sequence[str]], width: int) -> bool:
+    """Take from the widest columns what is too much, as far as words allow; whether any was."""
+    if _in_all(widths) <= width:
+        return False
     least = [
         max((_cell_len(word) for cell in column for word in _glued(cell).split(" ")), default=1)
         for column in columns
     ]
-    while sum(widths) + GAP * (len(widths) - 1) > width:
+    while _in_all(widths) > width:
         spare = [number for number, words in enumerate(least) if widths[number] > words]
         if not spare:
-            return
+            return True
         widths[max(spare, key=lambda number: widths[number])] -= 1
+    return True
 
 
-def _folded(row: Sequence[str], widths: Sequence[int]) -> list[tuple[str, ...]]:
-    """The lines of one row."""
+def _in_all(widths: Sequence[int]) -> int:
+    return sum(widths) + len(GAP) * (len(widths) - 1)
+
+
+def _folded(columns: Sequence[Sequence[str]], widths: Sequence[int]) -> list[Sequence[str]]:
+    """The same columns with a cell for each line."""
+    lines = [line for row in zip(*columns, strict=True) for line in _folded_row(row, widths)]
+    return list(zip(*lines, strict=True))
+
+
+def _folded_row(row: Sequence[str], widths: Sequence[int]) -> list[tuple[str, ...]]:
     cells = [
         textwrap.wrap(_glued(cell), width, break_long_words=False, break_on_hyphens=False)
         if _cell_len(cell) > width
@@ -84,12 +104,15 @@ def _glued(cell: str) -> str:
     return _BEFORE_A_UNIT.sub(NO_BREAK, cell)
 
 
-def _aligned(row: Sequence[str], widths: Sequence[int], num_left_aligned: int) -> str:
-    cells = []
-    for place, (cell, width) in enumerate(zip(row, widths, strict=True)):
-        gap = " " * (width - _cell_len(cell))
-        cells.append(cell + gap if place < num_left_aligned else gap + cell)
-    return (" " * GAP).join(cells).rstrip()
+def _padded(column: Sequence[str], width: int, to_the_left: bool) -> list[str]:
+    gaps = (" " * (width - length) for length in _cell_lens(column))
+    pairs = zip(column, gaps, strict=True)
+    return [cell + gap if to_the_left else gap + cell for cell, gap in pairs]
+
+
+def _cell_lens(column: Sequence[str]) -> Iterable[int]:
+    """The cells of a terminal that each text takes."""
+    return map(len if _OTHER_WIDTH.search("".join(column)) is None else _cell_len, column)
 
 
 def _cell_len(text: str) -> int:

@@ -1,6 +1,13 @@
 """Batch shapes, in the grammar of vLLM's attention benchmark."""
 
-__all__ = ["MOST_REQUESTS", "BatchShape", "RequestGroup", "format_size", "parse_size"]
+__all__ = [
+    "LONGEST_KV_LEN",
+    "MOST_REQUESTS",
+    "BatchShape",
+    "RequestGroup",
+    "format_size",
+    "parse_size",
+]
 
 import re
 from collections.abc import Iterable
@@ -11,6 +18,7 @@ from mla_tune.errors import InputError
 GRAMMAR = "[COUNT]qQUERY[k][sKV[k]] joined by '_', such as q2k, 8q1s1k or 2q2k_32q1s1k"
 # Nine digits: beyond any context, and below where int() refuses to read a number.
 MOST_REQUESTS = 999_999_999
+LONGEST_KV_LEN = MOST_REQUESTS * 1024
 _SEGMENT = re.compile(r"(\d{1,9})?q(\d{1,9})(k?)(?:s(\d{1,9})(k?))?", re.ASCII)
 _SIZE = re.compile(r"(\d{1,9})([kK]?)", re.ASCII)
 
@@ -74,12 +82,15 @@ class BatchShape:
         Raises:
             InputError: points at the segment that cannot be used and says why.
         """
+        segments = text.split("_")
+        if len(segments) == 1:  # as in nearly all of a table's thousands
+            return cls((_parse_segment(text, text, 0),))
         groups = []
         offset = 0
-        for segment in text.split("_"):
+        for segment in segments:
             groups.append(_parse_segment(text, segment, offset))
             offset += len(segment) + 1
-        shape = cls.of(groups) if len(groups) > 1 else cls(tuple(groups))
+        shape = cls.of(groups)
         if shape.num_requests > MOST_REQUESTS:
             raise InputError(
                 f"batch spec {text!r} has {shape.num_requests} requests",

@@ -19,7 +19,7 @@ from pydantic import (
 from mla_tune.errors import InputError
 from mla_tune.plan.plan import UNTUNED, Plan
 from mla_tune.shapes import BatchShape, Workload
-from mla_tune.shapes.batch import MOST_REQUESTS
+from mla_tune.shapes.batch import LONGEST_KV_LEN
 from mla_tune.shapes.served_reach import ServedReach
 
 
@@ -83,13 +83,14 @@ UnprovenPlan = Annotated[
 ]
 ShapeKey = Annotated[str, _read_by(Workload.parse)]
 BatchSpec = Annotated[str, _read_by(BatchShape.parse)]
-KvLength = Annotated[int, Field(ge=1, le=MOST_REQUESTS * 1024)]
+KvLength = Annotated[int, Field(ge=1, le=LONGEST_KV_LEN)]
 Latency = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
 class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    # Most entries are read without the schema, which takes time to build.
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
 
 class Speedup(_Part):

@@ -38,14 +38,18 @@ class Index:
         self._buckets: dict[tuple[int, int, int], tuple[int, int]] = {}
         beside = guards if guards is not None else [()] * len(workloads)
         for position, (workload, more) in enumerate(zip(workloads, beside, strict=True)):
-            for shape in workload.shapes:
+            shapes = workload.shapes
+            for shape in shapes:
                 self._exact.setdefault(shape.groups, position)
-            if len(workload.shapes[0].groups) > 1:
+            group, *others = shapes[0].groups
+            if others:
                 continue
-            group = workload.shapes[0].groups[0]
+            measured = [shape.groups[0].kv_len for shape in shapes]
             batch = group.count, group.query_len
-            measured = [shape.max_kv_len for shape in workload.shapes]
-            self._lines.setdefault(batch, _Line()).add(sorted([*measured, *more]), position)
+            line = self._lines.get(batch)
+            if line is None:
+                line = self._lines[batch] = _Line()
+            line.add(sorted([*measured, *more]), position)
             for kv_len in measured:
                 bucket = (*batch, bucket_start(kv_len))
                 self._buckets.setdefault(bucket, (kv_len, position))

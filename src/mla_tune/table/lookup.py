@@ -12,7 +12,7 @@ from mla_tune.errors import InputError
 from mla_tune.plan.plan import UNTUNED, Plan
 from mla_tune.registry import BACKENDS
 from mla_tune.shapes import BatchShape, RequestGroup, Workload
-from mla_tune.shapes.batch import MOST_REQUESTS
+from mla_tune.shapes.batch import LONGEST_KV_LEN, MOST_REQUESTS
 from mla_tune.shapes.lengths import Lengths
 from mla_tune.table.between import Between
 from mla_tune.table.entry import Entry
@@ -27,8 +27,6 @@ from mla_tune.table.waves import Answer, ProvenModel
 # Of a graph table: KV lengths are commonly a factor of two apart; 1.5 covers the gap between two
 # such neighbours (each reaches past their geometric middle) and no more.
 DEFAULT_WITHIN = 1.5
-# The longest that a batch spec can write: 999999999k.
-LONGEST = MOST_REQUESTS * 1024
 
 
 @dataclass(frozen=True)
@@ -142,7 +140,7 @@ class Table:
             InputError: a length below one or beyond those of a batch spec, or a KV length below the
                 query length.
         """
-        is_length = 1 <= query_len <= kv_len <= LONGEST
+        is_length = 1 <= query_len <= kv_len <= LONGEST_KV_LEN
         if not (is_length and 1 <= batch <= MOST_REQUESTS and within >= 1.0):
             raise InputError(
                 f"cannot look up batch {batch}, query length {query_len}, KV length {kv_len} "

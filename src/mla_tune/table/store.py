@@ -2,7 +2,7 @@
 
 __all__ = ["TABLE", "TableFile", "check_mergeable"]
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -43,37 +43,26 @@ class TableFile:
             InputError: missing, not a table, a newer schema version, or an entry that is wrong;
                 names the line.
         """
-        text = read_text(path, what=TABLE.name, most_bytes=MOST_BYTES)
-        data = as_written(text, lambda part: Document.parse(path, part, TABLE).data)
-        if data is None:
+        return cls.parse(path, read_text(path, what=TABLE.name, most_bytes=MOST_BYTES))
+
+    @classmethod
+    def parse(cls, path: Path, text: str) -> "TableFile":
+        """The table that ``text`` is, as the contents of ``path``. Raises as `load` does."""
+        written = as_written(text, lambda part: Document.parse(path, part, TABLE).data)
+        if written is None:
             return cls.from_document(Document.parse(path, text, TABLE))
-        return cls.from_document(Document(path, text, data))
+        document = Document(path, text, written.header)
+        header, between, _ = _above(document)
+        if any(any(header.outside(plan)) for plan in written.plans):
+            for index, entry in enumerate(written.entries):
+                _refuse_out_of_bounds(document, header, index, entry, set())
+        _refuse_repeated(document, written.entries)
+        return cls(header, written.entries, document, between)
 
     @classmethod
     def from_document(cls, document: Document) -> "TableFile":
-        data = dict(document.data)
-        version = data.get("schema_version")
-        if not isinstance(version, int) or isinstance(version, bool) or version < 1:
-            raise InputError(
-                f"{document.path}: not an mla-tune table: schema_version is {version!r}",
-                valid=f"schema_version: {SCHEMA_VERSION}",
-            )
-        if version > SCHEMA_VERSION:
-            raise InputError(
-                f"{document.where(('schema_version',))}: table of schema version {version}; this "
-                f"mla-tune reads up to {SCHEMA_VERSION}",
-                remedy="upgrade mla-tune, or write to another folder with --out",
-            )
-        rows = data.pop("entries", None)
-        rows = [] if rows is None else rows
-        if not isinstance(rows, list):
-            where = document.where(("entries",))
-            raise InputError(f"{where}: entries is {rows!r}", valid="a list of entries")
-        # Before version 3 the key was as unknown as any other.
-        section = data.pop("between", None) if version > WITHOUT_BETWEEN else None
-        with _named(document, ()):
-            header = Header.model_validate(data)
-        between = _between(document, header, section)
+        """The table that a document holds. Raises as `load` does."""
+        header, between, rows = _above(document)
         entries: list[Entry] = []
         within: set[Plan] = set()
         for index, row in enumerate(rows):
@@ -82,6 +71,33 @@ class TableFile:
             _refuse_out_of_bounds(document, header, index, entries[-1], within)
         _refuse_repeated(document, entries)
         return cls(header, tuple(entries), document, between)
+
+
+def _above(document: Document) -> tuple[Header, "Between | None", list[Any]]:
+    """What stands above the entries, and these as they stand there."""
+    data = dict(document.data)
+    version = data.get("schema_version")
+    if not isinstance(version, int) or isinstance(version, bool) or version < 1:
+        raise InputError(
+            f"{document.path}: not an mla-tune table: schema_version is {version!r}",
+            valid=f"schema_version: {SCHEMA_VERSION}",
+        )
+    if version > SCHEMA_VERSION:
+        raise InputError(
+            f"{document.where(('schema_version',))}: table of schema version {version}; this "
+            f"mla-tune reads up to {SCHEMA_VERSION}",
+            remedy="upgrade mla-tune, or write to another folder with --out",
+        )
+    rows = data.pop("entries", None)
+    rows = [] if rows is None else rows
+    if not isinstance(rows, list):
+        where = document.where(("entries",))
+        raise InputError(f"{where}: entries is {rows!r}", valid="a list of entries")
+    # Before version 3 the key was as unknown as any other.
+    section = data.pop("between", None) if version > WITHOUT_BETWEEN else None
+    with _named(document, ()):
+        header = Header.model_validate(data)
+    return header, _between(document, header, section), rows
 
 
 @contextmanager
@@ -142,7 +158,9 @@ def _refuse_out_of_bounds(
         within.add(plan)
 
 
-def _refuse_repeated(document: Document, entries: list[Entry]) -> None:
+def _refuse_repeated(document: Document, entries: Sequence[Entry]) -> None:
+    if len({entry.shape for entry in entries}) == len(entries):
+        return
     seen: set[str] = set()
     for index, entry in enumerate(entries):
         if entry.shape in seen:
