@@ -139,21 +139,38 @@ def tables_h200(material: Material) -> str:
 
 def _tables(material: Material, gpu: str) -> str:
     """A row a table that names a plan."""
-    rows = []
-    for table in material.tables:
-        found = Summary.of(table.entries)
-        if not gpu_of(table).startswith(gpu) or not found.num_plans:
-            continue
-        header = table.header
-        kv = "" if header.kv_cache_dtype == "auto" else f", {header.kv_cache_dtype}"
-        up_to = header.engine.max_model_len if header.engine.mode == "graph" else None
-        told = [header.backend + kv, str(header.model["num_q_heads"]), header.engine.mode]
-        most = max(entry.speedup.median for entry in table.entries if entry.speedup)
-        counts = [str(found.num_entries), str(found.num_plans)]
-        figures = [f"{found.gain or math.nan:.2f}×", f"{most:.2f}×"]
-        rows.append([*told, str(up_to or "–"), *counts, *figures])
-    columns = ["backend", "heads", "mode", "`max_model_len`", "entries", "plans", "mean", "largest"]
-    return _rows(columns, rows)
+    tables = [each for each in material.tables if gpu_of(each).startswith(gpu)]
+    rows = [
+        _table_row(each)
+        for each in sorted(tables, key=_order)
+        if Summary.of(each.entries).num_plans
+    ]
+    columns = ["backend", "heads", "mode", "`max_model_len`", "entries", "plans", "in use", "up to"]
+    return _rows([*columns, "mean", "largest"], rows)
+
+
+def _order(table: Table) -> tuple[str, str, int, int]:
+    header = table.header
+    length = header.engine.max_model_len or 0
+    return header.backend, header.engine.mode, header.model["num_q_heads"], length
+
+
+def _table_row(table: Table) -> list[str]:
+    header, found = table.header, Summary.of(table.entries)
+    is_graph = header.engine.mode == "graph"
+    in_use, up_to = graphs_in_use(table) if is_graph else eager_in_use(table)
+    kv = "" if header.kv_cache_dtype == "auto" else f", {header.kv_cache_dtype}"
+    most = max(entry.speedup.median for entry in table.entries if entry.speedup)
+    return [
+        header.backend + kv,
+        str(header.model["num_q_heads"]),
+        header.engine.mode,
+        str(header.engine.max_model_len) if is_graph else "–",
+        *map(str, (found.num_entries, found.num_plans, in_use)),
+        up_to if in_use else "–",
+        f"{found.gain or math.nan:.2f}×",
+        f"{most:.2f}×",
+    ]
 
 
 def judgements(material: Material) -> str:
