@@ -1,11 +1,15 @@
+import re
 import shutil
+import tomllib
 from pathlib import Path
 
+import click
 import pytest
 
 from figure_blocks import behind
 from figure_material import Material
 from gains_picture import CREATOR, Curve, picture, same_picture
+from mla_tune.cli.serve import serve
 from readme_figures import PICTURE, main, renewed, stale_parts
 
 ROOT = Path(__file__).parents[2]
@@ -67,6 +71,21 @@ def test_another_release_of_matplotlib_draws_the_same_figures():
     assert not same_picture(drawn, drawn.replace("stroke-width", "stroke-length"))
     assert not same_picture(drawn, other.replace("200.0", "201.0"))
     assert not same_picture(drawn, "")
+
+
+def test_the_readme_has_the_versions_and_the_default_that_hold():
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    least, beyond = re.findall(r"3\.(\d+)", project["requires-python"])
+    assert f"Python 3.{least} to 3.{int(beyond) - 1}," in readme
+    (releases,) = re.findall(
+        r"vLLM ([\d., and]+) are the releases it was",
+        (ROOT / "docs" / "deploying.md").read_text(encoding="utf-8"),
+    )
+    assert f"against vLLM {releases}." in readme
+    (tune_for,) = [each for each in serve.params if each.name == "tune_for"]
+    assert tune_for.get_default(click.Context(serve)) in {"2m", "120s", 120}
+    assert "for two minutes at most" in readme
 
 
 def test_on_hopper_an_untuned_flash_attn_mla_is_ahead_of_a_tuned_triton_mla(material):
