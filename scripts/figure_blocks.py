@@ -14,7 +14,7 @@ from mla_tune.catalogue.timing import Timing
 from mla_tune.errors import InputError
 from mla_tune.measuring.recording import Recording
 from mla_tune.shapes import format_size
-from mla_tune.table import Entry, Table
+from mla_tune.table import Entry, Table, TableFile
 from table_on_recording import judged
 
 DATA = Path(__file__).parents[1] / "tests" / "data"
@@ -196,6 +196,23 @@ def _mean(ratios: Sequence[float]) -> float:
     return math.exp(sum(map(math.log, ratios)) / len(ratios))
 
 
+def quickstart(_material: Material) -> str:
+    """What the quickstart has found on a CPU."""
+    entries = TableFile.load(DATA / "quickstart.yaml").entries
+    rows = [
+        [f"`{entry.shape}`", str(entry.plan), *_default_and_tuned_ms(entry), str(entry.speedup)]
+        for entry in entries
+        if entry.plan
+    ]
+    rows.append([f"the other {len(entries) - len(rows)}", "default", "", "", ""])
+    return _rows(["shape", "plan", "default", "tuned", "speed-up (95 %)"], rows)
+
+
+def _default_and_tuned_ms(entry: Entry) -> tuple[str, str]:
+    assert entry.default_us is not None, "a plan is published over a default"
+    return f"{entry.default_us / 1000:.1f} ms", f"{entry.latency_us / 1000:.1f} ms"
+
+
 def _span(ratios: Sequence[float]) -> str:
     return f"{min(ratios):.2f}× to {max(ratios):.2f}×"
 
@@ -213,5 +230,6 @@ BLOCKS: dict[str, Callable[[Material], str]] = {
     "tables-h100": tables_h100,
     "tables-h200": tables_h200,
     "judgements": judgements,
+    "quickstart": quickstart,
 }
 """What each block says, by its name."""
