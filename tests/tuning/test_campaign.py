@@ -1,4 +1,5 @@
-from campaign_cases import LATENCIES, WORKLOADS, SilentReporter, bench, run, table_job
+import pytest
+from campaign_cases import LATENCIES, WORKLOADS, SilentReporter, bench, run, screened, table_job
 
 from fake_device import FakeBench, splits, workload
 from mla_tune.errors import UnavailableError, WorkloadFailure
@@ -148,3 +149,34 @@ def test_a_session_that_cannot_be_built_costs_its_own_table_only(tmp_path):
     assert {str(failed.error) for failed in campaign.tally.failures} == {"not with 2 heads"}
     assert not two.path.exists()
     assert len(Table.load(four.path).entries) == len(WORKLOADS)
+
+
+FASTER = LATENCIES | {splits(16): 50.0}
+
+
+def plans_in(folder):
+    return [entry.plan for entry in TableFile.load(folder / "heads=2.yaml").entries]
+
+
+def test_again_measures_what_is_decided_anew_and_keeps_it_until_then(tmp_path):
+    run(tmp_path, bench())
+    assert plans_in(tmp_path) == [splits(2)] * 2
+    seen = []
+
+    class Ends(SilentReporter):
+        def started(self, *_of):
+            seen.append(plans_in(tmp_path))
+            if len(seen) == 2:
+                raise KeyboardInterrupt
+
+    settings = Settings(confirmation_rounds=16, processes=1)
+    second = Campaign(FakeBench(FASTER), tmp_path / "study", settings, Ends(), again=True)
+    with pytest.raises(KeyboardInterrupt):
+        second.run([table_job(tmp_path)])
+    assert seen[0] == [splits(2)] * 2
+    assert plans_in(tmp_path) == [splits(16), splits(2)]
+
+    rest = FakeBench(FASTER)
+    run(tmp_path, rest)  # without it, the next run goes on
+    assert plans_in(tmp_path) == [splits(16)] * 2
+    assert {key for key, _ in screened(rest)} == {"8q1s2k"}

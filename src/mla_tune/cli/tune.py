@@ -89,6 +89,11 @@ WHERE_TO = (
         is_flag=True,
         help="Begin a new table where the old one is of another device, model or software.",
     ),
+    click.option(
+        "--again",
+        is_flag=True,
+        help="Measure anew what an earlier run has decided. Its entries stay until then.",
+    ),
 )
 
 DEVICES_USED = (
@@ -222,7 +227,7 @@ def run_tune(**options: Any) -> int:
             click.echo(
                 f"\ninterrupted; {reporter.num_decided} batch shapes are decided and every "
                 f"finished trial is kept in {given.kept_in}. "
-                "Run the same command to go on.",
+                f"Run the same command{' without --again' if given.again else ''} to go on.",
                 err=True,
             )
             return INTERRUPTED

@@ -17,6 +17,7 @@ from mla_tune.plan.plan import Plan
 from mla_tune.report.figure import Facets, Setting, facets, model_text
 from mla_tune.shapes import BatchShape, Workload
 from mla_tune.tuning.study.folder import StudyFolder
+from mla_tune.tuning.study.journal import ANEW
 from mla_tune.tuning.study.outcome import outcome_of
 
 
@@ -126,6 +127,8 @@ def studied(folder: Path) -> Source:
     notices: list[str] = []
     for storage in studies.storages():
         for study in storage.get_all_studies():
+            if ANEW in study.user_attrs:
+                continue  # measured anew since
             trials = storage.get_all_trials(storage.get_study_id_from_name(study.study_name))
             try:
                 more = _of_study(study.user_attrs, trials)

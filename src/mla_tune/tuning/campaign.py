@@ -33,6 +33,7 @@ class Campaign:
         settings: how much to measure.
         reporter: who is told how it goes.
         replace: put a table aside that cannot be read or is for something else, and begin another.
+        again: measure anew what an earlier run has decided.
         clock: seconds in which the run ran, for the length of a confirmation.
         card: as of `Tuner`.
     """
@@ -44,6 +45,7 @@ class Campaign:
     replace: bool = False
     clock: Callable[[], float] = time.monotonic
     card: str | None = None
+    again: bool = False
     tally: Tally = field(init=False)
 
     def __post_init__(self) -> None:
@@ -75,7 +77,9 @@ class Campaign:
         try:
             previous = previous_entries(job, self.reporter.skipped, replace=self.replace)
             environment = self.bench.environment
-            journal = opened_journal(self.study_dir, job, environment, self.reporter.skipped)
+            journal = opened_journal(
+                self.study_dir, job, environment, self.reporter.skipped, again=self.again
+            )
         except InputError as error:
             self.tally.given_up(job, job.workloads, error)
             return

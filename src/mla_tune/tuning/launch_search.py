@@ -36,6 +36,7 @@ from mla_tune.tuning.reporters import Reporter
 from mla_tune.tuning.representatives import representatives
 from mla_tune.tuning.screening import publishable
 from mla_tune.tuning.split_shift import Near
+from mla_tune.tuning.study import LAUNCHES_OF
 from mla_tune.tuning.tuner import Tuner
 
 SURVIVORS = 4
@@ -149,7 +150,7 @@ class LaunchSearch:
         if not plans:
             return {}
         everything = tuple(dict.fromkeys((default, anchor, *plans)))
-        key = f"launches of {workload.measured_key}"
+        key = f"{LAUNCHES_OF}{workload.measured_key}"
         outcomes = self.tuner.screened(workload, key, everything)
         able = publishable(outcomes, default)
         latencies_us = {o.plan: o.latency_us for o in able if o.latency_us is not None}

@@ -129,7 +129,10 @@ def _tuned(
     check_folders(options, reporter.skipped)
     jobs = own_part(jobs, options, reporter.skipped)
     settings = settings_for(options, bench.environment)
-    campaign = Campaign(bench, options.study_folder, settings, reporter, options.replace, clock)
+    campaign = Campaign(
+        *(bench, options.study_folder, settings, reporter, options.replace, clock),
+        again=options.again,
+    )
     return campaign.run(jobs)
 
 

@@ -136,4 +136,4 @@ def _journal(
 ) -> Journal:
     if database is not None:
         return database.journal(Subject.of(job.header, environment.software_digest))
-    return opened_journal(options.study_folder, job, environment, notice)
+    return opened_journal(options.study_folder, job, environment, notice, again=options.again)

@@ -97,6 +97,7 @@ class RunOptions:
     record_rounds: int = 0
     recording: Path | None = None
     replace: bool = False
+    again: bool = False
     wait: bool = False
 
     def __post_init__(self) -> None:
@@ -154,7 +155,12 @@ class RunOptions:
             from mla_tune.tuning.study.database import check_storage_url
 
             check_storage_url(self.database)
-            for option, given in (("--record", self.record), ("--recording", self.recording)):
+            # Runs that share a database would forget what the others have just decided.
+            for option, given in (
+                ("--record", self.record),
+                ("--recording", self.recording),
+                ("--again", self.again or None),
+            ):
                 if given is not None:
                     raise InputError(f"{option} and a database cannot be given together")
 

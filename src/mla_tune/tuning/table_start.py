@@ -43,7 +43,12 @@ def usable_jobs(jobs: Sequence[TableJob], tally: Tally, *, replace: bool) -> lis
 
 
 def opened_journal(
-    study_dir: Path, job: TableJob, environment: Environment, notice: Callable[[str], None]
+    study_dir: Path,
+    job: TableJob,
+    environment: Environment,
+    notice: Callable[[str], None],
+    *,
+    again: bool = False,
 ) -> Journal:
     """The journal of ``job``, which is this run's until it is closed.
 
@@ -52,6 +57,7 @@ def opened_journal(
         job: whose.
         environment: of the device; other software has another journal.
         notice: told of damage.
+        again: whether the job's workloads are forgotten, to be measured anew.
 
     Raises:
         InputError: another run holds it, or it is no regular file.
@@ -62,4 +68,6 @@ def opened_journal(
     journal = Journal(path, Subject.of(job.header, digest))
     for told in journal.notices:
         notice(told)
+    if again:
+        journal.forget({workload.measured_key for workload in job.workloads})
     return journal

@@ -54,6 +54,8 @@ class TuneOptions(TypedDict, total=False):
         recording: with ``backends="RECORDED"``: play back the samples of this file.
         replace: put a table aside that is for another device, release or setting, and begin
             another in its place.
+        again: measure anew what an earlier run has decided; its entries stay in the table until
+            then, and its trials in the journal.
         wait: wait for a device that another run is measuring on, where this raises otherwise.
     """
 
@@ -80,6 +82,7 @@ class TuneOptions(TypedDict, total=False):
     record_rounds: int
     recording: AnyPath | None
     replace: bool
+    again: bool
     wait: bool
 
 

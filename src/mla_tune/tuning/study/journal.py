@@ -1,15 +1,16 @@
 """The studies of one table job, in a journal that survives kills."""
 
-__all__ = ["Journal"]
+__all__ = ["LAUNCHES_OF", "Journal"]
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
 import optuna
 from optuna.exceptions import ExperimentalWarning
 from optuna.storages import BaseStorage, InMemoryStorage
+from optuna.study._frozen import FrozenStudy
 
 from mla_tune.plan.plan import UNTUNED, Plan
 from mla_tune.tuning.journal.file import JournalFile
@@ -23,6 +24,10 @@ from mla_tune.tuning.study.subject import Subject, earlier_study_name
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
 METRIC = "latency_us"
+LAUNCHES_OF = "launches of "
+"""Begins the key of the study of a search, beside that of its workload."""
+ANEW = "measured anew as"
+"""Of a study that was forgotten: the name of the one that is in its place."""
 
 
 class Journal:
@@ -82,7 +87,7 @@ class Journal:
         kept = Plan.from_dict(study.user_attrs["default"])
         ledger = Ledger(study, tuple(plans), Parameters(plans, kept), policy, ranking)
         earlier = self._load(earlier_study_name(workload, plans))
-        if earlier is not None:
+        if earlier is not None and ANEW not in earlier.user_attrs:
             take_over(earlier, study, ledger)
         return ledger
 
@@ -90,7 +95,7 @@ class Journal:
         self, workload: str, plans: Sequence[Plan], default_assignment: Plan
     ) -> optuna.Study:
         """The study, with all that a kill may have left out of it."""
-        name = self._subject.study_name(workload, plans)
+        name = self._name_now(self._subject.study_name(workload, plans))
         # Not `load_if_exists`: a journal takes a line for each study that was not created.
         study = self._load(name) or optuna.create_study(
             study_name=name, storage=self._storage, direction="minimize"
@@ -125,12 +130,41 @@ class Journal:
         return frozenset(
             found["shape"]
             for found in attributes
-            if "verdict" in found and "shape" in found and facts <= found.items()
+            if "verdict" in found
+            and "shape" in found
+            and ANEW not in found
+            and facts <= found.items()
         )
 
+    def forget(self, workloads: Collection[str]) -> None:
+        """Have ``workloads`` measured anew, by their measured keys, in studies of their own.
+
+        Those that there are stay in the journal. A run that is killed goes on with the new ones.
+        """
+        for study in self._storage.get_all_studies():
+            if ANEW not in study.user_attrs and self._workload_of(study) in workloads:
+                forgotten = optuna.load_study(study_name=study.study_name, storage=self._storage)
+                forgotten.set_user_attr(ANEW, _next_name(study.study_name))
+
+    def _workload_of(self, study: FrozenStudy) -> str | None:
+        """What a study is of, or its search for launches; None for one of another table."""
+        found, facts = study.user_attrs, self._subject.facts
+        if "shape" not in found:  # of an earlier version, which had a file for each table
+            return study.study_name.rpartition("#")[0] if self._file is not None else None
+        is_own = facts.items() <= found.items()
+        return str(found["shape"]).removeprefix(LAUNCHES_OF) if is_own else None
+
+    def _name_now(self, name: str) -> str:
+        """The name of the study that is in the place of ``name``: its own, or a later one's."""
+        while (study := self._load(name)) is not None and ANEW in study.user_attrs:
+            name = study.user_attrs[ANEW]
+        return name
+
     def _found(self, workload: str, plans: Sequence[Plan]) -> optuna.Study | None:
-        name = self._subject.study_name(workload, plans)
-        return self._load(name) or self._load(earlier_study_name(workload, plans))
+        name = self._name_now(self._subject.study_name(workload, plans))
+        earlier = self._load(earlier_study_name(workload, plans))
+        is_known = earlier is not None and ANEW not in earlier.user_attrs
+        return self._load(name) or (earlier if is_known else None)
 
     def _load(self, name: str) -> optuna.Study | None:
         try:
@@ -142,3 +176,9 @@ class Journal:
         """Let other runs have the journal."""
         if self._file is not None:
             self._file.close()
+
+
+def _next_name(name: str) -> str:
+    """Such as ``… #51bcd80d again``, then ``… again 2``."""
+    first, _, number = name.partition(" again")
+    return f"{first} again {int(number or 1) + 1}" if first != name else f"{name} again"
