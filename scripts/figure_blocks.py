@@ -186,14 +186,19 @@ def judgements(material: Material) -> str:
                 continue
             used = Judgement.of(judged(found.path, recording))
             told = [header.backend, str(header.model["num_q_heads"]), f"`{name}`"]
-            slowest = [f"{each.worst:.3f}×" for each in (used, all_used)]
-            rows.append([*told, str(used.points), str(used.answered), *slowest])
+            rows.append([*told, *_judged(used), _slowest(all_used)])
     columns = ["backend", "heads", "recording", "points", "in use", "slowest", "if all were used"]
     return _rows(columns, rows)
 
 
-def _mean(ratios: Sequence[float]) -> float:
-    return math.exp(sum(map(math.log, ratios)) / len(ratios))
+def _judged(found: Judgement) -> list[str]:
+    """Points, how many of them an entry answers, and the least speed-up."""
+    sizes = f" and {len(found.unknown)} sizes without the plan" if found.unknown else ""
+    return [f"{found.points}{sizes}", str(found.answered), _slowest(found)]
+
+
+def _slowest(found: Judgement) -> str:
+    return f"{found.worst:.3f}×" if found.points else "–"
 
 
 def quickstart(_material: Material) -> str:
@@ -211,6 +216,10 @@ def quickstart(_material: Material) -> str:
 def _default_and_tuned_ms(entry: Entry) -> tuple[str, str]:
     assert entry.default_us is not None, "a plan is published over a default"
     return f"{entry.default_us / 1000:.1f} ms", f"{entry.latency_us / 1000:.1f} ms"
+
+
+def _mean(ratios: Sequence[float]) -> float:
+    return math.exp(sum(map(math.log, ratios)) / len(ratios))
 
 
 def _span(ratios: Sequence[float]) -> str:

@@ -4,6 +4,8 @@ __all__ = ["headline"]
 
 import os
 import shlex
+import shutil
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -40,5 +42,15 @@ def headline(
     folders = os.pathsep.join(dict.fromkeys(str(path.parent.absolute()) for path in paths))
     shown = " ".join(shlex.quote(str(path)) for path in paths)
     lines.append(f"to serve with them: MLA_TUNE_TABLES={shlex.quote(folders)} vllm serve …")
-    lines.append(f"to read them: mla-tune show {shown}")
+    lines.append(f"to read them: {_as_typed()} show {shown}")
     return lines
+
+
+def _as_typed() -> str:
+    """The command's name, or where it lies if a shell would not find it by its name."""
+    name, started = "mla-tune", Path(sys.argv[0])
+    if started.name != name or shutil.which(name) is not None:
+        return name
+    here = Path.cwd()
+    path = started.absolute()
+    return shlex.quote(str(path.relative_to(here) if path.is_relative_to(here) else path))
