@@ -38,13 +38,16 @@ def picture(material: Material) -> str:
         for curve in material.curves
     )
     gains = f"{small[0]} as fast with {small[1]} heads and {large[0]} with {large[1]}"
+    reach = [graphs_in_use(table)[1].partition(" (")[0] for table in material.shown]
     return (
         f"![Time of one layer over the requests in a decode step, by default and tuned: "
         f"{gains}](docs/gains.svg)\n\n"
         f"{header.backend} on an {gpu_of(material.shown[0])}, vLLM {header.software['vllm']}, "
         f"`max_model_len` {header.engine.max_model_len}: tuned, a layer's decode step\n"
         f"under CUDA graphs, with {format_size(SHOWN_KV_LEN)} tokens of KV in each request, is\n"
-        f"{gains}."
+        f"{gains}. An engine uses a plan up to the context that it was\n"
+        f"compared at: by the number of requests {reach[0]} tokens with {small[1]} heads and "
+        f"{reach[1]} with {large[1]}."
     )
 
 
