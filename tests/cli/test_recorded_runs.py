@@ -31,6 +31,20 @@ def test_a_recording_is_played_back(cli, write, tmp_path):
     assert len(list((tmp_path / "played").glob("*.yaml"))) == 1
 
 
+def test_a_dry_run_says_what_is_decided_and_writes_nothing(cli, tmp_path):
+    recording = Path(__file__).parents[1] / "data" / "seeds" / "recording.jsonl"
+    played = ["--backend", "RECORDED", "--recording", recording, "--out", tmp_path / "out",
+              "--study-dir", tmp_path / "study"]  # fmt: skip
+    code, out, err = cli("tune", *played, "--dry-run")
+    assert code == 0, err
+    assert "to tune: " in out
+    assert list(tmp_path.iterdir()) == []
+    assert cli("tune", *played)[0] == 0
+    code, out, err = cli("tune", *played, "--dry-run")
+    assert code == 0, err
+    assert "there is nothing to measure" in out
+
+
 def test_a_file_that_is_no_recording_is_not_recorded_over(cli, write, tmp_path):
     shapes = write(MODEL + "batch_specs: [2q1s300]\n")
     before = shapes.read_bytes()

@@ -22,6 +22,8 @@ from mla_tune.cli.options import (
     WAIT,
     size,
 )
+from mla_tune.cli.printing import folded, terminal_width
+from mla_tune.printable import printable
 from mla_tune.tuning.launches import LAUNCHES
 from mla_tune.tuning.run_options import GUARDS, MOST_PROCESSES, MOST_ROUNDS, RunOptions
 
@@ -106,6 +108,14 @@ DEVICES_USED = (
         help="Tune part I of N of the batch shapes, as one of N processes that share folders.",
     ),
     WAIT,
+)
+
+WHAT_TO_SHOW = (
+    click.option(
+        "--dry-run",
+        is_flag=True,
+        help="Say what would be tuned, what is decided and about how long it takes.",
+    ),
 )
 
 HOW_SURE = (
@@ -194,6 +204,7 @@ GROUPS = {
     "Devices": DEVICES_USED,
     "How sure": HOW_SURE,
     "Recording": RECORDING,
+    "What to show": WHAT_TO_SHOW,
 }
 """The options of a run, by the title that they stand under in the help."""
 
@@ -211,8 +222,10 @@ def _with(
     return function
 
 
-def run_tune(**options: Any) -> int:
-    """Tune with `RunOptions` of ``options``; returns the exit code."""
+def run_tune(*, dry_run: bool, **options: Any) -> int:
+    """Tune with `RunOptions` of ``options``, or say what would be; returns the exit code."""
+    if dry_run:
+        return _tell_plan(RunOptions(**options))
     from rich.console import Console
 
     from mla_tune.cli.terminal import TerminalReporter
@@ -237,6 +250,17 @@ def run_tune(**options: Any) -> int:
     for failure in result.failures:
         click.echo(f"not tuned: {failure.what}: {failure.error}", err=True)
     return max((failure.error.exit_code for failure in result.failures), default=0)
+
+
+def _tell_plan(options: RunOptions) -> int:
+    from mla_tune.cli.dry_run_view import plan_text
+    from mla_tune.tuning.dry_run import planned_tables
+
+    def notice(what: str) -> None:
+        click.echo(folded(printable(what), terminal_width()))
+
+    click.echo(plan_text(planned_tables(options, notice), options, terminal_width()))
+    return 0
 
 
 def _names(options: Sequence[Callable[..., Any]]) -> list[str]:

@@ -1,6 +1,6 @@
 """What there is of a table job before it is measured: its table and its journal."""
 
-__all__ = ["opened_journal", "usable_jobs"]
+__all__ = ["journal_path", "opened_journal", "usable_jobs"]
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -42,6 +42,11 @@ def usable_jobs(jobs: Sequence[TableJob], tally: Tally, *, replace: bool) -> lis
     return usable
 
 
+def journal_path(study_dir: Path, job: TableJob, environment: Environment) -> Path:
+    """The journal of ``job`` in a folder; other software has another one."""
+    return study_dir / f"{job.path.stem}.{environment.software_digest}.journal"
+
+
 def opened_journal(
     study_dir: Path,
     job: TableJob,
@@ -55,7 +60,7 @@ def opened_journal(
     Args:
         study_dir: folder of the journals.
         job: whose.
-        environment: of the device; other software has another journal.
+        environment: of the device.
         notice: told of damage.
         again: whether the job's workloads are forgotten, to be measured anew.
 
@@ -63,9 +68,8 @@ def opened_journal(
         InputError: another run holds it, or it is no regular file.
         EnvironmentFailure: it cannot be written.
     """
-    digest = environment.software_digest
-    path = study_dir / f"{job.path.stem}.{digest}.journal"
-    journal = Journal(path, Subject.of(job.header, digest))
+    path = journal_path(study_dir, job, environment)
+    journal = Journal(path, Subject.of(job.header, environment.software_digest))
     for told in journal.notices:
         notice(told)
     if again:

@@ -99,16 +99,25 @@ class Tuner:
         if decided is not None and self._is_whole(workload, decided, ledger, previous):
             self._tell_winner(workload, decided, ledger)
             return decided
+        entry = self._measured(workload, plans, ledger, previous)
+        self._tell_winner(workload, entry, ledger)
+        return entry
+
+    def _measured(
+        self, workload: Workload, plans: Sequence[Plan], ledger: Ledger, previous: Entry | None
+    ) -> Entry:
+        """What this process finds; the verdict, if there is one, is kept in the study."""
+        began_s = self.clock()
         loaded = self._load(workload, plans[0])
-        if policy.name == ENUMERATE:
+        if self._policy(plans).name == ENUMERATE:
             self._compile(loaded, ledger, plans)
         Screening(loaded, ledger, self.settings, self.observer).run()
         entry, is_proven = self._confirmed(loaded, ledger.outcomes(), previous)
         if is_proven:
             entry = self._remarked(entry)
+            verdict = {"terms": self._terms(workload), "entry": entry.model_dump(mode="json")}
             card = {} if self.card is None else {"card": self.card}
-            ledger.decide({"terms": terms, "entry": entry.model_dump(mode="json")} | card)
-        self._tell_winner(workload, entry, ledger)
+            ledger.decide(verdict | {"seconds": round(self.clock() - began_s, 1)} | card)
         return entry
 
     def _tell_winner(self, workload: Workload, entry: Entry, ledger: Ledger) -> None:

@@ -123,18 +123,19 @@ class Journal:
             return []
         return Ledger(study, tuple(plans), Parameters(plans), Policy(), ()).outcomes()
 
-    def with_verdict(self) -> frozenset[str]:
-        """The workloads of this table of which anything was decided, whatever their plans."""
+    def verdicts(self) -> dict[str, dict[str, Any]]:
+        """What was decided of this table's workloads, by workload, whatever their plans."""
         facts = self._subject.facts.items()
         attributes = [study.user_attrs for study in self._storage.get_all_studies()]
-        return frozenset(
-            found["shape"]
+        return {
+            found["shape"]: found["verdict"]
             for found in attributes
-            if "verdict" in found
-            and "shape" in found
-            and ANEW not in found
-            and facts <= found.items()
-        )
+            if {"verdict", "shape"} <= found.keys() and ANEW not in found and facts <= found.items()
+        }
+
+    def with_verdict(self) -> frozenset[str]:
+        """The workloads of this table of which anything was decided, whatever their plans."""
+        return frozenset(self.verdicts())
 
     def forget(self, workloads: Collection[str]) -> None:
         """Have ``workloads`` measured anew, by their measured keys, in studies of their own.
