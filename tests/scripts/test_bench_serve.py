@@ -1,4 +1,6 @@
 import argparse
+import asyncio
+import itertools
 import json
 import sys
 import time
@@ -70,10 +72,16 @@ def stand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Stand:
         del batch, context
         return [2.0, 1.0, 3.0]
 
-    counted = {"steps": {"decode hit": 5.0}, "events": {}, "engine_steps": 5.0}
+    # A start has built 70 steps that vLLM does not count.
+    looks = itertools.cycle([(70.0, 1.0), (75.0, 6.0)])
+
+    def metrics() -> dict[str, object]:
+        ours, engine = next(looks)
+        return {"steps": {"graph hit": ours}, "events": {}, "engine_steps": engine}
+
     monkeypatch.setattr(bench_serve, "_answers", made.answers)
     monkeypatch.setattr(bench_serve, "decoded", decoded)
-    monkeypatch.setattr(bench_serve, "metrics", lambda: counted)
+    monkeypatch.setattr(bench_serve, "metrics", metrics)
     monkeypatch.setattr(bench_serve, "COUNTED_AFTER_S", 0.0)
     return made
 
@@ -95,14 +103,14 @@ def test_a_start_that_ends_badly_is_told_and_the_next_goes_on(stand: Stand) -> N
 def test_what_is_known_at_an_interrupt_is_written(
     stand: Stand, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def interrupted() -> None:
+    async def interrupted(*_: object) -> list[float]:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(bench_serve, "metrics", interrupted)
+    monkeypatch.setattr(bench_serve, "decoded", interrupted)
     with pytest.raises(KeyboardInterrupt):
         stand.run(tuned=stand.good, again=stand.good)
     assert stand.written["tuned"]["problem"] == "KeyboardInterrupt"
-    assert len(stand.written["tuned"]["cells"]) == 1
+    assert stand.written["tuned"]["metrics_before"]
     assert "again" not in stand.written
     assert stand.are_gone
 
@@ -117,3 +125,35 @@ def test_a_slower_cell_and_a_budget_that_was_not_kept(stand: Stand) -> None:
         "the second start adds 4.0 s",
         "1 x 8 is slower",
     ]
+
+
+def test_steps_that_were_not_counted(stand: Stand) -> None:
+    result = stand.run(plain=stand.good, tuned=stand.good, again=stand.good)
+    for name in result.keys() - {"arguments"}:
+        result[name]["first_token_s"] = 10.0
+    result["again"]["metrics"]["engine_steps"] = 7.0
+    assert bench_serve.judged(result, 1.0) == ["again: 5 steps counted of 6"]
+
+
+class Client:
+    """Takes 10 s for its prompts and 2 s for each token, by a clock of its own."""
+
+    def __init__(self, **_: object) -> None:
+        self.completions = self
+        self.now_s = 0.0
+
+    async def __aenter__(self) -> "Client":
+        return self
+
+    async def __aexit__(self, *_: object) -> None: ...
+
+    async def create(self, *, max_tokens: int, prompt: str, **_: object) -> None:
+        if prompt == bench_serve.text(0, 8):  # requests run side by side
+            self.now_s += 10.0 + 2.0 * max_tokens
+
+
+def test_a_step_is_what_a_token_more_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+    client = Client()
+    monkeypatch.setattr(bench_serve.openai, "AsyncOpenAI", lambda **_: client)
+    monkeypatch.setattr(bench_serve.time, "monotonic", lambda: client.now_s)
+    assert asyncio.run(bench_serve.decoded(3, 8)) == [2000.0] * bench_serve.ROUNDS

@@ -2,6 +2,8 @@ import pytest
 from pool_cases import gpu, jobs
 
 from fake_device import DEFAULT, workload
+from mla_tune.shapes import BatchShape, Workload
+from mla_tune.shapes.workload import Case
 from mla_tune.tuning.pool.sentinels import disagreements, sentinels_of, sighting
 
 WORKLOADS = [workload(f"{count}q1s1k") for count in (2, 4, 8, 16, 32)]
@@ -21,6 +23,13 @@ def test_a_sighting_is_the_median_of_the_default(tmp_path):
     assert list(seen) == ["2q1s1k", "4q1s1k"]
     assert all(us == pytest.approx(100, rel=0.02) for us in seen.values())
     assert all(plans == (DEFAULT,) for *_, plans in bench.tuned)
+
+
+def test_a_sighting_is_of_the_listed_lengths(tmp_path):
+    bench = gpu(0)
+    bench.open(jobs(tmp_path)[0].setup)
+    shapes = [Case(BatchShape.parse("4q1s1k")), Case(BatchShape.parse("4q1s64k"), weight=0.0)]
+    assert list(sighting(bench, [Workload.of(shapes)])) == ["4q1s1k"]
 
 
 def test_what_cannot_be_measured_is_left_out(tmp_path):
