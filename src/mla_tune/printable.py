@@ -1,6 +1,6 @@
 """Text from files, as it may reach a terminal, a log or a shell's comment."""
 
-__all__ = ["printable", "printable_lines"]
+__all__ = ["counted", "printable", "printable_lines"]
 
 
 def printable(text: str) -> str:
@@ -20,3 +20,17 @@ def printable(text: str) -> str:
 def printable_lines(text: str) -> str:
     """As `printable`, of a text that has lines of its own."""
     return "\n".join(map(printable, text.split("\n")))
+
+
+def counted(number: int, noun: str) -> str:
+    """A number and what it counts, in the plural where it has to be.
+
+    Examples:
+        >>> counted(1, "batch shape"), counted(2, "batch shape"), counted(0, "entry")
+        ('1 batch shape', '2 batch shapes', '0 entries')
+    """
+    if number == 1:
+        return f"1 {noun}"
+    if noun.endswith("y"):
+        return f"{number} {noun[:-1]}ies"
+    return f"{number} {noun}{'es' if noun.endswith(('h', 's', 'x')) else 's'}"

@@ -1,4 +1,5 @@
 import io
+import re
 from pathlib import Path
 
 import pytest
@@ -6,6 +7,7 @@ from rich.console import Console
 
 from fake_device import DEFAULT, ENVIRONMENT, splits, workload
 from mla_tune.cli.lookup_view import show_lookup
+from mla_tune.cli.standard_streams import StandardStream
 from mla_tune.cli.table_view import show_table
 from mla_tune.cli.terminal import TerminalReporter
 from mla_tune.errors import WorkloadFailure
@@ -61,7 +63,7 @@ def test_a_run_shows_what_happened_brackets_and_all(terminal):
     text = shown(whole_run, terminal=terminal)
     for part in (
         "device: skipped [/dev/null]",
-        "1 batch shapes for 1 table(s)",
+        "1 batch shape for 1 table",
         "num_kv_splits=2, 50.0 µs, 2.00× the default's speed",
         "boom [/x] [COUNT]q[k]",
         "[Errno 2] no [/such] file",
@@ -118,7 +120,7 @@ def test_the_end_says_what_improved_what_was_measured_before_and_what_to_do():
 
     text = shown(run, width=200)
     assert "1 of 2 batch shapes improved, all together 1.41× in the geometric mean" in text
-    assert "1 keep the default; 1 batch shapes failed" in text
+    assert "1 keeps the default; 1 batch shape failed" in text
     assert "taken from the study of an earlier run, not measured today: 1" in text
     assert f"MLA_TUNE_TABLES='{Path('out/a[').absolute()}' vllm serve" in text
     assert "mla-tune show 'out/a[/b].yaml'" in text
@@ -224,7 +226,7 @@ def test_what_is_said_of_a_run_is_printed_as_data(terminal):
     assert r"[/x][bold]\x1b[2J\x1b]0;owned\x07" in text.replace(SHOWN, "")
     assert "\x1b[2J" not in text
     assert "\x1b]0;" not in text
-    assert "1 decided batch shapes are not in their table: disk full" in text
+    assert "1 decided batch shape is not in the table: disk full" in text
     assert "written to" not in text
 
 
@@ -285,7 +287,7 @@ def test_a_plan_that_waits_for_other_processes_is_shown_and_counted_once():
 
     said = shown(run)
     assert "num_kv_splits=2, 50.0 µs, 2.00× the default's speed in this process" in said
-    assert "another process confirms 1 batch shapes" in said
+    assert "another process confirms 1 batch shape" in said
     assert "num_kv_splits=2, 50.0 µs, 2.00× the default's speed over 3 processes" in said
 
 
@@ -367,4 +369,91 @@ def test_tables_that_are_found_due_as_a_night_goes_are_added_and_each_shape_coun
             (task, *_) = reporter._progress.tasks
             assert (task.completed, task.total) == (1, 3)
 
-    assert "2 batch shapes for 2 table(s)\n1 batch shapes for 1 table(s)" in shown(write)
+    assert "2 batch shapes for 2 tables\n1 batch shape for 1 table" in shown(write)
+
+
+def all_steps(console, **how):
+    """A run of one shape, with its live line drawn after each step."""
+    device = "cuda:0 is in use by another run: 1 since 12:00; waiting for it to end"
+    with TerminalReporter(console, **how) as reporter:
+        draw = reporter._progress.refresh
+        draw()
+        for step in (
+            lambda: reporter.skipped(device),
+            lambda: reporter.begun([VLLM_JOB]),
+            lambda: reporter.opening(VLLM_JOB),
+            lambda: reporter.started(VLLM_JOB, WORKLOAD),
+            lambda: reporter.planned(WORKLOAD, 1),
+            lambda: reporter.compiling(WORKLOAD, 33),
+            lambda: reporter.compiled(WORKLOAD, Compilation(1, 4.0)),
+            lambda: reporter.tried(WORKLOAD, Outcome(splits(2), 50.0), 50.0),
+            lambda: reporter.confirming(WORKLOAD, [DEFAULT], 1),
+            lambda: reporter.nominated(VLLM_JOB, WORKLOAD, ENTRY),
+            lambda: reporter.renewed(VLLM_JOB, 1),
+            lambda: reporter.opening(VLLM_JOB),
+            lambda: reporter.decided(VLLM_JOB, WORKLOAD, ENTRY),
+        ):
+            step()
+            draw()
+    reporter.summary()
+
+
+VLLM_HEADER = HEADER.model_copy(update={"backend": "TRITON_MLA"})
+VLLM_JOB = TableJob(
+    Setup("TRITON_MLA", MlaDimensions(2), mode="graph"), (WORKLOAD,), VLLM_HEADER, Path("t.yaml")
+)
+STEPS = (
+    "a worker imports what the backends need",
+    "waiting for it to end",
+    "building a session, which imports vLLM",
+    "1 plan ",
+    "compiling kernels of 33 plans",
+    "compiled 1 kernel in 4 s",
+    "plan 1/1, best 50.0 µs (num_kv_splits=2)",
+    "racing 1 plan, 1 round done",
+    "another process starts",
+)
+
+
+def test_imports_compiling_and_all_else_that_takes_long_are_steps_of_the_live_line():
+    text = shown(all_steps, terminal=True, width=200)
+    assert [step for step in STEPS if step not in text] == []
+    assert "TRITON_MLA 2 heads graph \x1b" in text  # while its session is built
+
+
+def test_where_the_time_goes_is_said_if_it_is_asked_for():
+    def verbose(console):
+        all_steps(console, is_verbose=True)
+
+    assert "\n  0 s\n" in shown(verbose)
+    assert shown(verbose).splitlines()[-1].startswith("time: 0 s")
+    assert "time: " not in shown(all_steps)
+
+
+COLOURS = re.compile(r"\x1b\[[\d;]*(?:3[0-8]|4[0-8]|9\d)[\d;]*m")
+
+
+def test_no_color_leaves_no_colour_in_the_live_line(monkeypatch):
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    assert COLOURS.search(shown(all_steps, terminal=True))
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert COLOURS.search(shown(all_steps, terminal=True)) is None
+
+
+def test_a_dumb_terminal_gets_plain_lines(monkeypatch):
+    monkeypatch.setenv("TERM", "dumb")
+    text = shown(all_steps, terminal=True)
+    assert "\x1b" not in text
+    assert "num_kv_splits=2, 50.0 µs" in text
+
+
+def test_an_ascii_terminal_gets_ascii():
+    taken = io.BytesIO()
+    stream = StandardStream(io.TextIOWrapper(taken, encoding="ascii"), lambda _error: None)
+    all_steps(Console(file=stream, force_terminal=True, width=100))
+    stream.flush()
+    text = taken.getvalue().decode("ascii")
+    assert "plan 1/1, best 50.0 us" in text
+    assert "2.00x the default's speed" in text
+    assert r"\u" not in text

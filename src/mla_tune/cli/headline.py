@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mla_tune.catalogue.summary import Summary
+from mla_tune.printable import counted
 from mla_tune.table import Entry
 
 
@@ -24,14 +25,15 @@ def headline(
         num_failed: batch shapes without an entry.
         num_from_study: entries that an earlier run had measured.
     """
-    failed = [f"{num_failed} batch shapes failed"] if num_failed else []
+    failed = [f"{counted(num_failed, 'batch shape')} failed"] if num_failed else []
     if not entries:
         return failed
     found = Summary.of(entries)
     unproven = sum(entry.unproven is not None for entry in entries)
-    kept = f"{len(entries) - found.num_plans} keep the default"
+    num_kept = len(entries) - found.num_plans
+    kept = f"{num_kept} {'keeps' if num_kept == 1 else 'keep'} the default"
     kept += f" ({unproven} of them unproven: run again to measure them anew)" if unproven else ""
-    told = [f"{found.num_plans} of {len(entries)} batch shapes improved", kept, *failed]
+    told = [f"{found.num_plans} of {counted(len(entries), 'batch shape')} improved", kept, *failed]
     if found.num_plans and found.gain is not None:
         told[0] += f", all together {found.gain:.2f}× in the geometric mean"
     lines = ["; ".join(told)]

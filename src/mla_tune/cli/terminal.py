@@ -23,14 +23,17 @@ from mla_tune.cli.figures import told_time
 from mla_tune.cli.headline import headline
 from mla_tune.cli.printing import say, say_error
 from mla_tune.cli.table_view import show_table, told_plan
+from mla_tune.cli.time_spent import Phase, TimeSpent
 from mla_tune.cli.whole_run import WholeRun
 from mla_tune.errors import MlaTuneError
 from mla_tune.plan.compilation import Compilation
 from mla_tune.plan.kernel_resources import KernelResources
 from mla_tune.plan.plan import Plan
-from mla_tune.printable import printable
+from mla_tune.printable import counted, printable
+from mla_tune.registry import BACKENDS
 from mla_tune.shapes import Workload
 from mla_tune.table import Entry, Speedup
+from mla_tune.tuning.device_bench import WAITING
 from mla_tune.tuning.job import TableJob
 from mla_tune.tuning.result import Cost
 from mla_tune.tuning.study import Outcome
@@ -55,10 +58,20 @@ class _TimeLeft(ProgressColumn):
 class TerminalReporter:
     """Progress as a live line on a terminal, one more for each of several devices, else as text."""
 
-    def __init__(self, console: Console, *, is_brief: bool = False) -> None:
-        """``is_brief``: of many batch shapes, a line for some alone, and no tables."""
+    def __init__(
+        self, console: Console, *, is_brief: bool = False, is_verbose: bool = False
+    ) -> None:
+        """Begin to count the time.
+
+        Args:
+            console: where it is shown.
+            is_brief: of many batch shapes, a line for some alone, and no tables.
+            is_verbose: say where the time goes.
+        """
         self._console = console
         self._is_brief = is_brief
+        self._is_verbose = is_verbose
+        self._time = TimeSpent()
         self._whole = WholeRun()
         self._device = ""
         self._progress = Progress(
@@ -102,18 +115,30 @@ class TerminalReporter:
         self._whole.devices += 1
         view = copy.copy(self)
         view._device = f"{device}: "
+        view._time = self._time.of_a_device()
         view._line = self._progress.add_task(printable(device), total=None, state="")
         return view
 
     def skipped(self, what: str) -> None:
+        if what.endswith(WAITING):
+            self._time.enter(Phase.WAITING)
+            self._show(WAITING)
         say(self._console, what, style="dim")
 
     def begun(self, jobs: Sequence[TableJob]) -> None:
-        found = self._whole.begun(jobs)
-        self._progress.update(self._task, total=self._whole.total, state="opening a session")
-        say(self._console, f"{found} batch shapes for {len(jobs)} table(s)")
+        self._time.enter(Phase.START)
+        found = counted(self._whole.begun(jobs), "batch shape")
+        self._progress.update(self._task, total=self._whole.total, state="")
+        say(self._console, f"{found} for {counted(len(jobs), 'table')}")
+
+    def opening(self, job: TableJob) -> None:
+        self._time.enter(Phase.START)
+        self._current = f"{self._device}{_titled(job)}"
+        imports = ", which imports vLLM" if BACKENDS[job.setup.backend].is_vllm else ""
+        self._show(f"building a session{imports}")
 
     def started(self, job: TableJob, workload: Workload) -> None:
+        self._time.begin_shape()
         self._current = f"{self._device}{_named(job, workload)}"
         self._began = time.monotonic()
         self._tried = 0
@@ -122,35 +147,44 @@ class TerminalReporter:
         self._show("")
 
     def searching(self, job: TableJob, workload: Workload, num_launches: int) -> None:
-        self._current = f"{num_launches} launches on {_named(job, workload)}"
+        self._time.enter(Phase.TRIALS)
+        self._current = f"{counted(num_launches, 'launch')} on {_named(job, workload)}"
         self._tried = 0
 
     def launches_found(self, job: TableJob, launches: Sequence[Plan]) -> None:
         told = "; ".join(map(str, launches)) or "none is faster than the backend's own"
         say(self._console, f"{job.path.stem}: launches to tune over: {told}")
 
+    def compiling(self, workload: Workload, num_plans: int) -> None:
+        del workload
+        self._time.enter(Phase.COMPILING)
+        self._show(f"compiling kernels of {counted(num_plans, 'plan')}")
+
     def compiled(self, workload: Workload, done: Compilation) -> None:
         del workload
         self._is_measured = True
-        self._show(f"compiled {done.kernels} kernels in {done.seconds:.0f} s")
+        self._time.enter(Phase.TRIALS)
+        self._show(f"compiled {counted(done.kernels, 'kernel')} in {done.seconds:.0f} s")
 
     def planned(self, workload: Workload, num_plans: int) -> None:
         del workload
         self._plans = num_plans
-        self._show(f"{num_plans} plans")
+        self._show(counted(num_plans, "plan"))
 
     def tried(self, workload: Workload, outcome: Outcome, best_us: float | None) -> None:
         del workload
         self._is_measured = True
         self._tried += 1
+        self._time.enter(Phase.TRIALS)
         best = f", best {told_time(best_us)}" if best_us else ""
         self._show(f"plan {self._tried}/{self._plans}{best} ({outcome.plan})")
 
     def confirming(self, workload: Workload, finalists: Sequence[Plan], rounds: int) -> None:
         del workload
         self._is_measured = True
-        done = f", {rounds} rounds done" if rounds else ""
-        self._show(f"racing {len(finalists)} plan{'s' * (len(finalists) > 1)}{done}")
+        self._time.enter(Phase.CONFIRMATION)
+        done = f", {counted(rounds, 'round')} done" if rounds else ""
+        self._show(f"racing {counted(len(finalists), 'plan')}{done}")
 
     def won(self, workload: Workload, plan: Plan, resources: KernelResources) -> None:
         self._won = workload, plan, resources
@@ -186,7 +220,10 @@ class TerminalReporter:
         self._say_of_a_shape(f"{self._device}{_named(job, workload)}: {told}")
 
     def renewed(self, job: TableJob, num_nominees: int) -> None:
-        told = f"another process confirms {num_nominees} batch shapes"
+        self._time.enter(Phase.START)
+        self._current = f"{self._device}{_titled(job)}"
+        self._show("another process starts")
+        told = f"another process confirms {counted(num_nominees, 'batch shape')}"
         say(self._console, f"{self._device}{job.path.stem}: {told}", style="dim")
 
     def failed(self, job: TableJob, workload: Workload, error: MlaTuneError) -> None:
@@ -198,7 +235,8 @@ class TerminalReporter:
         for workload in workloads:
             self._passed(job, workload)
             self._whole.failed.add((job.path, str(workload)))
-        what = f"{job.path.stem}: {len(workloads)} batch shapes are given up"
+        shapes = counted(len(workloads), "batch shape")
+        what = f"{job.path.stem}: {shapes} {'is' if len(workloads) == 1 else 'are'} given up"
         say_error(self._console, what, error)
 
     def unpublished(self, job: TableJob, entries: Sequence[Entry], error: MlaTuneError) -> None:
@@ -209,14 +247,16 @@ class TerminalReporter:
             for owner, entry in self._whole.decided
             if owner is not job or entry.shape not in lost
         ]
-        what = f"{len(entries)} decided batch shapes are not in their table"
+        are = "is" if len(entries) == 1 else "are"
+        what = f"{counted(len(entries), 'decided batch shape')} {are} not in the table"
         say_error(self._console, what, error)
 
     def spent(self, job: TableJob, cost: Cost) -> None:
         if not cost.kernels:
             return
-        told = f"{cost.seconds:.0f} s, {cost.compiling_s:.0f} s of them for {cost.kernels} kernels"
-        say(self._console, f"{job.path.stem}: {told} compiled ahead", style="dim")
+        kernels = f"{cost.compiling_s:.0f} s of them for {counted(cost.kernels, 'kernel')}"
+        told = f"{cost.seconds:.0f} s, {kernels} compiled ahead"
+        say(self._console, f"{job.path.stem}: {told}", style="dim")
 
     def _takes(self, workload: Workload, entry: Entry) -> str:
         """What the kernel takes of the GPU, of the batch shape that was tuned last."""
@@ -238,6 +278,7 @@ class TerminalReporter:
         return self._is_brief and self._whole.total > SHOWN_AT_ONCE
 
     def _say_of_a_shape(self, told: str) -> None:
+        took = self._time.end_shape()
         seen = len(self._whole.passed)
         if self._has_too_many:
             if seen % SHOWN_AT_ONCE == 0:
@@ -245,6 +286,8 @@ class TerminalReporter:
             return
         left = self._whole.time_left
         say(self._console, f"{told}, {left}" if left else told)
+        if self._is_verbose and self._is_measured:
+            say(self._console, f"  {took}", style="dim")
 
     def _show(self, state: str) -> None:
         self._progress.update(
@@ -274,11 +317,17 @@ class TerminalReporter:
             list(told.values()), list(by_path), num_failed=failed, num_from_study=from_study
         ):
             say(self._console, line)
+        if self._is_verbose:
+            say(self._console, f"time: {self._time.in_all()}")
 
 
 def _named(job: TableJob, workload: Workload) -> str:
+    return f"{_titled(job)} {workload}"
+
+
+def _titled(job: TableJob) -> str:
     setup = job.setup
-    return f"{setup.backend} {setup.model.num_q_heads} heads {setup.mode} {workload}"
+    return f"{setup.backend} {setup.model.num_q_heads} heads {setup.mode}"
 
 
 def _told(entry: Entry) -> str:

@@ -23,7 +23,7 @@ from mla_tune.cli.options import (
     size,
 )
 from mla_tune.cli.printing import folded, terminal_width
-from mla_tune.printable import printable
+from mla_tune.printable import counted, printable
 from mla_tune.tuning.launches import LAUNCHES
 from mla_tune.tuning.run_options import GUARDS, MOST_PROCESSES, MOST_ROUNDS, RunOptions
 
@@ -116,6 +116,7 @@ WHAT_TO_SHOW = (
         is_flag=True,
         help="Say what would be tuned, what is decided and about how long it takes.",
     ),
+    click.option("-v", "--verbose", "is_verbose", is_flag=True, help="Say where the time goes."),
 )
 
 HOW_SURE = (
@@ -222,7 +223,7 @@ def _with(
     return function
 
 
-def run_tune(*, dry_run: bool, **options: Any) -> int:
+def run_tune(*, dry_run: bool, is_verbose: bool, **options: Any) -> int:
     """Tune with `RunOptions` of ``options``, or say what would be; returns the exit code."""
     if dry_run:
         return _tell_plan(RunOptions(**options))
@@ -233,12 +234,13 @@ def run_tune(*, dry_run: bool, **options: Any) -> int:
 
     console = Console()
     given = RunOptions(**options)
-    with TerminalReporter(console, is_brief=given.recording is not None) as reporter:
+    is_brief = given.recording is not None and not is_verbose
+    with TerminalReporter(console, is_brief=is_brief, is_verbose=is_verbose) as reporter:
         try:
             result = run(given, reporter)
         except KeyboardInterrupt:
             click.echo(
-                f"\ninterrupted; {reporter.num_decided} batch shapes are decided and every "
+                f"\ninterrupted; {counted(reporter.num_decided, 'batch shape')} decided, and every "
                 f"finished trial is kept in {given.kept_in}. "
                 f"Run the same command{' without --again' if given.again else ''} to go on.",
                 err=True,

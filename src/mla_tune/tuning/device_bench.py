@@ -1,6 +1,7 @@
 """The worker of a run: started on its device, alone on it, and ended with the run."""
 
 __all__ = [
+    "WAITING",
     "alone",
     "found_environment",
     "scratch_worker",
@@ -23,6 +24,9 @@ from mla_tune.errors import EnvironmentFailure, InputError
 from mla_tune.measuring.worker_client import Limits, WorkerBench
 from mla_tune.tuning.run_folders import worker_log
 from mla_tune.tuning.run_options import RunOptions
+
+WAITING = "waiting for it to end"
+"""Ends the notice that another run has the device."""
 
 CORES_EACH = 6
 BYTES_EACH = 6 << 30
@@ -84,7 +88,7 @@ def alone(worker: WorkerBench, notice: Callable[[str], None], *, wait: bool) -> 
         what = f"{worker.device} is in use by another run: {holder}"
         if not wait:
             raise InputError(what, remedy="--wait waits for it to end; --device names another")
-        notice(f"{what}; waiting for it to end")
+        notice(f"{what}; {WAITING}")
         worker.close()  # it holds some of the device's memory; the next question starts another
 
     with device_lock(worker.device_identity(), lock_folder(), busy, notice):

@@ -16,6 +16,7 @@ class Observer(Protocol):
     """Who is told how one workload goes."""
 
     def planned(self, workload: Workload, num_plans: int) -> None: ...
+    def compiling(self, workload: Workload, num_plans: int) -> None: ...
     def compiled(self, workload: Workload, done: Compilation) -> None: ...
     def tried(self, workload: Workload, outcome: Outcome, best_us: float | None) -> None: ...
     def confirming(self, workload: Workload, finalists: Sequence[Plan], rounds: int) -> None: ...
@@ -28,6 +29,9 @@ class SilentObserver:
 
     def planned(self, workload: Workload, num_plans: int) -> None:
         """So many plans are to be tried."""
+
+    def compiling(self, workload: Workload, num_plans: int) -> None:
+        """What kernels of so many plans lack is being compiled, on all cores."""
 
     def compiled(self, workload: Workload, done: Compilation) -> None:
         """Kernels of its plans have been compiled."""

@@ -49,6 +49,7 @@ class TableRun:
         """Tune the table; a session that cannot be built costs this table only."""
         began_s = self.tuner.clock()
         try:
+            self.reporter.opening(self.job)
             self.tuner.bench.open(self.job.setup)
             self.tuner.launches = launches_for(self.job, self.tuner, self.reporter)
             self._tune_each()

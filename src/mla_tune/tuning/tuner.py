@@ -171,6 +171,8 @@ class Tuner:
         """Compile what is left to be tried, and put what cannot be compiled into quarantine."""
         tried = {outcome.plan for outcome in ledger.outcomes()}
         left = [plan for plan in plans if plan not in tried and not loaded.quarantined(plan)]
+        if left:
+            self.observer.compiling(loaded.workload, len(left))
         done = self.bench.compile(left) if left else NOTHING_COMPILED
         for plan, failure in done.failures.items():
             loaded.filed(plan, failure)

@@ -96,6 +96,7 @@ class MemberRun:
         """
         if self._opened is not table:
             self._opened = None
+            self.reporter.opening(table.job)
             self.member.bench.open(table.job.setup)
             self._opened = table
 
