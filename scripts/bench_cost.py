@@ -29,6 +29,7 @@ from mla_tune.table import Entry
 from mla_tune.tuning.quarantine import Quarantine, Ward
 from mla_tune.tuning.study import Journal
 from mla_tune.tuning.tuner import Tuner
+from needs import need
 
 SPECS = ("q1s1k", "8q1s1k", "32q1s1k", "q1s8k", "8q1s8k", "32q1s4k")
 
@@ -150,4 +151,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    need("vllm", gpu=True)
     main()

@@ -28,6 +28,7 @@ from mla_tune.shapes import Workload, parse_size
 from mla_tune.tuning.api import SilentReporter, TuneResult
 from mla_tune.tuning.job import TableJob
 from mla_tune.tuning.study import Outcome
+from needs import need
 
 BATCHES = (1, 2, 4, 8, 16, 24, 32, 48)
 KV_LENS = ("512", "1k", "2k", "4k", "8k")
@@ -240,4 +241,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    need("vllm", gpu=True)
     main()

@@ -51,6 +51,7 @@ from mla_tune.errors import InputError
 from mla_tune.registry import BACKENDS
 from mla_tune.shapes import parse_size
 from mla_tune.traffic.trace import load_trace
+from needs import need
 from served_engine import ServedEngine
 
 
@@ -214,4 +215,5 @@ def _write(result: dict[str, Any], out: Path | None) -> None:
 
 
 if __name__ == "__main__":
+    need("vllm", gpu=True)
     sys.exit(main())

@@ -42,6 +42,7 @@ import openai
 
 from engine_model import VOCABULARY, write_model
 from mla_tune.shapes import parse_size
+from needs import need
 from plugin_entry_point import declare_entry_point
 
 PORT = 8731
@@ -333,4 +334,5 @@ def _sizes(text: str) -> list[int]:
 
 
 if __name__ == "__main__":
+    need("vllm", gpu=True)
     sys.exit(main())

@@ -33,6 +33,7 @@ from mla_tune.vllm.plugin import register
 from mla_tune.vllm.session.config import current_config, use_cpu_platform
 from mla_tune.vllm.session.inputs import LatentCache, blocks_needed, make_batch
 from mla_tune.vllm.session.parts import Parts, build_parts
+from needs import need
 
 MODEL = MlaDimensions(num_q_heads=16)
 DEVICE = "cuda:0" if torch.cuda.is_available() else "cpu"
@@ -169,4 +170,5 @@ def _sweep() -> None:
 
 
 if __name__ == "__main__":
+    need("vllm")
     main()

@@ -17,6 +17,7 @@ from mla_tune.registry import get_backend
 from mla_tune.session import Setup
 from mla_tune.shapes import BatchShape, MlaDimensions
 from mla_tune.vllm.plugin import register
+from needs import need
 from one_step import arrival_problem, one_step
 
 MODEL = MlaDimensions(num_q_heads=16)
@@ -80,4 +81,5 @@ def _check(name: str, shape: BatchShape) -> str:
 
 
 if __name__ == "__main__":
+    need("vllm", gpu=True)
     sys.exit(main())

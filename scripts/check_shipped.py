@@ -22,6 +22,7 @@ from mla_tune.shapes import BatchShape, MlaDimensions, Workload
 from mla_tune.table.loading import LoadedTable, load_tables
 from mla_tune.vllm.plugin import register
 from mla_tune.vllm.session.config import use_cpu_platform
+from needs import need
 from one_step import arrival_problem, captured_step
 
 KV_CACHE_BYTES = 2**30
@@ -103,4 +104,5 @@ def _spread(acting: list[Any]) -> list[Any]:
 
 
 if __name__ == "__main__":
+    need("vllm", gpu=True)
     sys.exit(main())

@@ -20,6 +20,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from needs import need
+
 SPECS = (
     "q1s1k",
     "q1s16k",
@@ -226,4 +228,5 @@ def table(rows: list[dict[str, Any]]) -> str:
 
 
 if __name__ == "__main__":
+    need("vllm", gpu=True)
     sys.exit(main())

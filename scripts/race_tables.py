@@ -32,6 +32,7 @@ from mla_tune.table import Speedup, TableFile
 from mla_tune.tuning.device_bench import alone, scratch_worker
 from mla_tune.tuning.look import look_at
 from mla_tune.tuning.recheck import measured_setup, measured_workload
+from needs import need
 
 
 @dataclass(frozen=True)
@@ -160,7 +161,9 @@ def _arguments() -> argparse.Namespace:
 
 
 if __name__ == "__main__":
+    need(gpu=True)
     try:
         sys.exit(main())
     except MlaTuneError as error:
-        raise SystemExit(str(error)) from None
+        print(error, file=sys.stderr)
+        sys.exit(error.exit_code)

@@ -36,6 +36,7 @@ from mla_tune.plan.plan import Plan
 from mla_tune.shapes import MlaDimensions
 from mla_tune.vllm.plugin import register
 from mla_tune.vllm.session.config import current_config, use_cpu_platform
+from needs import need
 
 MODEL = MlaDimensions(num_q_heads=16)
 MAX_MODEL_LEN = 32768
@@ -243,4 +244,5 @@ def _resident_mib() -> float:
 
 
 if __name__ == "__main__":
+    need("vllm")
     sys.exit(main())
