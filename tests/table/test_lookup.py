@@ -184,3 +184,13 @@ def test_lookups_from_python_as_the_readme_shows(tmp_path):
 
 def test_no_bound_at_all_still_needs_an_entry_of_the_kind():
     assert not table("8q2s1k").lookup(batch=8, kv_len=1024, within=math.inf).is_hit
+
+
+def test_a_table_and_what_it_answers_are_a_line_for_a_person():
+    found = table("32q1s4k", "64q1s4k", plan=Plan(num_kv_splits=8), header=GRAPH)
+    assert repr(found) == "<Table TORCH_MLA, Fake Device, 2 heads, KV auto, graph: 2 entries>"
+    exact = found.lookup(batch=32, kv_len=4096)
+    assert repr(exact) == "<Lookup 32q1s4k: num_kv_splits=8, exact>"
+    near = found.lookup(batch=32, kv_len=5120)
+    assert repr(near) == "<Lookup 32q1s5k: num_kv_splits=8, off by 1.25>"
+    assert repr(found.lookup(batch=33, kv_len=4096)) == "<Lookup 33q1s4k: miss>"

@@ -136,9 +136,7 @@ def filtered(
 
 def told_of(table: "FoundTable") -> str:
     """What a table is of, in a line."""
-    from mla_tune.cli.table_view import told_header
-
-    return printable(told_header(table.file.header))
+    return printable(table.file.header.title)
 
 
 def _dimensions(model: str, tp: int) -> tuple[dict[str, int], int | None]:

@@ -1,6 +1,6 @@
 """How a table and its entries are shown: as text and for programs."""
 
-__all__ = ["show_table", "table_text", "tables_json", "told_header", "told_plan", "told_served"]
+__all__ = ["show_table", "table_text", "tables_json", "told_plan", "told_served"]
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -31,7 +31,7 @@ def show_table(console: "Console", header: Header, entries: Sequence[Entry]) -> 
 def table_text(header: Header, entries: Sequence[Entry], width: int | None = None) -> str:
     """The lines of a table; see `in_columns` for the width."""
     parts = [f"{name} {told}" for name, told in (header.software_digests or {}).items()]
-    above = [printable(told_header(header))]
+    above = [printable(header.title)]
     above += [f"measured with {', '.join(map(printable, parts))}"] if parts else []
     lines = in_columns(COLUMNS, map(_cells, entries), NUM_LEFT_ALIGNED, width)
     below = [OF_TIES] if any(entry.ties for entry in entries) else []
@@ -39,15 +39,6 @@ def table_text(header: Header, entries: Sequence[Entry], width: int | None = Non
     below += [f"{entry.shape}: {printable(entry.note)}" for entry in entries if entry.note]
     prose = (folded(line, width) for line in below)
     return "\n".join([*(folded(line, width) for line in above), *lines, *prose])
-
-
-def told_header(header: Header) -> str:
-    """What a table is for, in a line."""
-    vllm = header.software.get("vllm")
-    return (
-        f"{header.backend}, {header.device.name}, {header.model['num_q_heads']} heads, "
-        f"KV {header.kv_cache_dtype}, {header.engine.mode}{f', vLLM {vllm}' if vllm else ''}"
-    )
 
 
 def tables_json(tables: Sequence["FoundTable"], problems: Sequence[str]) -> dict[str, Any]:

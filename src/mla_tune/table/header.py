@@ -185,6 +185,15 @@ class Header(_Section):
         return header.model_copy(update={"engine": header.full_engine})
 
     @property
+    def title(self) -> str:
+        """What a table is for, in a line."""
+        vllm = self.software.get("vllm")
+        return (
+            f"{self.backend}, {self.device.name}, {self.model['num_q_heads']} heads, "
+            f"KV {self.kv_cache_dtype}, {self.engine.mode}{f', vLLM {vllm}' if vllm else ''}"
+        )
+
+    @property
     def own_settings(self) -> dict[str, str | int]:
         """The settings of the engine that vLLM would not have chosen by itself, by name."""
         left_out = dict.fromkeys(_CHOSEN_BY_VLLM)

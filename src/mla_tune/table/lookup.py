@@ -10,6 +10,7 @@ from pathlib import Path
 
 from mla_tune.errors import InputError
 from mla_tune.plan.plan import UNTUNED, Plan
+from mla_tune.printable import counted, printable
 from mla_tune.registry import BACKENDS
 from mla_tune.shapes import BatchShape, RequestGroup, Workload
 from mla_tune.shapes.batch import LONGEST_KV_LEN, MOST_REQUESTS
@@ -29,7 +30,7 @@ from mla_tune.table.waves import Answer, ProvenModel
 DEFAULT_WITHIN = 1.5
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Lookup:
     """The answer to a lookup.
 
@@ -49,6 +50,13 @@ class Lookup:
     factor: float = math.inf
     predicted_gain: float | None = None
     missed: Callable[[], str] | None = field(default=None, repr=False, compare=False)
+
+    def __repr__(self) -> str:
+        if not self.is_hit:
+            return f"<Lookup {self.shape}: miss>"
+        by = f"off by {self.factor:.2f}" if self.entry is not None else "by the model"
+        how = "exact" if self.is_exact else by
+        return printable(f"<Lookup {self.shape}: {self.plan if self.plan else 'default'}, {how}>")
 
     # Both are for people, and take longer to find and write than the answer.
     @property
@@ -85,6 +93,10 @@ class Table:
         >>> from mla_tune import Table
         >>> name = "TRITON_MLA-NVIDIA_H200-heads_16-kv_auto-graph-vllm_0.26.0.yaml"
         >>> table = Table.load(f"tuned_configs/{name}")
+        >>> table
+        <Table TRITON_MLA, NVIDIA H200, 16 heads, KV auto, graph, vLLM 0.26.0: 13 entries>
+        >>> table.lookup(batch=32, kv_len=4096)
+        <Lookup 32q1s4k: num_kv_splits=8, exact>
         >>> found = table.lookup(batch=32, kv_len=4096)
         >>> found.is_exact, found.entry.shape
         (True, '32q1s{1k,4k,16k}')
@@ -115,6 +127,9 @@ class Table:
         self._steps: EagerSteps[StepAnswer] = EagerSteps(self, lambda _, answer: answer)
         workloads = [Workload.parse(entry.shape) for entry in entries]
         self._index = Index(workloads, [entry.guards for entry in entries])
+
+    def __repr__(self) -> str:
+        return printable(f"<Table {self.header.title}: {counted(len(self.entries), 'entry')}>")
 
     @classmethod
     def load(cls, path: Path | str) -> "Table":

@@ -7,6 +7,7 @@ from functools import cached_property
 from pathlib import Path
 
 from mla_tune.errors import MlaTuneError
+from mla_tune.printable import counted, printable
 from mla_tune.table import Entry, Table
 
 
@@ -25,7 +26,7 @@ class Cost:
     kernels: int = 0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class TunedTable:
     """A table that a run wrote to.
 
@@ -40,6 +41,11 @@ class TunedTable:
     entries: tuple[Entry, ...]
     cost: Cost | None = None
 
+    def __repr__(self) -> str:
+        plans = sum(bool(entry.plan) for entry in self.entries)
+        entries = counted(len(self.entries), "entry")
+        return printable(f"<TunedTable {self.path}: {entries}, {plans} with a plan>")
+
     @cached_property
     def table(self) -> Table:
         """The whole table, for lookups: entries that other runs put there are in it too.
@@ -52,7 +58,7 @@ class TunedTable:
         return Table.load(self.path)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Failure:
     """Batch shapes of one table that could not be tuned, or whose entries could not be written.
 
@@ -66,6 +72,9 @@ class Failure:
     shapes: tuple[str, ...]
     error: MlaTuneError
 
+    def __repr__(self) -> str:
+        return printable(f"<Failure {self.what}: {self.error.what}>")
+
     @property
     def what(self) -> str:
         """The table and the shape, or how many shapes where one cause failed several."""
@@ -73,7 +82,7 @@ class Failure:
         return f"{self.path.stem}: {what}"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class TuneResult:
     """The outcome of a run.
 
@@ -87,3 +96,8 @@ class TuneResult:
     tables: tuple[TunedTable, ...]
     failures: tuple[Failure, ...]
     remarks: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        entries = counted(sum(len(table.entries) for table in self.tables), "entry")
+        failures = counted(len(self.failures), "failure")
+        return f"<TuneResult {counted(len(self.tables), 'table')}, {entries}, {failures}>"
