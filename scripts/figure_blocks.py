@@ -20,6 +20,7 @@ from table_on_recording import judged
 DATA = Path(__file__).parents[1] / "tests" / "data"
 HELD_OUT = (
     "graph_triton_mla_held_out",
+    "graph_triton_mla_16",
     "graph_triton_mla_128",
     "graph_flash_attn_mla_16",
     "graph_flash_attn_mla_128",

@@ -214,3 +214,12 @@ def test_the_tables_of_an_h100_are_slower_nowhere(check, table, recording, found
     code, _, printed = check(path, RECORDED.with_name(recording), *more)
     assert code == 0
     assert found in printed
+
+
+def test_of_the_table_for_16_heads_one_request_of_128k_alone_is_at_the_edge(check):
+    """In three processes it took 0.994, 0.998 and 0.990 times; figures of docs/h100.md."""
+    (path,) = (ROOT / "tuned_configs").glob("TRITON_MLA-NVIDIA_H100*heads_16*graph*")
+    _, figures, printed = check(path, RECORDED.with_name("graph_triton_mla_16.jsonl.gz"))
+    assert "193 points, 193 answered; worst 0.990×" in printed
+    (slower,) = figures["summary"]["slower"]
+    assert slower.startswith("q1s128k: num_kv_splits=128")
