@@ -27,6 +27,7 @@ NOT_OF_ONE_MODULE = {
     "cli/test_interrupted_runs.py": "the whole command, interrupted",
     "cli/test_newcomer.py": "the README's way from the quickstart to an explanation",
     "cli/test_recorded_runs.py": "the whole command on recordings",
+    "test_examples.py": "examples/",
     "cli/test_refusals.py": "the whole command with input that it refuses",
     "report/test_page_in_browser.py": "the whole page of the shipped tables, in Chromium",
     "plan/test_made_up_knob.py": "a knob that no module knows of",
