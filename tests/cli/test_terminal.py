@@ -1,5 +1,6 @@
 import io
 import re
+from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -114,6 +115,7 @@ def test_the_end_says_what_improved_what_was_measured_before_and_what_to_do():
             reporter.tried(WORKLOAD, Outcome(splits(2), 50.0), 50.0)
             reporter.decided(job, WORKLOAD, ENTRY)
             reporter.started(job, other)
+            reporter.remembered(other, datetime(2026, 11, 20, 9, 5))
             reporter.decided(job, other, kept)
             reporter.failed(job, job.workloads[2], WorkloadFailure("boom"))
         reporter.summary()
@@ -121,7 +123,9 @@ def test_the_end_says_what_improved_what_was_measured_before_and_what_to_do():
     text = shown(run, width=200)
     assert "1 of 2 batch shapes improved, all together 1.41× in the geometric mean" in text
     assert "1 keeps the default; 1 batch shape failed" in text
-    assert "taken from the study of an earlier run, not measured today: 1" in text
+    told = "taken from the study of an earlier run, not measured today: 1"
+    assert f"{told} (measured 2026-11-20 09:05)" in text
+    assert "16q1s1k: default, 50.0 µs, measured 2026-11-20 09:05" in text
     assert f"MLA_TUNE_TABLES='{Path('out/a[').absolute()}' vllm serve" in text
     assert "mla-tune show 'out/a[/b].yaml'" in text
 

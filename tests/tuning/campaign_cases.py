@@ -30,6 +30,7 @@ class SilentReporter(reporters.SilentReporter):
         self.errors = []
         self.abandoned = []
         self.stayed = []
+        self.known = []
 
     def skipped(self, what):
         self.notices.append(what)
@@ -37,6 +38,9 @@ class SilentReporter(reporters.SilentReporter):
     def kept(self, workload, doubt):
         del doubt
         self.stayed.append(str(workload))
+
+    def remembered(self, workload, measured):
+        self.known.append((str(workload), measured))
 
     def decided(self, job, workload, entry):
         del job

@@ -1,3 +1,5 @@
+from datetime import datetime, timedelta
+
 import pytest
 from campaign_cases import LATENCIES, WORKLOADS, SilentReporter, bench, run, screened, table_job
 
@@ -22,8 +24,10 @@ def test_a_second_run_measures_nothing_and_changes_no_byte(tmp_path):
     run(tmp_path, bench())
     before = (tmp_path / "heads=2.yaml").read_bytes()
     again = bench()
-    run(tmp_path, again)
+    reporter = run(tmp_path, again).reporter
     assert (again.raced, again.checked) == ([], [])
+    assert [key for key, _ in reporter.known] == ["8q1s1k", "8q1s2k"]
+    assert all(datetime.now() - at < timedelta(hours=1) for _, at in reporter.known)
     assert (tmp_path / "heads=2.yaml").read_bytes() == before
 
 

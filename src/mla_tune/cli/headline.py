@@ -15,7 +15,12 @@ from mla_tune.table import Entry
 
 
 def headline(
-    entries: Sequence[Entry], paths: Sequence[Path], *, num_failed: int, num_from_study: int
+    entries: Sequence[Entry],
+    paths: Sequence[Path],
+    *,
+    num_failed: int,
+    num_from_study: int,
+    since: str = "",
 ) -> list[str]:
     """The lines at the end of a run.
 
@@ -24,6 +29,7 @@ def headline(
         paths: the tables.
         num_failed: batch shapes without an entry.
         num_from_study: entries that an earlier run had measured.
+        since: when that was.
     """
     failed = [f"{counted(num_failed, 'batch shape')} failed"] if num_failed else []
     if not entries:
@@ -40,6 +46,7 @@ def headline(
     if num_from_study:
         lines.append(
             f"taken from the study of an earlier run, not measured today: {num_from_study}"
+            f"{f' (measured {since})' if since else ''}"
         )
     folders = os.pathsep.join(dict.fromkeys(str(path.parent.absolute()) for path in paths))
     shown = " ".join(shlex.quote(str(path)) for path in paths)

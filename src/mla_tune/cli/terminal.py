@@ -5,24 +5,17 @@ __all__ = ["TerminalReporter"]
 import copy
 import time
 from collections.abc import Sequence
+from datetime import datetime
 from pathlib import Path
 
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    ProgressColumn,
-    Task,
-    TextColumn,
-)
-from rich.table import Column
-from rich.text import Text
 
+from mla_tune.cli.decision_view import ScreenedBest, told_decision, told_since
 from mla_tune.cli.figures import told_time
 from mla_tune.cli.headline import headline
+from mla_tune.cli.live_line import live_line
 from mla_tune.cli.printing import say, say_error
-from mla_tune.cli.table_view import show_table, told_plan
+from mla_tune.cli.table_view import show_table
 from mla_tune.cli.time_spent import Phase, TimeSpent
 from mla_tune.cli.whole_run import WholeRun
 from mla_tune.errors import MlaTuneError
@@ -32,7 +25,7 @@ from mla_tune.plan.plan import Plan
 from mla_tune.printable import counted, printable
 from mla_tune.registry import BACKENDS
 from mla_tune.shapes import Workload
-from mla_tune.table import Entry, Speedup
+from mla_tune.table import Entry
 from mla_tune.tuning.device_bench import WAITING
 from mla_tune.tuning.job import TableJob
 from mla_tune.tuning.result import Cost
@@ -42,17 +35,6 @@ STARTING = "a worker imports what the backends need"
 
 SHOWN_AT_ONCE = 50
 """Batch shapes from which on a brief run has no line for each."""
-
-
-class _TimeLeft(ProgressColumn):
-    """The estimate as it is when the line is drawn, so that it moves between two decisions."""
-
-    def __init__(self, whole: WholeRun) -> None:
-        super().__init__(table_column=Column(no_wrap=True))
-        self._whole = whole
-
-    def render(self, task: Task) -> Text:
-        return Text(self._whole.time_left if task.id == 0 else "")
 
 
 class TerminalReporter:
@@ -74,22 +56,7 @@ class TerminalReporter:
         self._time = TimeSpent()
         self._whole = WholeRun()
         self._device = ""
-        self._progress = Progress(
-            # A narrow terminal cuts the state first, then the bar.
-            MofNCompleteColumn(table_column=Column(no_wrap=True)),
-            TextColumn("{task.description}", markup=False, table_column=Column(no_wrap=True)),
-            BarColumn(bar_width=20),
-            _TimeLeft(self._whole),
-            TextColumn(
-                "{task.fields[state]}",
-                markup=False,
-                table_column=Column(no_wrap=True, overflow="ellipsis", ratio=1),
-            ),
-            expand=True,
-            console=console,
-            transient=True,
-            disable=not console.is_terminal,
-        )
+        self._progress = live_line(console, self._whole)
         self._task = self._progress.add_task("starting", total=None, state=STARTING)
         self._line = self._task
         self._current = ""
@@ -98,6 +65,8 @@ class TerminalReporter:
         self._began = 0.0
         self._is_measured = False
         self._won: tuple[Workload, Plan, KernelResources] | None = None
+        self._since: datetime | None = None
+        self._best = ScreenedBest()
 
     def __enter__(self) -> "TerminalReporter":
         self._progress.start()
@@ -144,6 +113,8 @@ class TerminalReporter:
         self._tried = 0
         self._won = None
         self._is_measured = False
+        self._since = None
+        self._best = ScreenedBest()
         self._show("")
 
     def searching(self, job: TableJob, workload: Workload, num_launches: int) -> None:
@@ -175,6 +146,7 @@ class TerminalReporter:
         del workload
         self._is_measured = True
         self._tried += 1
+        self._best.tried(outcome, best_us)
         self._time.enter(Phase.TRIALS)
         best = f", best {told_time(best_us)}" if best_us else ""
         self._show(f"plan {self._tried}/{self._plans}{best} ({outcome.plan})")
@@ -185,6 +157,10 @@ class TerminalReporter:
         self._time.enter(Phase.CONFIRMATION)
         done = f", {counted(rounds, 'round')} done" if rounds else ""
         self._show(f"racing {counted(len(finalists), 'plan')}{done}")
+
+    def remembered(self, workload: Workload, measured: datetime | None) -> None:
+        del workload
+        self._since = measured
 
     def won(self, workload: Workload, plan: Plan, resources: KernelResources) -> None:
         self._won = workload, plan, resources
@@ -200,10 +176,13 @@ class TerminalReporter:
         if not is_second:
             self._spent(job, workload)
             self._whole.num_from_study += not self._is_measured
+            self._whole.measured_at += (
+                [self._since] if self._since and not self._is_measured else []
+            )
         self._passed(job, workload)
         self._whole.decided.append((job, entry))
         named = f"{self._device}{_named(job, workload)}"
-        told = f"{_told(entry)}{self._takes(workload, entry)}{over}"
+        told = f"{told_decision(entry)}{self._takes(workload, entry)}{over}{self._why(entry)}"
         self._say_of_a_shape(f"{named}: {told}")
         if entry.default_us is None and job.path not in self._whole.without_default:
             # Users run that default today. Once a table: the cause is mostly the same for all.
@@ -216,7 +195,7 @@ class TerminalReporter:
         self._passed(job, workload)
         self._whole.nominated.add((job.path, str(workload)))
         takes = self._takes(workload, entry)
-        told = f"{_told(entry)} in this process{takes}"
+        told = f"{told_decision(entry)} in this process{takes}{self._why(entry)}"
         self._say_of_a_shape(f"{self._device}{_named(job, workload)}: {told}")
 
     def renewed(self, job: TableJob, num_nominees: int) -> None:
@@ -265,6 +244,12 @@ class TerminalReporter:
         (_, _, resources), self._won = self._won, None
         return f", {resources}"
 
+    def _why(self, entry: Entry) -> str:
+        """When it was measured, if not now; or why it is not what looked best."""
+        if self._since is not None and not self._is_measured:
+            return f", measured {told_since([self._since])}"
+        return self._best.difference(entry)
+
     def _passed(self, job: TableJob, workload: Workload) -> None:
         if self._whole.pass_by(job, workload):
             self._progress.advance(self._task)
@@ -312,9 +297,11 @@ class TerminalReporter:
             say(self._console, f"written to {path}")
         whole = self._whole
         told = {(job.path, entry.shape): entry for job, entry in whole.decided}
-        failed, from_study = len(whole.failed - set(told)), whole.num_from_study
         for line in headline(
-            list(told.values()), list(by_path), num_failed=failed, num_from_study=from_study
+            *(list(told.values()), list(by_path)),
+            num_failed=len(whole.failed - set(told)),
+            num_from_study=whole.num_from_study,
+            since=told_since(whole.measured_at),
         ):
             say(self._console, line)
         if self._is_verbose:
@@ -328,12 +315,3 @@ def _named(job: TableJob, workload: Workload) -> str:
 def _titled(job: TableJob) -> str:
     setup = job.setup
     return f"{setup.backend} {setup.model.num_q_heads} heads {setup.mode}"
-
-
-def _told(entry: Entry) -> str:
-    gain = f", {_ratio(entry.speedup)} the default's speed" if entry.plan else ""
-    return f"{told_plan(entry)}, {told_time(entry.latency_us)}{gain}"
-
-
-def _ratio(speedup: Speedup | None) -> str:
-    return f"{speedup.median:.2f}×" if speedup else "no comparison with"

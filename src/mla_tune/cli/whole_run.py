@@ -5,6 +5,7 @@ __all__ = ["WholeRun"]
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 
 from mla_tune.shapes import Workload
@@ -28,6 +29,7 @@ class WholeRun:
         nominated: those of them that wait for other processes.
         failed: those that have no entry.
         num_from_study: entries for which nothing was measured.
+        measured_at: when those were, as far as their studies say.
         without_default: tables whose default does not run, which has been said.
         devices: how many work side by side.
     """
@@ -39,6 +41,7 @@ class WholeRun:
     nominated: set[tuple[Path, str]] = field(default_factory=set)
     failed: set[tuple[Path, str]] = field(default_factory=set)
     num_from_study: int = 0
+    measured_at: list[datetime] = field(default_factory=list)
     without_default: set[Path] = field(default_factory=set)
     devices: int = 0
     _measured: int = 0

@@ -3,6 +3,7 @@
 __all__ = ["Observer", "SilentObserver"]
 
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Protocol
 
 from mla_tune.plan.compilation import Compilation
@@ -22,6 +23,7 @@ class Observer(Protocol):
     def confirming(self, workload: Workload, finalists: Sequence[Plan], rounds: int) -> None: ...
     def won(self, workload: Workload, plan: Plan, resources: KernelResources) -> None: ...
     def kept(self, workload: Workload, doubt: str) -> None: ...
+    def remembered(self, workload: Workload, measured: datetime | None) -> None: ...
 
 
 class SilentObserver:
@@ -47,3 +49,6 @@ class SilentObserver:
 
     def kept(self, workload: Workload, doubt: str) -> None:
         """There is no verdict this time, and an earlier entry stays."""
+
+    def remembered(self, workload: Workload, measured: datetime | None) -> None:
+        """An earlier run has decided it, and measured it last at a local time, if that is known."""

@@ -97,6 +97,7 @@ class Tuner:
         terms = self._terms(workload)
         decided = _decided(ledger.verdict, terms, workload)
         if decided is not None and self._is_whole(workload, decided, ledger, previous):
+            self.observer.remembered(workload, ledger.told_last)
             self._tell_winner(workload, decided, ledger)
             return decided
         entry = self._measured(workload, plans, ledger, previous)

@@ -94,6 +94,12 @@ class Ledger:
     def _race_keys(stored: Mapping[str, Any]) -> list[str]:
         return [key for key in stored if key.startswith(RACE)]
 
+    @property
+    def told_last(self) -> datetime | None:
+        """When the last trial was finished, in local time; None without any."""
+        trials = self._study.get_trials(deepcopy=False, states=FINISHED)
+        return max((t.datetime_complete for t in trials if t.datetime_complete), default=None)
+
     def outcomes(self) -> list[Outcome]:
         """Everything told so far, in the order it was tried, each plan once."""
         trials = self._study.get_trials(deepcopy=False, states=FINISHED)
