@@ -21,6 +21,7 @@ def become(major: int = 9) -> None:
     """Give vLLM a CUDA platform of compute capability ``major``.0 and kernels to go with it."""
     _stub_flash_attention()
     _stub_flashmla()
+    _stub_tokenspeed()
     import vllm.platforms as platforms
     from vllm.platforms.interface import DeviceCapability, Platform, PlatformEnum
 
@@ -243,6 +244,14 @@ def _stub_flashmla() -> None:
                  "flash_attn_varlen_qkvpacked_func"):  # fmt: skip
         setattr(interface, name, None)
     sys.modules["vllm.third_party.flashmla.flash_mla_interface"] = interface
+
+
+def _stub_tokenspeed() -> None:
+    """Its prefill kernels: vLLM compiles two of them when their backend is made, 20 s each."""
+    package = types.ModuleType("tokenspeed_mla")
+    package.tokenspeed_mla_prefill = None
+    package.warmup_compile_prefill = lambda **arguments: None
+    sys.modules["tokenspeed_mla"] = package
 
 
 def _drop_pinning() -> None:
