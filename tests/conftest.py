@@ -9,6 +9,9 @@ from types import SimpleNamespace
 
 # Two threads of a test beside a worker of the same machine measure each other.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# What vLLM imports for quantized weights starts two processes in the background wherever it is
+# imported, to build what needs CUDA: 12 s of a core each time, and without CUDA they fail.
+os.environ.setdefault("HUMMING_DISABLE_PARALLEL_BUILD", "1")
 
 import pytest
 from hypothesis import settings
