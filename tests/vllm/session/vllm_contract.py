@@ -1,10 +1,13 @@
-"""Run in a process of its own: drive one backend of the installed vLLM and print what happened.
+"""Run in a process of its own: drive backends of the installed vLLM and print what happened.
 
-Arguments: the backend, the mode, and batch specs. TRITON_MLA runs its real kernels in Triton's
-interpreter; the others run vLLM's Python over kernels in plain torch (`pretend_h200`). Prints one
-JSON object.
+Arguments: the compute capability's major version that is pretended, or 0 for the CPU itself, and
+runs as JSON, each a backend, a mode, and batch specs. Every run has a process of its own, forked
+from one that has imported vLLM, which takes most of the time. TRITON_MLA runs its real kernels in
+Triton's interpreter, on the CPU; the others run vLLM's Python over kernels in plain torch
+(`pretend_h200`). Prints one JSON object for each run, after ``REPORT`` and the run's number.
 """
 
+import importlib
 import json
 import os
 import sys
@@ -18,27 +21,54 @@ import torch
 
 HEADS = 16
 KERNEL_CALLS: list = []
+# All that a run imports, but for the backend's own module.
+IMPORTED_ONCE = (
+    "vllm.model_executor.kernels.linear",
+    "vllm.model_executor.layers.attention.mla_attention",
+    "vllm.v1.executor",
+)
 
 
-def main(name: str, mode: str, specs: list[str]) -> None:
-    torch.set_num_threads(2)  # stands for the number of SMs
+def main(major: int, runs: list[tuple[str, str, list[str]]]) -> None:
+    if major:
+        import pretend_h200
+
+        global KERNEL_CALLS
+        KERNEL_CALLS = pretend_h200.KERNEL_CALLS
+        pretend_h200.become(major)
+    else:
+        from mla_tune.vllm.session.config import use_cpu_platform
+
+        use_cpu_platform()
+        torch.set_num_threads(2)  # stands for the number of SMs
+    for module in IMPORTED_ONCE:
+        importlib.import_module(module)
+    for number, run in enumerate(runs):
+        if os.fork() == 0:
+            # Where this raises, the others still have their turn.
+            print(f"REPORT{number} " + json.dumps(report(major, *run)))
+            return
+        os.wait()
+
+
+def report(major: int, name: str, mode: str, specs: list[str]) -> dict:
     from mla_tune.shapes import BatchShape
 
-    session = open_session(name, mode)
+    session = open_session(major, name, mode)
     shapes = [BatchShape.parse(spec) for spec in specs]
     session.load(shapes)
     before = knobs_as_found(session)
-    report = {"engine": describe(session), "shapes": {}}
+    found = {"engine": describe(session), "shapes": {}}
     for shape in shapes:
-        report["shapes"][str(shape)] = tried(session, shape)
-    report["restored"] = before == knobs_as_found(session)
-    report["restored_after_error"] = restored_after_error(session, shapes[0])
-    report["replayed"] = replayed(session, shapes)
+        found["shapes"][str(shape)] = tried(session, shape)
+    found["restored"] = before == knobs_as_found(session)
+    found["restored_after_error"] = restored_after_error(session, shapes[0])
+    found["replayed"] = replayed(session, shapes)
     session.close()
-    print("REPORT" + json.dumps(report))
+    return found
 
 
-def open_session(name: str, mode: str):
+def open_session(major: int, name: str, mode: str):
     from mla_tune.registry import get_backend
     from mla_tune.session import Setup
     from mla_tune.shapes import MlaDimensions
@@ -53,13 +83,10 @@ def open_session(name: str, mode: str):
         index_topk=128,
         device="cpu",
     )
-    if name == "TRITON_MLA":
+    if not major:
         return get_backend(name).open(setup)
     import pretend_h200
 
-    global KERNEL_CALLS
-    KERNEL_CALLS = pretend_h200.KERNEL_CALLS
-    pretend_h200.become(major=10 if name == "CUTLASS_MLA" else 9)
     return pretend_h200.open_session(setup)
 
 
@@ -140,4 +167,4 @@ def replayed(session, shapes) -> bool:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2], sys.argv[3:])
+    main(int(sys.argv[1]), json.loads(sys.argv[2]))
