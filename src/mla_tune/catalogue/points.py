@@ -39,15 +39,16 @@ class Point:
 
     def __post_init__(self) -> None:
         self._behind: dict[int, Ratio] = {}
-        self.served = served = {
-            place: timing.served_us
-            for place, timing in enumerate(self.timings)
-            if timing is not None and timing.served_us is not None
-        }
+        self.served = served = {}
+        for place, timing in enumerate(self.timings):
+            if timing is not None and timing.served_us is not None:
+                served[place] = timing.served_us
         if len(served) > 1:
-            self.fastest, self.next_best, *_ = sorted(served, key=served.__getitem__)
-            others = [place for place in served if place != self.fastest]
-            self.tied = tuple(p for p in others if self.behind(p).is_tie(self.on_gpu))
+            first, second, *_ = sorted(served, key=served.__getitem__)
+            self.fastest, self.next_best = first, second
+            self.tied = tuple(
+                [p for p in served if p != first and self.behind(p).is_tie(self.on_gpu)]
+            )
 
     def behind(self, place: int) -> Ratio:
         """How many times as long a backend takes as the fastest."""
@@ -77,8 +78,8 @@ def common_points(
         if not all(_same_cases(*pair) for pair in itertools.combinations(present, 2)):
             differing.append(shape)
             continue
-        timings = tuple(Timing.of_entry(entry) if entry else None for entry in entries)
-        lengths = tuple(_lengths(entries, on_gpu))
+        timings = tuple([Timing.of_entry(entry) if entry else None for entry in entries])
+        lengths = tuple(_lengths(entries, on_gpu)) if any(e.cases for e in present) else ()
         points.append(Point(shape, present[0].weight, timings, lengths, on_gpu))
     return points, differing
 

@@ -37,10 +37,10 @@ def regions(points: Iterable[Point]) -> list[Region]:
     for point in points:
         for each in point.lengths or (point,):
             shapes = Workload.parse(each.shape).shapes
-            if len(shapes[0].groups) > 1 or each.fastest is None:
+            group, *others = shapes[0].groups
+            if others or each.fastest is None:
                 continue
-            group = shapes[0].groups[0]
-            lengths = [shape.max_kv_len for shape in shapes]
+            lengths = [shape.groups[0].kv_len for shape in shapes]
             key = group.query_len, max(lengths), ",".join(map(format_size, lengths))
             rows.setdefault(key, []).append((group.count, each))
     found = []

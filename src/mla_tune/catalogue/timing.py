@@ -45,9 +45,10 @@ class Timing(NamedTuple):
     @classmethod
     def of_entry(cls, entry: Entry) -> "Timing":
         """Of a whole entry: the mean over its KV lengths, by their weights."""
-        is_served = bool(entry.plan) or entry.default_us is not None
-        served_us = entry.latency_us if is_served else None
-        return cls(entry.default_us, served_us, entry.plan, entry.speedup if entry.plan else None)
+        plan, default_us = entry.plan, entry.default_us
+        if plan:
+            return cls(default_us, entry.latency_us, plan, entry.speedup)
+        return cls(default_us, None if default_us is None else entry.latency_us, plan, None)
 
     @classmethod
     def of_case(cls, case: CaseResult, plan: Plan) -> "Timing":
@@ -63,10 +64,10 @@ class Timing(NamedTuple):
         assert self.served_us is not None
         assert other.served_us is not None
         value = self.served_us / other.served_us
-        known = [spread for each in (self, other) if (spread := each._spread) is not None]
-        if not known:
+        mine, others = self._spread, other._spread
+        if mine is None and others is None:
             return Ratio(value)
-        factor = math.exp(math.hypot(*known))
+        factor = math.exp(math.hypot(mine or 0.0, others or 0.0))
         return Ratio(value, value / factor, value * factor)
 
     @property

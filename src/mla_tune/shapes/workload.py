@@ -94,7 +94,7 @@ class Workload:
 
     @property
     def shapes(self) -> tuple[BatchShape, ...]:
-        return tuple(case.shape for case in self.cases)
+        return tuple([case.shape for case in self.cases])
 
     @property
     def listed(self) -> tuple[Case, ...]:

@@ -4,9 +4,9 @@ __all__ = ["Index", "ratio"]
 
 import math
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
-from mla_tune.shapes import BatchShape, RequestGroup, Workload
+from mla_tune.shapes import BatchShape, RequestGroup, Workload, format_size
 from mla_tune.shapes.buckets import bucket_start
 
 MISS = (math.inf, -1)
@@ -25,36 +25,27 @@ class Index:
     Batches of several kinds of requests are answered by their exact entry alone, and an exact one
     comes before all. Of entries that are as near the first in the table counts.
 
+    Keys are read when a batch of their size and query length is first asked for: who looks up one
+    batch need not wait for thousands.
+
     Args:
-        workloads: of the entries, in the order of the table.
-        guards: KV lengths that each entry was measured at beside those of its workload.
+        keys: of the entries, in the order of the table; each as `Workload.parse` takes it.
+        guards: KV lengths that the entry at a position was measured at beside those of its key.
     """
 
     def __init__(
-        self, workloads: Sequence[Workload], guards: Sequence[Sequence[int]] | None = None
+        self, keys: Sequence[str], guards: Callable[[int], Sequence[int]] = lambda _: ()
     ) -> None:
-        self._exact: dict[tuple[RequestGroup, ...], int] = {}
+        self._keys = keys
+        self._guards = guards
+        self._mixed: dict[str, int] = {}
+        self._uniform: dict[str, list[int]] = {}
         self._lines: dict[tuple[int, int], _Line] = {}
-        self._buckets: dict[tuple[int, int, int], tuple[int, int]] = {}
-        beside = guards if guards is not None else [()] * len(workloads)
-        for position, (workload, more) in enumerate(zip(workloads, beside, strict=True)):
-            shapes = workload.shapes
-            for shape in shapes:
-                self._exact.setdefault(shape.groups, position)
-            group, *others = shapes[0].groups
-            if others:
-                continue
-            measured = [shape.groups[0].kv_len for shape in shapes]
-            batch = group.count, group.query_len
-            line = self._lines.get(batch)
-            if line is None:
-                line = self._lines[batch] = _Line()
-            line.add(sorted([*measured, *more]), position)
-            for kv_len in measured:
-                bucket = (*batch, bucket_start(kv_len))
-                self._buckets.setdefault(bucket, (kv_len, position))
-        for line in self._lines.values():
-            line.close()
+        for position, key in enumerate(keys):
+            if "_" in key:
+                self._mixed.setdefault(key, position)
+            else:
+                self._uniform.setdefault(key.partition("s")[0], []).append(position)
 
     def nearest(self, shape: BatchShape, within: float = math.inf) -> tuple[float, int]:
         """Of the entries of exactly this batch size and query length the nearest by KV length.
@@ -62,40 +53,72 @@ class Index:
         Lengths that an entry spans are as near as those it was measured at. Returns the factor by
         which it is off, and its position; (inf, -1) where none is within the factor ``within``.
         """
-        position = self._exact.get(shape.groups)
+        position, line = self._exact(shape)
         if position is not None:
             return 1.0, position
-        group = shape.groups[0]
-        line = self._lines.get((group.count, group.query_len))
-        if len(shape.groups) > 1 or line is None:
+        if line is None:
             return MISS
-        off = line.off_by(group.kv_len)
-        return (off, line.first_within(group.kv_len, off)) if off <= within else MISS
+        kv_len = shape.groups[0].kv_len
+        off = line.off_by(kv_len)
+        return (off, line.first_within(kv_len, off)) if off <= within else MISS
 
     def in_bucket(self, shape: BatchShape) -> tuple[float, int]:
         """As `nearest`, of those measured in the same eighth of an octave of KV lengths."""
-        position = self._exact.get(shape.groups)
+        position, line = self._exact(shape)
         if position is not None:
             return 1.0, position
-        group = shape.groups[0]
-        found = self._buckets.get((group.count, group.query_len, bucket_start(group.kv_len)))
-        if len(shape.groups) > 1 or found is None:
+        asked = shape.groups[0].kv_len
+        found = None if line is None else line.buckets.get(bucket_start(asked))
+        if found is None:
             return MISS
         kv_len, position = found
-        return ratio(kv_len, group.kv_len), position
+        return ratio(kv_len, asked), position
+
+    def _exact(self, shape: BatchShape) -> tuple[int | None, "_Line | None"]:
+        """The entry of just this batch, and those of the size and query length of a uniform one."""
+        if len(shape.groups) > 1:
+            return self._mixed.get(str(shape)), None
+        group = shape.groups[0]
+        line = self._lines.get((group.count, group.query_len)) or self._read(group)
+        return (None, None) if line is None else (line.exact.get(group.kv_len), line)
+
+    def _read(self, group: RequestGroup) -> "_Line | None":
+        """The entries of a batch size and query length; None where there are none."""
+        count = str(group.count) if group.count > 1 else ""
+        positions = self._uniform.get(f"{count}q{format_size(group.query_len)}")
+        if positions is None:
+            return None
+        line = _Line()
+        for position in positions:
+            shapes = Workload.parse(self._keys[position]).shapes
+            line.add([shape.groups[0].kv_len for shape in shapes], self._guards(position), position)
+        line.close()
+        self._lines[group.count, group.query_len] = line
+        return line
 
 
 class _Line:
-    """The entries of one batch size and query length, by the KV lengths they span."""
+    """The entries of one batch size and query length, by the KV lengths they span.
+
+    Attributes:
+        exact: the first position of each KV length that a key names.
+        buckets: such a length and its position, by the eighth of an octave it is in.
+    """
 
     def __init__(self) -> None:
+        self.exact: dict[int, int] = {}
+        self.buckets: dict[int, tuple[int, int]] = {}
         self._points: dict[int, int] = {}
         self._spans: list[tuple[int, int, int]] = []
         self._kv_lens: list[int] = []
         self._positions: list[int] = []
 
-    def add(self, kv_lens: list[int], position: int) -> None:
-        """Note an entry; positions ascend."""
+    def add(self, measured: Sequence[int], guards: Sequence[int], position: int) -> None:
+        """Note an entry and the KV lengths that it has; positions ascend."""
+        for kv_len in measured:
+            self.exact.setdefault(kv_len, position)
+            self.buckets.setdefault(bucket_start(kv_len), (kv_len, position))
+        kv_lens = sorted([*measured, *guards])
         if kv_lens[0] == kv_lens[-1]:
             self._points.setdefault(kv_lens[0], position)
         else:

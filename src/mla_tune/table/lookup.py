@@ -12,7 +12,7 @@ from mla_tune.errors import InputError
 from mla_tune.plan.plan import UNTUNED, Plan
 from mla_tune.printable import counted, printable
 from mla_tune.registry import BACKENDS
-from mla_tune.shapes import BatchShape, RequestGroup, Workload
+from mla_tune.shapes import BatchShape, RequestGroup
 from mla_tune.shapes.batch import LONGEST_KV_LEN, MOST_REQUESTS
 from mla_tune.shapes.lengths import Lengths
 from mla_tune.table.between import Between
@@ -125,8 +125,7 @@ class Table:
             most = header.full_engine.max_cudagraph_capture_size
             self._longer = between.longer_model(*gpu, MOST_REQUESTS if most is None else most)
         self._steps: EagerSteps[StepAnswer] = EagerSteps(self, lambda _, answer: answer)
-        workloads = [Workload.parse(entry.shape) for entry in entries]
-        self._index = Index(workloads, [entry.guards for entry in entries])
+        self._index = Index([entry.shape for entry in entries], lambda n: entries[n].guards)
 
     def __repr__(self) -> str:
         return printable(f"<Table {self.header.title}: {counted(len(self.entries), 'entry')}>")
