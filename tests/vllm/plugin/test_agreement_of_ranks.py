@@ -19,7 +19,7 @@ pytestmark = [
     pytest.mark.vllm,
     pytest.mark.skipif(importlib.util.find_spec("vllm") is None, reason="needs vLLM"),
 ]
-RANK = Path(__file__).with_name("one_of_two_ranks.py")
+RANKS = Path(__file__).with_name("two_ranks.py")
 VLLMS_CAP, UNTUNED_DECODES = 32, 3
 
 
@@ -45,24 +45,16 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> Any:
     tables(scenes / "unlike" / "1", threshold=48)
     (scenes / "failing" / "1 fails").touch()
     (scenes / "unset" / "impatient").touch()
-    ranks = [
-        subprocess.Popen(
-            [sys.executable, RANK, str(rank), folder],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            # Also what pytest has put on the path of this process.
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
-        )
-        for rank in range(2)
-    ]
-    try:
-        said = [rank.communicate(timeout=240)[0] for rank in ranks]
-    finally:
-        for rank in ranks:
-            rank.kill()
-    for rank, text in zip(ranks, said, strict=True):
-        assert rank.returncode == 0, text[-3000:]
+    done = subprocess.run(
+        [sys.executable, RANKS, folder],
+        capture_output=True,
+        text=True,
+        timeout=240,
+        # Also what pytest has put on the path of this process.
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     files = [folder / f"told by {rank}.json" for rank in range(2)]
     return [json.loads(file.read_text(encoding="utf-8")) for file in files]
 

@@ -1,11 +1,12 @@
-"""One rank of an engine of two, on the CPU: python one_of_two_ranks.py RANK FOLDER
+"""The two ranks of an engine, on the CPU: python two_ranks.py FOLDER
 
-The other is another process. Both go through the same scenes, in each of which the plugin starts
-anew, and write down what came of them.
+Each is a process of its own, forked from this one, which has imported vLLM. Both go through the
+same scenes, in each of which the plugin starts anew, and write down what came of them.
 """
 
 import json
 import logging
+import multiprocessing
 import os
 import sys
 import time
@@ -27,8 +28,20 @@ GRAPHS = {"max_cudagraph_capture_size": 2}
 SCHEDULED = [(40, 64, 400), (300, 0, 300), (16, 64, 400), (1, 500, 400), (16, 0, 16)]
 
 
-def main() -> None:
-    rank, folder = int(sys.argv[1]), Path(sys.argv[2])
+def main() -> int:
+    folder = Path(sys.argv[1])
+    ranks = [
+        multiprocessing.get_context("fork").Process(target=_be, args=(rank, folder))
+        for rank in range(2)
+    ]
+    for rank in ranks:
+        rank.start()
+    for rank in ranks:
+        rank.join()
+    return max(abs(rank.exitcode or 0) for rank in ranks)
+
+
+def _be(rank: int, folder: Path) -> None:
     start()  # vLLM's groups of a single rank, for the layer
     store = _store(rank, folder)
     told = {
@@ -129,4 +142,4 @@ def _order(engine: Engine) -> list[str]:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())
