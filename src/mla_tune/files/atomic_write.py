@@ -34,8 +34,10 @@ def replacing(path: Path) -> Iterator[TextIO]:
     Line ends are written as they are. On any error ``path`` is untouched and the new file is gone.
 
     Raises:
-        OSError: the disk is full, or the folder cannot be written.
+        OSError: the disk is full, the folder cannot be written, or ``path`` is a device, a pipe
+            or a socket.
     """
+    _refuse_device(path)
     handle, scratch = fresh_beside(path)
     try:
         with os.fdopen(handle, "w", encoding="utf-8", newline="") as file:
@@ -56,8 +58,8 @@ def write_atomically(path: Path, text: str) -> None:
     repository; a link that somebody else put into a shared folder is refused.
 
     Raises:
-        OSError: the disk is full, the folder cannot be written, or the link is somebody
-            else's; ``path`` is untouched.
+        OSError: the disk is full, the folder cannot be written, the link is somebody else's, or
+            it names a device, a pipe or a socket; ``path`` is untouched.
     """
     path = _target(path)
     with replacing(path) as file:
@@ -69,6 +71,16 @@ def write_atomically(path: Path, text: str) -> None:
         os.fsync(folder)
     finally:
         os.close(folder)
+
+
+def _refuse_device(path: Path) -> None:
+    """Root may rename over ``/dev/null``, and then everybody's writes to it fill a disk."""
+    try:
+        mode = path.lstat().st_mode
+    except FileNotFoundError:
+        return
+    if not (stat.S_ISREG(mode) or stat.S_ISLNK(mode) or stat.S_ISDIR(mode)):
+        raise OSError(errno.EINVAL, "it is no regular file", str(path))
 
 
 MOST_LINKS = 40  # as many as Linux follows
