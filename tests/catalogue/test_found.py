@@ -25,3 +25,13 @@ def test_what_is_named_and_is_no_table_is_refused(tmp_path):
         found_tables([tmp_path / "absent.yaml"])
     with pytest.raises(InputError, match=r"you name '.*', a folder without tables"):
         found_tables([tmp_path])
+
+
+def test_a_loop_of_links_in_a_folder_is_left_out(tmp_path):
+    Publication(tmp_path / "t.yaml", HEADER).write([default("q1s1k", 5.0)])
+    (tmp_path / "a.yaml").symlink_to("b.yaml")
+    (tmp_path / "b.yaml").symlink_to("a.yaml")
+    found, problems = found_tables([tmp_path])
+    assert [table.path.name for table in found] == ["t.yaml"]
+    assert len(problems) == 2
+    assert all("symbolic links" in problem for problem in problems)

@@ -4,6 +4,7 @@ __all__ = ["FoundTable", "found_tables"]
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from os.path import realpath  # Path.resolve raises for a loop of links
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -47,22 +48,23 @@ def found_tables(
     Raises:
         InputError: a file that is named and is no table, or a folder without one.
     """
-    found: dict[Path, FoundTable] = {}
+    found: dict[str, FoundTable] = {}
     problems: list[str] = []
     for each in map(str, given):
         path = Path(each)
         if each != BUNDLED and not path.is_dir():
-            found.setdefault(path.resolve(), FoundTable(path, TableFile.load(path), source))
+            found.setdefault(realpath(path), FoundTable(path, TableFile.load(path), source))
             continue
         from mla_tune.table.loading import locate  # with all that lookups take
 
         paths, left_out = locate(each, named_by="you name")
         problems += left_out
         for path in paths:
-            if path.resolve() in found:
+            real = realpath(path)
+            if real in found:
                 continue
             try:
-                found[path.resolve()] = FoundTable(path, TableFile.load(path), source)
+                found[real] = FoundTable(path, TableFile.load(path), source)
             except InputError as error:
                 problems.append("; ".join(str(error).splitlines()))
     return list(found.values()), problems
