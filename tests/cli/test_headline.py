@@ -16,7 +16,8 @@ def read_by(monkeypatch, tmp_path):
         monkeypatch.setattr("sys.argv", [str(started)])
         monkeypatch.setattr("shutil.which", lambda _: on_path)
         entries = [entry("8q1s1k", Plan(num_kv_splits=8))]
-        return headline(entries, [Path("t.yaml")], num_failed=0, num_from_study=0)[-1]
+        paths = [Path("t.yaml")]
+        return headline(entries, paths, servable=paths, num_failed=0, num_from_study=0)[-1]
 
     return line
 

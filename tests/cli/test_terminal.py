@@ -126,7 +126,6 @@ def test_the_end_says_what_improved_what_was_measured_before_and_what_to_do():
     told = "taken from the study of an earlier run, not measured today: 1"
     assert f"{told} (measured 2026-11-20 09:05)" in text
     assert "16q1s1k: default, 50.0 µs, measured 2026-11-20 09:05" in text
-    assert f"MLA_TUNE_TABLES='{Path('out/a[').absolute()}' vllm serve" in text
     assert "mla-tune show 'out/a[/b].yaml'" in text
 
 
@@ -461,3 +460,28 @@ def test_an_ascii_terminal_gets_ascii():
     assert "plan 1/1, best 50.0 us" in text
     assert "2.00x the default's speed" in text
     assert r"\u" not in text
+
+
+@pytest.mark.parametrize(
+    ("backend", "plan", "told"),
+    [
+        ("TRITON_MLA", splits(2), f"MLA_TUNE_TABLES='{Path('out/a[').absolute()}' vllm serve"),
+        ("TRITON_MLA", UNTUNED, None),
+        ("TORCH_MLA", splits(2), None),
+    ],
+)
+def test_how_to_serve_is_said_where_an_engine_gets_a_plan(backend, plan, told):
+    job = TableJob(Setup(backend, MlaDimensions(2)), (WORKLOAD,), HEADER, JOB.path)
+    entry = ENTRY.model_copy(update={"plan": plan})
+
+    def run(console):
+        with TerminalReporter(console) as reporter:
+            reporter.begun([job])
+            reporter.started(job, WORKLOAD)
+            reporter.decided(job, WORKLOAD, entry)
+        reporter.summary()
+
+    text = shown(run)
+    assert "to read them: " in text
+    assert ("to serve with them" in text) == (told is not None)
+    assert told is None or told in text

@@ -18,6 +18,7 @@ def headline(
     entries: Sequence[Entry],
     paths: Sequence[Path],
     *,
+    servable: Sequence[Path],
     num_failed: int,
     num_from_study: int,
     since: str = "",
@@ -27,6 +28,7 @@ def headline(
     Args:
         entries: what is decided and in its table.
         paths: the tables.
+        servable: those that have a plan, and are of a backend of vLLM.
         num_failed: batch shapes without an entry.
         num_from_study: entries that an earlier run had measured.
         since: when that was.
@@ -48,9 +50,10 @@ def headline(
             f"taken from the study of an earlier run, not measured today: {num_from_study}"
             f"{f' (measured {since})' if since else ''}"
         )
-    folders = os.pathsep.join(dict.fromkeys(str(path.parent.absolute()) for path in paths))
+    if servable:
+        folders = os.pathsep.join(dict.fromkeys(str(path.parent.absolute()) for path in servable))
+        lines.append(f"to serve with them: MLA_TUNE_TABLES={shlex.quote(folders)} vllm serve …")
     shown = " ".join(shlex.quote(str(path)) for path in paths)
-    lines.append(f"to serve with them: MLA_TUNE_TABLES={shlex.quote(folders)} vllm serve …")
     lines.append(f"to read them: {_as_typed()} show {shown}")
     return lines
 

@@ -103,7 +103,7 @@ class TerminalReporter:
     def opening(self, job: TableJob) -> None:
         self._time.enter(Phase.START)
         self._current = f"{self._device}{_titled(job)}"
-        imports = ", which imports vLLM" if BACKENDS[job.setup.backend].is_vllm else ""
+        imports = ", which imports vLLM" if _is_of_vllm(job) else ""
         self._show(f"building a session{imports}")
 
     def started(self, job: TableJob, workload: Workload) -> None:
@@ -297,8 +297,10 @@ class TerminalReporter:
             say(self._console, f"written to {path}")
         whole = self._whole
         told = {(job.path, entry.shape): entry for job, entry in whole.decided}
+        improved = {path for (path, _), entry in told.items() if entry.plan}
         for line in headline(
             *(list(told.values()), list(by_path)),
+            servable=[path for path in by_path if path in improved and _is_of_vllm(jobs[path])],
             num_failed=len(whole.failed - set(told)),
             num_from_study=whole.num_from_study,
             since=told_since(whole.measured_at),
@@ -310,6 +312,10 @@ class TerminalReporter:
 
 def _named(job: TableJob, workload: Workload) -> str:
     return f"{_titled(job)} {workload}"
+
+
+def _is_of_vllm(job: TableJob) -> bool:
+    return BACKENDS[job.setup.backend].is_vllm
 
 
 def _titled(job: TableJob) -> str:
