@@ -3,7 +3,7 @@
 import math
 import random
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from mla_tune.environment import Environment
@@ -50,6 +50,14 @@ def splits(count: int) -> Plan:
 
 def workload(spec: str = "8q1s1k") -> Workload:
     return Workload((Case(BatchShape.parse(spec)),))
+
+
+def guarded(spec: str) -> Workload:
+    """A listed batch shape, and the same at twice the KV length as its guard."""
+    shape = BatchShape.parse(spec)
+    (group,) = shape.groups
+    longer = BatchShape.of([replace(group, kv_len=2 * group.kv_len)])
+    return Workload((Case(shape), Case(longer, 0.0)))
 
 
 class StickyClock:
@@ -200,11 +208,13 @@ class BiasedBench(FakeBench):
     Attributes:
         bias: standard deviation, over processes, of the log of a plan's factor; each process has
             one for each plan of each workload, or of each of its cases if ``is_by_case``.
+        slower_from: the process from which on a plan takes a tenth longer at the longest case.
         process: how many there have been before this one.
     """
 
     bias: float = 0.0
     is_by_case: bool = False
+    slower_from: Mapping[Plan, int] = field(default_factory=dict)
     process: int = field(default=0, init=False)
 
     def __post_init__(self) -> None:
@@ -221,7 +231,14 @@ class BiasedBench(FakeBench):
         key = (self.process, str(shape) if self.is_by_case else self._key, plan)
         if key not in self._factors:
             self._factors[key] = random.Random(f"{self.seed} {key}").lognormvariate(0.0, self.bias)
-        return super()._latency_us(plan, shape) * self._factors[key]
+        latency_us = super()._latency_us(plan, shape) * self._factors[key]
+        return latency_us * (1.1 if self._is_slower(plan, shape) else 1.0)
+
+    def _is_slower(self, plan: Plan, shape: BatchShape) -> bool:
+        if self.process < self.slower_from.get(plan, math.inf):
+            return False
+        assert self.workload is not None
+        return shape.max_kv_len == max(other.max_kv_len for other in self.workload.shapes)
 
 
 def tuner_for(

@@ -9,9 +9,10 @@ from campaign_cases import (
     assert_goes_on_where_it_was,
     bench,
     run,
+    table_job,
 )
 
-from fake_device import DEFAULT, BiasedBench, splits
+from fake_device import DEFAULT, BiasedBench, guarded, splits
 from mla_tune.table import TableFile
 from mla_tune.tuning.journal.file import JournalFile
 from mla_tune.tuning.study.ledger import RACE
@@ -151,6 +152,53 @@ def test_after_a_kill_no_unconfirmed_plan_is_published_and_no_kept_race_is_repea
         assert len(kept_races(folder)) == 4
         entries = TableFile.load(table).entries
         assert [(entry.plan, entry.processes) for entry in entries] == [(splits(2), 3)] * 2
+
+
+REFUSED = {
+    plan: {1024: us, 2048: 99.0 if plan == DEFAULT else 96.0}
+    for plan, us in {DEFAULT: 100.0, splits(2): 50.0, splits(8): 60.0}.items()
+}
+
+
+def tuned_again(folder: Path, **more) -> None:
+    """A run in which other processes refuse the plan that won, and its runner-up wins."""
+    jobs = [table_job(folder, workloads=[guarded("8q1s1k")])]
+    run(folder, BiasedBench(REFUSED, slower_from={splits(2): 1}, **more), jobs, processes=3)
+
+
+def tune_again_until(folder: Path, kill_at: int) -> int:
+    """As `confirm_until`, of `tuned_again`."""
+    child = os.fork()
+    if child == 0:
+        try:
+            steps = Steps(kill_at)
+            os.fsync = steps.around(os.fsync)
+            tuned_again(folder, before=steps.step)
+            (folder / "steps").write_text(str(steps.taken))
+        finally:
+            os._exit(0)
+    return os.waitpid(child, 0)[1]
+
+
+def test_after_a_kill_the_runner_up_of_a_refused_plan_is_in_the_same_table(tmp_path):
+    whole = tmp_path / "whole"
+    whole.mkdir()
+    assert tune_again_until(whole, kill_at=0) == 0
+    table = (whole / "heads=2.yaml").read_bytes()
+    assert table.count(b"num_kv_splits: 8") == 1
+    num_steps = int((whole / "steps").read_text())
+    # From about where it is refused: what comes before is as in the test above.
+    for kill_at in range(num_steps * 2 // 3, num_steps + 1, 2):
+        folder = tmp_path / str(kill_at)
+        folder.mkdir()
+        assert os.WTERMSIG(tune_again_until(folder, kill_at)) == signal.SIGKILL
+        kept = kept_races(folder)
+        tuned_again(folder)
+        assert (folder / "heads=2.yaml").read_bytes() == table
+        assert kept_races(folder)[: len(kept)] == kept
+        assert len(kept_races(folder)) == 4
+        (journal,) = (folder / "study").glob("*.journal")
+        assert journal.read_text().count('"outcome"') == len(REFUSED)
 
 
 def kept_races(folder: Path) -> list[bytes]:

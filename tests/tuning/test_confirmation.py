@@ -5,6 +5,7 @@ from fake_device import DEFAULT, FakeBench, splits, workload
 from mla_tune.errors import WorkloadFailure
 from mla_tune.plan.plan import UNTUNED
 from mla_tune.shapes import BatchShape, Case, Workload
+from mla_tune.tuning.study import Policy
 
 
 def finalists(make_tuner, latencies):
@@ -88,6 +89,16 @@ def test_a_plan_or_a_default_that_fails_now_ends_what_was_proven(make_tuner, tmp
     entry, told = in_doubt(make_tuner, bench, before)
     assert (entry.plan, told) == (UNTUNED, [])
     assert "wrong result" in entry.note
+
+
+def test_a_plan_that_other_processes_refused_does_not_outlast_a_doubt(make_tuner, tmp_path):
+    before = proven(make_tuner)
+    without_journal(tmp_path)
+    tuner = make_tuner(FakeBench(BETTER), **NOT_SURE)
+    ledger = tuner.journal.ledger("8q1s1k", tuple(BETTER), Policy())
+    ledger.confirm({}, {before.plan: "slower at one KV length"})
+    entry = tuner.tune(workload(), before)
+    assert (entry.plan, entry.unproven) == (UNTUNED, None)
 
 
 # At seed 2 the plan does not come so far: all three rounds of its screening are unlucky.

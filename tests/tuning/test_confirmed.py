@@ -3,7 +3,7 @@ import pytest
 from fake_device import DEFAULT, splits
 from mla_tune.plan.plan import UNTUNED
 from mla_tune.table import CaseResult, Entry, Speedup
-from mla_tune.tuning.confirmed import confirmed_entry, failed_entry, is_open
+from mla_tune.tuning.confirmed import confirmed_entry, failed_entry, is_open, refusal
 from mla_tune.tuning.look import Comparison, Look
 from mla_tune.tuning.process_spread import MEASURED_SPREAD
 
@@ -83,6 +83,18 @@ def test_a_kv_length_that_is_slower_over_all_processes_keeps_the_default():
     slow = over(1.0, 0.97, 0.96)
     assert (slow.plan, slow.cases) == (UNTUNED, ())
     assert "slower at one KV length" in slow.note
+
+
+@pytest.mark.parametrize(
+    ("together", "of_a_case", "is_refused"),
+    [(1.1, 0.96, True), (1.1, 1.0, False), (1.005, 0.96, False)],
+)
+def test_what_gains_and_is_slower_at_one_length_is_refused(together, of_a_case, is_refused):
+    looks = [Look(seen(together), (seen(1.2), seen(of_a_case)))] * 3
+    told = refusal(splits(1), looks, MEASURED_SPREAD, 1.01)
+    assert bool(told) == is_refused
+    entry = confirmed_entry(nominee(seen(1.2), seen(1.0)), looks, MEASURED_SPREAD, 1.01)
+    assert told in entry.note
 
 
 def test_a_guard_that_later_processes_left_out_is_what_the_first_one_saw():

@@ -2,7 +2,7 @@
 
 __all__ = ["NEAR_BEST", "Confirmation"]
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 
 from mla_tune.errors import WorkloadFailure
@@ -28,6 +28,7 @@ class Confirmation:
     Args:
         loaded: the workload on its bench.
         outcomes: what became of its plans in screening.
+        refused: plans that other processes found slower in some case.
         favourite: last night's plan, which is raced whatever its rank.
         published: what the table publishes now (`Contest.published`).
         settings: how much to measure.
@@ -40,6 +41,7 @@ class Confirmation:
 
     loaded: LoadedWorkload
     outcomes: Sequence[Outcome]
+    refused: Collection[Plan]
     favourite: Plan | None
     published: Plan | None
     settings: Settings
@@ -49,7 +51,7 @@ class Confirmation:
 
     def __post_init__(self) -> None:
         self.failures = {o.plan: o.dropped for o in self.outcomes if o.latency_us is None}
-        self._slowing: set[Plan] = set()
+        self._slowing = set(self.refused)
 
     def run(self) -> Contest:
         """Race the best few and the default until the verdict is clear.

@@ -1,6 +1,6 @@
 """The entry that a nominee ends in, once other processes have looked at its plan."""
 
-__all__ = ["confirmed_entry", "failed_entry", "is_open"]
+__all__ = ["confirmed_entry", "failed_entry", "is_open", "refusal"]
 
 import statistics
 from collections.abc import Sequence
@@ -11,6 +11,8 @@ from mla_tune.tuning.decide import is_kept, slows
 from mla_tune.tuning.look import Comparison, Look
 from mla_tune.tuning.process_spread import over_processes
 from mla_tune.tuning.speedups import TIE_BAND, is_too_wide
+
+SLOWER = "slower at one KV length"
 
 
 def confirmed_entry(
@@ -41,12 +43,29 @@ def confirmed_entry(
         ]
         found = {"latency_us": together.latency_us, "speedup": together.speedup}
         return nominee.model_copy(update=known | found | {"cases": tuple(results)})
-    note = f"{nominee.plan} {_counted(looks)}: {together.speedup}, {doubt}"
+    note = _told(nominee.plan, looks, together.speedup, doubt)
     is_near = together.speedup.high * (1 + TIE_BAND) >= 1.0
     ties = (nominee.plan,) if is_near else ()
     return _untuned(nominee, note).model_copy(
         update=known | {"latency_us": together.default_us, "ties": ties}
     )
+
+
+def refusal(
+    plan: Plan,
+    looks: Sequence[Look],
+    spread: float,
+    min_speedup: float,
+    *,
+    is_published: bool = False,
+) -> str:
+    """What processes saw of ``plan`` if it gains enough and is slower at one KV length; or nothing.
+
+    Another plan may gain without that. Args: as of `confirmed_entry`.
+    """
+    speedup, *by_case = (seen.speedup for seen in _over_all(looks, spread))
+    doubt = _doubt(speedup, by_case, min_speedup, is_published=is_published)
+    return _told(plan, looks, speedup, doubt) if doubt == SLOWER else ""
 
 
 def failed_entry(nominee: Entry, blamed: Plan, reason: str) -> Entry:
@@ -88,13 +107,17 @@ def _doubt(
     if not is_above and not (is_published and is_kept(speedup, min_speedup)):
         return f"not above {min_speedup:g}"
     slower = any(slows(case, len(by_case)) for case in by_case)
-    return "slower at one KV length" if slower else ""
+    return SLOWER if slower else ""
 
 
 def _untuned(nominee: Entry, note: str) -> Entry:
     notes = ". ".join(filter(None, (note, nominee.note)))
     nothing = {"plan": UNTUNED, "ties": (), "speedup": None, "cases": ()}
     return nominee.model_copy(update=nothing | {"note": notes})
+
+
+def _told(plan: Plan, looks: Sequence[Look], speedup: Speedup, doubt: str) -> str:
+    return f"{plan} {_counted(looks)}: {speedup}, {doubt}"
 
 
 def _counted(looks: Sequence[Look]) -> str:

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from mla_tune.plan.plan import Plan
 from mla_tune.shapes import Workload
 from mla_tune.table import Entry
-from mla_tune.tuning.confirmed import confirmed_entry, failed_entry, is_open
+from mla_tune.tuning.confirmed import confirmed_entry, failed_entry, is_open, refusal
 from mla_tune.tuning.decide import is_far_from_loss
 from mla_tune.tuning.look import Look, look_at, look_in
 from mla_tune.tuning.race import Race, Rounds
@@ -35,6 +35,8 @@ class Nominee:
     Attributes:
         looks: what each process has seen, the first one's included.
         failure: the plan that failed in another process, and how.
+        refusal: what the processes saw of the plan, if `decide` refused it and the workload is to
+            be tuned again without it; or nothing.
     """
 
     workload: Workload
@@ -46,6 +48,7 @@ class Nominee:
     card: str | None = None
     looks: list[Look] = field(init=False)
     failure: tuple[Plan, str] | None = None
+    refusal: str = field(default="", init=False)
 
     def __post_init__(self) -> None:
         self._races = [
@@ -105,17 +108,20 @@ class Nominee:
 
     def decide(self, spread: float, min_speedup: float) -> Entry:
         """The entry over all processes; it is stored too."""
+        refused: dict[Plan, str] = {}
         if self.failure is not None:
             entry = failed_entry(self.entry, *self.failure)
         else:
-            entry = confirmed_entry(
-                self.entry, self.looks, spread, min_speedup, is_published=self.is_published
-            )
+            asked = (self.looks, spread, min_speedup)
+            entry = confirmed_entry(self.entry, *asked, is_published=self.is_published)
+            if seen := refusal(self.entry.plan, *asked, is_published=self.is_published):
+                refused[self.entry.plan] = seen
         said = dict.fromkeys(remark for race in self._races for remark in race.remarks)
         note = ". ".join([*filter(None, [entry.note]), *said])
         entry = entry.model_copy(update={"note": note})
         stored = {"terms": self.terms, "nominee": self._dumped, "entry": _dump(entry)}
-        self.ledger.confirm(stored)
+        self.ledger.confirm(stored, refused)
+        self.refusal = "" if self.ledger.verdict else refused.get(self.entry.plan, "")
         return entry
 
     @property

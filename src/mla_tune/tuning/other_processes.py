@@ -1,6 +1,6 @@
 """The winners of a table once more, in processes that start anew, before they are published."""
 
-__all__ = ["OtherProcesses", "spread_over", "wanting"]
+__all__ = ["OtherProcesses", "spread_over", "told_refusal", "wanting"]
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -42,8 +42,12 @@ class OtherProcesses:
     tally: Tally
     decided: Callable[[Workload, Entry], None]
 
-    def confirm(self, nominees: Sequence[Nominee]) -> None:
-        """Decide each nominee; those that cannot be measured stay undecided in the journal."""
+    def confirm(self, nominees: Sequence[Nominee]) -> list[Workload]:
+        """Decide each nominee; those that cannot be measured stay undecided in the journal.
+
+        Returns:
+            The workloads that are to be tuned again, without the plan that was refused.
+        """
         left, process = list(nominees), OneProcess(self.job, self.tuner, self.reporter, self.tally)
         while waiting := wanting(left, self.tuner.settings):
             if not self.tuner.bench.renew():
@@ -52,9 +56,15 @@ class OtherProcesses:
             lost = process.race_each(waiting)
             left = [nominee for nominee in left if nominee not in lost]
         spread = spread_over(left)
+        again: list[Workload] = []
         for nominee in left:
             entry = nominee.decide(spread, self.tuner.settings.min_speedup)
-            self.decided(nominee.workload, entry)
+            if nominee.refusal:
+                again.append(nominee.workload)
+                self.reporter.skipped(told_refusal(self.job, nominee))
+            else:
+                self.decided(nominee.workload, entry)
+        return again
 
 
 def wanting(
@@ -67,6 +77,11 @@ def wanting(
         spread = spread_over(nominees)
     few, most = settings.processes, settings.processes + MOST_MORE
     return [n for n in nominees if n.wants_another(few, most, spread, settings.min_speedup)]
+
+
+def told_refusal(job: TableJob, nominee: Nominee) -> str:
+    """What a run says of a plan that was refused and leaves its turn to another."""
+    return f"{job.path.stem}: {nominee.workload}: {nominee.refusal}; tuned again without it"
 
 
 def spread_over(nominees: Sequence[Nominee]) -> float:

@@ -44,6 +44,7 @@ class TableRun:
     def __post_init__(self) -> None:
         self._publishing = Publishing(self.job, self.tally)
         self._nominees: list[Nominee] = []
+        self._again: list[Workload] = []
 
     def run(self) -> None:
         """Tune the table; a session that cannot be built costs this table only."""
@@ -52,9 +53,9 @@ class TableRun:
             self.reporter.opening(self.job)
             self.tuner.bench.open(self.job.setup)
             self.tuner.launches = launches_for(self.job, self.tuner, self.reporter)
-            self._tune_each()
+            self._tune_each(self.job.workloads)
             model = table_model(self.job, self.tuner)
-            self._others().confirm(self._nominees)
+            self._decide_each()
             self._publishing.model = model
             compiled = self.tuner.compiled
             seconds = self.tuner.clock() - began_s
@@ -65,16 +66,23 @@ class TableRun:
             self.tuner.journal.close()
             self._publishing.finish()
 
-    def _tune_each(self) -> None:
+    def _decide_each(self) -> None:
+        """Race the nominees, and tune again those whose plan was refused, until there are none."""
+        while self._nominees or self._again:
+            nominees, self._nominees = self._nominees, []
+            again, self._again = [*self._again, *self._others().confirm(nominees)], []
+            self._tune_each(again)
+
+    def _tune_each(self, workloads: Sequence[Workload]) -> None:
         entry, streak = None, Streak()
-        for index, workload in enumerate(self.job.workloads, start=1):
+        for index, workload in enumerate(workloads, start=1):
             self.reporter.started(self.job, workload)
             try:
                 entry = self.tuner.tune(workload, self.previous.get(str(workload)), entry)
                 self._found(workload, entry)
             except (WorkloadFailure, UnavailableError) as error:
                 self.tally.failed(self.job, workload, error)
-                left = self.job.workloads[index:]
+                left = workloads[index:]
                 if streak.is_over(error) and left:
                     self._end_early(left, error)
                     return
@@ -109,7 +117,7 @@ class TableRun:
         if decided is not None:
             self._decided(workload, decided)
         elif self.tuner.settings.processes == 1:
-            self._others().confirm([nominee])
+            self._again += self._others().confirm([nominee])
         else:
             self._nominees.append(nominee)
             self.reporter.nominated(self.job, workload, entry)

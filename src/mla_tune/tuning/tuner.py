@@ -79,7 +79,8 @@ class Tuner:
 
         Returns:
             The entry as this process has it: a plan in it is to be a `nominee`. Nothing is measured
-            when the study already has a verdict for the same gate and weights. Where the samples
+            when the study already has a verdict for the same gate and weights. A plan that other
+            processes have refused is out, and what else was tried is confirmed. Where the samples
             were too few or too noisy for a verdict, the study gets none, and the next run confirms
             again.
 
@@ -113,9 +114,9 @@ class Tuner:
         if self._policy(plans).name == ENUMERATE:
             self._compile(loaded, ledger, plans)
         Screening(loaded, ledger, self.settings, self.observer).run()
-        entry, is_proven = self._confirmed(loaded, ledger.outcomes(), previous)
+        entry, is_proven = self._confirmed(loaded, ledger, previous)
         if is_proven:
-            entry = self._remarked(entry)
+            entry = self._remarked(entry, ledger)
             verdict = {"terms": self._terms(workload), "entry": entry.model_dump(mode="json")}
             card = {} if self.card is None else {"card": self.card}
             ledger.decide(verdict | {"seconds": round(self.clock() - began_s, 1)} | card)
@@ -197,19 +198,23 @@ class Tuner:
             return True
         return self.nominee(workload, entry, previous).decided is not None
 
-    def _remarked(self, entry: Entry) -> Entry:
-        """``entry`` with what is to be said of the device."""
-        note = ". ".join(filter(None, (entry.note, self.remark)))
+    def _remarked(self, entry: Entry, ledger: Ledger) -> Entry:
+        """``entry`` with what is to be said of plans that were refused, and of the device."""
+        note = ". ".join(filter(None, (*ledger.refused.values(), entry.note, self.remark)))
         return entry if note == entry.note else entry.model_copy(update={"note": note})
 
     def _confirmed(
-        self, loaded: LoadedWorkload, outcomes: Sequence[Outcome], previous: Entry | None
+        self, loaded: LoadedWorkload, ledger: Ledger, previous: Entry | None
     ) -> tuple[Entry, bool]:
         """The entry that a confirmation ends in, and whether there is a verdict behind it."""
+        refused = ledger.refused
+        if previous is not None and previous.plan in refused:
+            previous = None
         favourite = previous.plan or previous.unproven if previous is not None else None
         confirmation = Confirmation(
             loaded,
-            outcomes,
+            ledger.outcomes(),
+            refused,
             favourite,
             proven_plan(previous),
             self.settings,

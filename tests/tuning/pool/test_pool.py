@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 from pool_cases import (
     LATENCIES,
@@ -12,8 +14,9 @@ from pool_cases import (
     shapes_of,
 )
 
-from fake_device import splits
+from fake_device import DEFAULT, guarded, splits
 from mla_tune.errors import DeviceLost, EnvironmentFailure, WorkloadFailure
+from mla_tune.plan.plan import UNTUNED
 from mla_tune.table import TableFile
 from mla_tune.tuning.pool import member_run
 from mla_tune.tuning.study import Journal
@@ -227,6 +230,53 @@ class OneProcess(FakeGpu):
 def test_devices_without_another_process_decide_by_what_the_first_saw(tmp_path):
     run(tmp_path, OneProcess(LATENCIES, noise=0.01), OneProcess(LATENCIES, noise=0.01))
     assert plans(tmp_path) == {key: (splits(8), 1) for key in ALL}
+
+
+GUARDED = {
+    plan: {1024: us, 2048: 99.0 if plan == DEFAULT else 96.0}
+    for plan, us in {DEFAULT: 100.0, splits(2): 50.0, splits(8): 60.0}.items()
+}
+REFUSED = {"latencies": GUARDED, "slower_from": {splits(2): 1}}
+
+
+def guarded_job(folder):
+    workloads = tuple(guarded(f"{count}q1s1k") for count in (1, 2, 4, 8))
+    (job,) = jobs(folder, heads=(2,))
+    return [replace(job, workloads=workloads)]
+
+
+@pytest.mark.parametrize("after", [None, 30, 45])
+def test_where_other_processes_refuse_the_winners_their_runners_up_are_published(tmp_path, after):
+    gpus = lost(gpu(0, **REFUSED), after), gpu(1, **REFUSED)
+    result, reporter = run(tmp_path, *gpus, own=guarded_job(tmp_path))
+    assert set(plans(tmp_path).values()) == {(splits(8), 3)}
+    assert (len(plans(tmp_path)), result.failures) == (4, ())
+    assert [plan for _, plan in reporter.decisions] == [splits(8)] * 4
+    told = [what for what in reporter.notices if what.endswith("tuned again without it")]
+    assert 0 < len(told) <= 4, "but for those that the one left begins in a later process"
+    assert not [what for what in reporter.notices if "other runs" in what]
+
+
+def test_two_plans_are_refused_on_several_devices_and_then_the_default_stays(tmp_path):
+    slower = {"latencies": GUARDED, "slower_from": {splits(2): 1, splits(8): 3}}
+    result, reporter = run(tmp_path, gpu(0, **slower), gpu(1, **slower), own=guarded_job(tmp_path))
+    assert {plan for plan, _ in plans(tmp_path).values()} == {UNTUNED}
+    assert (len(reporter.decisions), result.failures) == (4, ())
+
+
+def test_a_run_on_several_devices_that_ends_before_the_second_tuning_goes_on(tmp_path):
+    def stop(what):
+        if what.startswith("check") and what.endswith("=8") and first.process == 2:
+            raise KeyboardInterrupt
+
+    first = gpu(0, before=stop, **REFUSED)
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path, first, gpu(1, **REFUSED), own=guarded_job(tmp_path))
+    again = gpu(2, **REFUSED), gpu(3, **REFUSED)
+    run(tmp_path, *again, own=guarded_job(tmp_path))
+    assert set(plans(tmp_path).values()) == {(splits(8), 3)}
+    assert len(plans(tmp_path)) == 4
+    assert not any(splits(2) in raced for bench in again for *_, raced in bench.tuned)
 
 
 class LostOnRenewal(FakeGpu):

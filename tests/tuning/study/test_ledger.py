@@ -82,6 +82,42 @@ def test_a_verdict_survives(opened):
     assert opened().ledger("8q1s1k", PLANS, ENUMERATE).verdict == verdict
 
 
+def verdict_for(plan):
+    return {"terms": {}, "entry": {"plan": dict(plan)}}
+
+
+def test_a_verdict_that_names_a_refused_plan_is_void_until_there_is_another(opened):
+    ledger = opened().ledger("8q1s1k", PLANS, ENUMERATE)
+    ledger.decide(verdict_for(splits(2)))
+    ledger.confirm({"entry": {"plan": "default"}}, {splits(2): "slower"})
+    journal = opened()
+    assert (journal.verdict("8q1s1k", PLANS), journal.with_verdict()) == (None, frozenset())
+    ledger = journal.ledger("8q1s1k", PLANS, ENUMERATE)
+    assert (ledger.verdict, ledger.refused) == (None, {splits(2): "slower"})
+    ledger.decide(verdict_for(splits(8)))
+    ledger.confirm({"entry": {"plan": dict(splits(8))}})
+    journal = opened()
+    assert journal.verdict("8q1s1k", PLANS) == verdict_for(splits(8))
+    assert journal.ledger("8q1s1k", PLANS, ENUMERATE).refused == {splits(2): "slower"}
+
+
+def test_after_the_last_refusal_its_end_is_the_verdict(opened):
+    ledger = opened().ledger("8q1s1k", PLANS, ENUMERATE)
+    for plan in (splits(2), splits(8)):
+        ledger.decide(verdict_for(plan))
+        ledger.confirm({"entry": {"plan": "default", "note": str(plan)}}, {plan: "slower"})
+    ended = {"terms": {}, "entry": {"plan": "default", "note": str(splits(8))}}
+    assert opened().verdict("8q1s1k", PLANS) == ended
+
+
+def test_a_default_that_an_earlier_version_kept_stays(opened):
+    ledger = opened().ledger("8q1s1k", PLANS, ENUMERATE)
+    ledger.decide(verdict_for(splits(2)))
+    ledger.confirm({"entry": {"plan": "default", "note": "slower at one KV length"}})
+    assert opened().verdict("8q1s1k", PLANS) == verdict_for(splits(2))
+    assert ledger.refused == {}
+
+
 def test_workloads_and_spaces_have_studies_of_their_own(opened):
     journal = opened()
     told(journal.ledger("8q1s1k", PLANS, ENUMERATE))

@@ -9,7 +9,7 @@ from functools import partial
 
 from mla_tune.errors import DeviceLost
 from mla_tune.tuning.nominee import Nominee
-from mla_tune.tuning.other_processes import wanting
+from mla_tune.tuning.other_processes import told_refusal, wanting
 from mla_tune.tuning.pool.member import Member
 from mla_tune.tuning.pool.member_run import MemberRun
 from mla_tune.tuning.pool.queue import PAUSE_S, UnitQueue
@@ -122,13 +122,20 @@ class Pool:
             self.queue.put_back(lost)
 
     def _decide(self, table: SharedTable) -> None:
+        """Decide the nominees; where a plan was refused, the workload is tuned again without it."""
         spread = table.spread()
+        again: list[Unit] = []
         for unit, (_, nominee) in table.nominees.items():
             entry = nominee.decide(spread, self.settings.min_speedup)
+            if nominee.refusal:
+                again.append(unit)
+                self.reporter.skipped(told_refusal(table.job, nominee))
+                continue
             self.reporter.decided(table.job, unit.workload, entry)
             table.publish(entry)
             self.queue.release(unit)
         table.nominees.clear()
+        self.queue.put_back(again)
         table.finish()
 
     def _give_up_what_none_can(self) -> None:

@@ -114,7 +114,7 @@ class Journal:
     def verdict(self, workload: str, plans: Sequence[Plan]) -> dict[str, Any] | None:
         """What was decided for a workload over ``plans``, as it was stored; writes nothing."""
         study = self._found(workload, plans)
-        return None if study is None else stored_verdict(study)
+        return None if study is None else stored_verdict(study.user_attrs)
 
     def outcomes(self, workload: str, plans: Sequence[Plan]) -> list[Outcome]:
         """What was tried for a workload over ``plans``, each plan once; writes nothing."""
@@ -128,9 +128,10 @@ class Journal:
         facts = self._subject.facts.items()
         attributes = [study.user_attrs for study in self._storage.get_all_studies()]
         return {
-            found["shape"]: found["verdict"]
+            found["shape"]: verdict
             for found in attributes
-            if {"verdict", "shape"} <= found.keys() and ANEW not in found and facts <= found.items()
+            if "shape" in found and ANEW not in found and facts <= found.items()
+            if (verdict := stored_verdict(found)) is not None
         }
 
     def with_verdict(self) -> frozenset[str]:

@@ -5,7 +5,7 @@ of the plans, chosen by TPE, has 1.1 % regret where all of them have none (docs/
 a hundred plans all are tried, likeliest first, and Optuna keeps the books.
 """
 
-__all__ = ["RACE", "Ledger"]
+__all__ = ["RACE", "Ledger", "stored_verdict"]
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -23,6 +23,10 @@ from mla_tune.tuning.study.policy import Policy
 from mla_tune.tuning.study.proposer import Proposer
 
 RACE = "race in another process"
+
+MOST_REFUSED = 2
+"""Plans of a workload that other processes may refuse: after that it keeps the default. Each costs
+the starts of those processes again."""
 
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
 
@@ -63,8 +67,8 @@ class Ledger:
 
     @property
     def verdict(self) -> dict[str, Any] | None:
-        """What was decided in an earlier run, as it was stored."""
-        return stored_verdict(self._study)
+        """What was decided in an earlier run; see `stored_verdict`."""
+        return stored_verdict(self._study.user_attrs)
 
     def decide(self, verdict: dict[str, Any]) -> None:
         """Store the verdict; from here on a resumed run measures nothing."""
@@ -76,9 +80,20 @@ class Ledger:
         stored: dict[str, Any] | None = self._study.user_attrs.get("confirmed")
         return stored
 
-    def confirm(self, confirmed: dict[str, Any]) -> None:
-        """Store what was decided over several processes."""
-        self._study.set_user_attr("confirmed", confirmed)
+    def confirm(self, confirmed: dict[str, Any], refused: dict[Plan, str] | None = None) -> None:
+        """Store what was decided over several processes, and what they have refused meanwhile.
+
+        In one line: after a kill between two, the plan would be neither published nor out.
+        """
+        every = self.refused | (refused or {})
+        told = [{"knobs": dict(plan), "seen": seen} for plan, seen in every.items()]
+        self._study.set_user_attr("confirmed", confirmed | ({"refused": told} if told else {}))
+
+    @property
+    def refused(self) -> dict[Plan, str]:
+        """The plans that other processes have refused, with what they saw; none comes back."""
+        stored = (self.confirmed or {}).get("refused", ())
+        return {Plan.from_dict(each["knobs"]): str(each["seen"]) for each in stored}
 
     def races(self) -> list[Race]:
         """The rounds of later processes, in the order they were kept, whatever the plan."""
@@ -151,7 +166,15 @@ class Ledger:
         self._begun = None
 
 
-def stored_verdict(study: optuna.Study) -> dict[str, Any] | None:
-    """The verdict in ``study``, if it has one."""
-    stored: dict[str, Any] | None = study.user_attrs.get("verdict")
-    return stored
+def stored_verdict(stored: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The verdict among the attributes of a study.
+
+    None where there is none, or where other processes have refused its plan and another may win.
+    Where they have refused so many that none may, what the last one ended in is in its place.
+    """
+    verdict: dict[str, Any] | None = stored.get("verdict")
+    confirmed = stored.get("confirmed", {})
+    refused = [each["knobs"] for each in confirmed.get("refused", ())]
+    if verdict is None or not refused or verdict["entry"]["plan"] not in refused:
+        return verdict
+    return None if len(refused) < MOST_REFUSED else verdict | {"entry": confirmed["entry"]}
