@@ -41,7 +41,7 @@ def test_what_is_guarded_by_a_record_says_so(cli, tmp_path):
     told = "guarded by what was served, to 4095 tokens; 0.21% of the recorded steps had longer"
     assert f"{ENTRIES[0].shape}: {told} requests" in cli("show", path)[1]
     assert f"; {told} requests)" in cli("lookup", path, "--shape", ENTRIES[0].shape)[1]
-    assert "1 entries are guarded as far as" in cli("check", tmp_path)[1]
+    assert "1 entry is guarded as far as" in cli("check", tmp_path)[1]
 
 
 H100 = "TRITON_MLA-NVIDIA_H100_80GB_HBM3-heads_16-kv_auto-graph-vllm_0.33.0.yaml"

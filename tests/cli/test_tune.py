@@ -69,5 +69,5 @@ def test_max_tokens_cuts_a_file_down(cli, write, tmp_path):
     shapes = write(MODEL + "batch_specs: [q1s64, 400000q1s128k]\nrepeats: 3\n")
     code, out, err = cli(*options(tmp_path), "--shapes", shapes, "--max-tokens", "1k")
     assert code == 0, err
-    assert "1 larger shapes left out" in out
+    assert "1 larger shape left out" in out
     assert "repeats: skipped" in out

@@ -22,7 +22,7 @@ def test_max_tokens_leaves_out_what_is_larger_and_says_so(shapes):
     skipped = []
     kept = cut(shapes, RunOptions(max_tokens=1024), skipped.append)
     assert [str(case.shape) for case in kept.cases] == ["q1s1k"]
-    assert skipped == ["--max-tokens 1024: 1 larger shapes left out"]
+    assert skipped == ["--max-tokens 1024: 1 larger shape left out"]
 
 
 def test_max_tokens_leaves_out_ragged_batches_that_are_larger(write):
@@ -33,7 +33,7 @@ def test_max_tokens_leaves_out_ragged_batches_that_are_larger(write):
     skipped = []
     kept = cut(load_shapes(write(text)), RunOptions(max_tokens=8192), skipped.append)
     assert [spec.mean_kv for spec in kept.ragged.specs] == [1024]
-    assert skipped == ["--max-tokens 8192: 1 larger shapes left out"]
+    assert skipped == ["--max-tokens 8192: 1 larger shape left out"]
 
 
 def test_max_tokens_that_leaves_nothing_says_how_many_it_takes(shapes):

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from mla_tune.errors import InputError
+from mla_tune.printable import counted
 from mla_tune.serving.cache import Cache
 from mla_tune.table import TableFile
 
@@ -22,7 +23,7 @@ def cache_text(cache: Cache) -> str:
         )
         for table in slot.tables:
             count, problem = _looked_into(table)
-            lines.append(f"  {problem or f'{table.name}: {count} entries'}")
+            lines.append("  " + (problem or f"{table.name}: {counted(count or 0, 'entry')}"))
     return "\n".join(lines)
 
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from mla_tune.errors import InputError
+from mla_tune.printable import counted
 from mla_tune.shapes.file import ShapesFile, checked_shapes, load_shapes
 from mla_tune.shapes.mapping import MappingDocument
 from mla_tune.traffic.served_lengths import ServedLengths
@@ -73,5 +74,5 @@ def cut(shapes: ShapesFile, options: RunOptions, notice: Callable[[str], None]) 
             valid=f"{smallest} or more for this file",
         )
     if dropped:
-        notice(f"--max-tokens {options.max_tokens}: {dropped} larger shapes left out")
+        notice(f"--max-tokens {options.max_tokens}: {counted(dropped, 'larger shape')} left out")
     return replace(shapes, cases=tuple(kept), ragged=ragged, max_tokens=options.max_tokens)

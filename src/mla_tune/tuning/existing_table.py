@@ -9,6 +9,7 @@ from pathlib import Path
 
 from mla_tune.errors import EnvironmentFailure, InputError
 from mla_tune.plan.plan import UNTUNED
+from mla_tune.printable import counted
 from mla_tune.table import Entry, TableFile, check_mergeable
 from mla_tune.tuning.job import TableJob
 
@@ -53,7 +54,8 @@ def previous_entries(
         _put_aside(
             job.path,
             notice,
-            f"was for {field} {was}, this run is for {now}; its {len(old.entries)} entries are",
+            f"was for {field} {was}, this run is for {now}; its "
+            f"{counted(len(old.entries), 'entry')} {'is' if len(old.entries) == 1 else 'are'}",
         )
         return {entry.shape: _as_a_guess(entry) for entry in old.entries}
     return {entry.shape: entry for entry in old.entries}
