@@ -121,9 +121,10 @@ def _exact_p_value(differences: LogRatios, alternative: str) -> float:
     """
     # Ranks of ties are halves.
     ranks = np.rint(2 * stats.rankdata(np.abs(differences))).astype(int)
-    ways = np.ones(1)
+    ways = np.zeros(1 + int(ranks.sum()))
+    ways[0] = 1
     for rank in ranks:
-        ways = np.pad(ways, (0, rank)) + np.pad(ways, (rank, 0))
+        ways[rank:] += ways[:-rank]
     of_positive = int(ranks[differences > 0].sum())
     as_far = ways[of_positive:] if alternative == "greater" else ways[: of_positive + 1]
     return float(as_far.sum() / ways.sum())
