@@ -92,13 +92,14 @@ def test_a_plan_or_a_default_that_fails_now_ends_what_was_proven(make_tuner, tmp
 
 
 def test_a_plan_that_other_processes_refused_does_not_outlast_a_doubt(make_tuner, tmp_path):
-    before = proven(make_tuner)
+    latencies = BETTER | {splits(16): 95.0}
+    before = proven(make_tuner, latencies)
     without_journal(tmp_path)
-    tuner = make_tuner(FakeBench(BETTER), **NOT_SURE)
-    ledger = tuner.journal.ledger("8q1s1k", tuple(BETTER), Policy())
+    tuner = make_tuner(FakeBench(latencies), **NOT_SURE)
+    ledger = tuner.journal.ledger("8q1s1k", tuple(latencies), Policy())
     ledger.confirm({}, {before.plan: "slower at one KV length"})
     entry = tuner.tune(workload(), before)
-    assert (entry.plan, entry.unproven) == (UNTUNED, None)
+    assert (before.plan, entry.plan, entry.unproven) == (splits(2), UNTUNED, splits(16))
 
 
 # At seed 2 the plan does not come so far: all three rounds of its screening are unlucky.
