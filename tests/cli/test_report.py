@@ -1,5 +1,7 @@
 """`mla-tune report`: the page, and what it says of what is not there."""
 
+import os
+
 from command_line import refused
 
 
@@ -28,3 +30,23 @@ def test_plots_as_files_need_a_browser(cli, tuned, tmp_path, monkeypatch):
     options = ("--out", tmp_path / "page.html", "--plots", tmp_path / "plots")
     err = refused(cli, "report", tuned[0] / "out", *options)
     assert "Chromium" in err
+
+
+def test_a_page_never_replaces_what_it_is_made_of(cli, tuned, tmp_path):
+    table, link = tmp_path / "t.yaml", tmp_path / "link.yaml"
+    text = next((tuned[0] / "out").glob("*.yaml")).read_text(encoding="utf-8")
+    table.write_text(text, encoding="utf-8")
+    link.symlink_to(table)
+    for out in (table, link):
+        assert "would replace what it is made of" in refused(cli, "report", table, "--out", out)
+    assert table.read_text(encoding="utf-8") == text
+
+
+def test_names_may_hold_line_ends_and_bytes_that_are_no_text(cli, tuned, tmp_path):
+    table = tmp_path / os.fsdecode(b"a\xff.yaml")
+    table.write_bytes(next((tuned[0] / "out").glob("*.yaml")).read_bytes())
+    out = tmp_path / "p\n\x1b[2J.html"
+    code, told, _ = cli("report", table, "--out", out)
+    assert code == 0
+    assert r"p\n\x1b[2J.html: 1 table, " in told
+    assert out.read_bytes().startswith(b"<!doctype html>")

@@ -2,6 +2,7 @@
 
 __all__ = ["report"]
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import click
 
 from mla_tune.cli.options import PATH
 from mla_tune.cli.table_sources import TABLES, filtered, read_tables, with_filters
+from mla_tune.printable import counted, printable
 
 
 @click.command()
@@ -56,6 +58,11 @@ def report(
     from mla_tune.report.page import page, sections_of
     from mla_tune.report.plots import write_plots
 
+    read = {os.path.realpath(path) for path in (*(each.path for each in found), *recordings)}
+    if os.path.realpath(out) in read:
+        raise InputError(
+            f"page {out} would replace what it is made of", remedy="choose another with --out"
+        )
     material = gather(shown, study_dir, recordings, problems)
     sections = sections_of(material)
     text = page(material, sections)
@@ -66,10 +73,10 @@ def report(
             f"page {out} cannot be written: {error.strerror or error}",
             remedy="choose another with --out",
         ) from None
-    num_tables = "1 table" if len(shown) == 1 else f"{len(shown)} tables"
-    click.echo(f"{out}: {num_tables}, {len(text.encode()) / 1e6:.1f} MB")
+    size = f"{len(text.encode()) / 1e6:.1f} MB"
+    click.echo(f"{printable(str(out))}: {counted(len(shown), 'table')}, {size}")
     for section in sections:
         if not section.figures:
             click.echo(f"left out: {section.title}; what brings it: {section.brought_by}")
     if plots is not None:
-        click.echo(f"{plots}: {write_plots(sections, plots)} plots")
+        click.echo(f"{printable(str(plots))}: {write_plots(sections, plots)} plots")

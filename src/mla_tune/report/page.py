@@ -40,7 +40,7 @@ def page(material: Material, sections: Sequence[Section]) -> str:
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    return environment.from_string(_asset("page.html.j2")).render(
+    text = environment.from_string(_asset("page.html.j2")).render(
         version=__version__,
         sections=[section for section in sections if section.figures],
         left_out=[section for section in sections if not section.figures],
@@ -57,6 +57,8 @@ def page(material: Material, sections: Sequence[Section]) -> str:
         script=_asset("page.js"),
         plotly=get_plotlyjs(),
     )
+    # A file's name may hold bytes that are no UTF-8; Python has them as lone surrogates.
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def _asset(name: str) -> str:
