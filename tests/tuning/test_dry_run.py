@@ -83,6 +83,13 @@ def test_what_it_cannot_look_at_is_refused(asked, given):
         planned(replace(asked, study_dir=None, **given))
 
 
+@pytest.mark.parametrize("option", ["out", "study_dir"])
+def test_a_folder_that_the_run_would_refuse_is_refused(asked, tmp_path, option):
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match="is no folder"):
+        planned(replace(asked, **{option: tmp_path / "file"}))
+
+
 def test_the_journal_is_that_of_the_same_software(asked, monkeypatch):
     tune(asked)
     on(monkeypatch, replace(ENVIRONMENT, software={"torch": "9.9"}))

@@ -3,7 +3,12 @@ from pathlib import Path
 import pytest
 
 from mla_tune.errors import InputError
-from mla_tune.tuning.run_folders import check_output, shipped_folder_notice, worker_log
+from mla_tune.tuning.run_folders import (
+    check_output,
+    check_without_making,
+    shipped_folder_notice,
+    worker_log,
+)
 
 
 def test_the_output_folder_is_made(tmp_path):
@@ -45,3 +50,13 @@ def test_a_link_planted_at_the_workers_log_is_not_followed(tmp_path, monkeypatch
     with pytest.raises(InputError, match=r"worker\.log is a link"):
         worker_log(tmp_path)
     assert precious.read_text() == "mine"
+
+
+def test_a_folder_is_looked_at_without_making_it(tmp_path):
+    (tmp_path / "file").touch()
+    (tmp_path / "loop").symlink_to("loop")
+    check_without_making(tmp_path / "out" / "tables", "--out")
+    for name in ("file", "file/tables", "loop", "loop/tables"):
+        with pytest.raises(InputError, match=r"is no folder[^$]*choose another with --out"):
+            check_without_making(tmp_path / name, "--out")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "loop"]

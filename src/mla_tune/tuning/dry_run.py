@@ -21,6 +21,7 @@ from mla_tune.tuning.job import TableJob
 from mla_tune.tuning.journal.watched import WatchedJournal
 from mla_tune.tuning.planner import Planner
 from mla_tune.tuning.recorded_jobs import recorded_jobs
+from mla_tune.tuning.run_folders import check_without_making
 from mla_tune.tuning.run_options import RunOptions
 from mla_tune.tuning.run_settings import own_part
 from mla_tune.tuning.study import Journal, Subject
@@ -80,6 +81,8 @@ def planned_tables(options: RunOptions, notice: Callable[[str], None]) -> list[P
                 f"--dry-run and {option} cannot be given together",
                 remedy="--dry-run looks at this host and a folder of studies",
             )
+    check_without_making(options.out, "--out")
+    check_without_making(options.study_folder, "--study-dir")
     if options.recording is not None:
         recording = Recording.load(options.recording)
         jobs: Sequence[TableJob] = recorded_jobs(recording, options.out)

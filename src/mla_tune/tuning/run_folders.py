@@ -1,7 +1,14 @@
 """The folders that a run writes to, looked at before anything is measured."""
 
-__all__ = ["check_output", "check_study_folder", "shipped_folder_notice", "worker_log"]
+__all__ = [
+    "check_output",
+    "check_study_folder",
+    "check_without_making",
+    "shipped_folder_notice",
+    "worker_log",
+]
 
+import errno
 import os
 import tempfile
 from collections.abc import Iterator
@@ -50,6 +57,20 @@ def check_study_folder(folder: Path) -> None:
     """
     with _refused(f"study folder {folder} cannot be made", "--study-dir"):
         folder.mkdir(parents=True, exist_ok=True)
+
+
+def check_without_making(folder: Path, option: str) -> None:
+    """Make sure that ``folder``, which ``option`` names, is one or could be made.
+
+    Raises:
+        InputError: what stands there is no folder, or cannot be written.
+    """
+    there = next(path for path in (folder, *folder.absolute().parents) if os.path.lexists(path))
+    with _refused(f"folder {folder} cannot be written", option):
+        if not there.is_dir():
+            raise NotADirectoryError(errno.ENOTDIR, f"{there} is no folder")
+        if not os.access(there, os.W_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
 
 
 def worker_log(folder: Path, name: str = "worker.log") -> Path:
