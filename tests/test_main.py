@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from mla_tune.__main__ import PACKAGES
+from mla_tune.__main__ import PACKAGES, main
+from mla_tune.errors import INTERRUPTED
 
 PYPROJECT = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())["project"]
 
@@ -47,6 +48,19 @@ def test_a_module_of_our_own_that_is_missing_is_a_fault_to_report():
     code, errors = without(["mla_tune.catalogue.found"], "show", "table.yaml")
     assert code == 1
     assert "ModuleNotFoundError" in errors
+
+
+def test_an_interrupt_while_the_command_is_imported_is_no_traceback(monkeypatch):
+    class Interrupts:
+        def find_spec(self, name, *_):
+            if name == "mla_tune.cli.commands":
+                raise KeyboardInterrupt
+
+    monkeypatch.delitem(sys.modules, "mla_tune.cli.commands", raising=False)
+    monkeypatch.setattr(sys, "meta_path", [Interrupts(), *sys.meta_path])
+    with pytest.raises(SystemExit) as end:
+        main()
+    assert end.value.code == INTERRUPTED
 
 
 def test_every_dependency_is_known_by_its_module():

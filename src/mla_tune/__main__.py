@@ -9,7 +9,7 @@ __all__ = ["main"]
 import importlib.util
 import sys
 
-from mla_tune.errors import EnvironmentFailure
+from mla_tune.errors import INTERRUPTED, EnvironmentFailure
 
 # The modules that the dependencies of pyproject.toml are imported by.
 PACKAGES = {
@@ -26,6 +26,8 @@ def main() -> None:
         from mla_tune.cli.commands import main as run_command
 
         run_command()
+    except KeyboardInterrupt:  # within its imports; later it is the command's to tell
+        sys.exit(INTERRUPTED)
     except ModuleNotFoundError as error:
         package = PACKAGES.get((error.name or "").partition(".")[0])
         if package is None:

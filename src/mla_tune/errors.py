@@ -1,6 +1,7 @@
 """The one family of errors: what happened, what would have been valid, and what to do next."""
 
 __all__ = [
+    "INTERRUPTED",
     "DeviceLost",
     "EnvironmentFailure",
     "InputError",
@@ -14,6 +15,9 @@ import difflib
 from collections.abc import Iterable
 
 from mla_tune.printable import printable_lines
+
+INTERRUPTED = 130
+"""The command's exit code after Ctrl-C, as shells have it."""
 
 
 class MlaTuneError(Exception):

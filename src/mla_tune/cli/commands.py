@@ -24,9 +24,9 @@ from mla_tune.cli.serve import cache, prepare, serve
 from mla_tune.cli.show import show, tables
 from mla_tune.cli.standard_streams import standard_streams
 from mla_tune.cli.traffic import shapes
-from mla_tune.cli.tune import INTERRUPTED, run_tune, tune, tune_options
+from mla_tune.cli.tune import run_tune, tune, tune_options
 from mla_tune.cli.vllm_args import vllm_args
-from mla_tune.errors import EnvironmentFailure, MlaTuneError
+from mla_tune.errors import INTERRUPTED, EnvironmentFailure, MlaTuneError
 
 
 class _Commands(click.Group):

@@ -10,7 +10,7 @@ import click
 
 from mla_tune.cli.json_output import JSON, print_json
 from mla_tune.cli.options import DEVICE, DEVICES, PATH, RAY, SECONDS, WAIT, Finite
-from mla_tune.cli.tune import INTERRUPTED
+from mla_tune.errors import INTERRUPTED
 from mla_tune.tuning.run_options import MOST_PROCESSES, RunOptions
 
 TABLES_CHANGED = 10

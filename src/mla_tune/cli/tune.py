@@ -1,6 +1,6 @@
 """The main job: tuning for a shapes file, its options and what it prints."""
 
-__all__ = ["INTERRUPTED", "run_tune", "tune", "tune_options"]
+__all__ = ["run_tune", "tune", "tune_options"]
 
 import sys
 from collections.abc import Callable, Sequence
@@ -23,12 +23,10 @@ from mla_tune.cli.options import (
     size,
 )
 from mla_tune.cli.printing import folded, terminal_width
+from mla_tune.errors import INTERRUPTED
 from mla_tune.printable import counted, printable
 from mla_tune.tuning.launches import LAUNCHES
 from mla_tune.tuning.run_options import GUARDS, MOST_PROCESSES, MOST_ROUNDS, RunOptions
-
-INTERRUPTED = 130
-"""The exit code of a run that Ctrl-C ended."""
 
 WHAT = (
     click.option(
