@@ -4,6 +4,7 @@ import importlib.metadata
 import importlib.util
 import logging
 import os
+import signal
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -12,6 +13,9 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 # What vLLM imports for quantized weights starts two processes in the background wherever it is
 # imported, to build what needs CUDA: 12 s of a core each time, and without CUDA they fail.
 os.environ.setdefault("HUMMING_DISABLE_PARALLEL_BUILD", "1")
+# A shell's background job has it ignored, and so would all that tests start and interrupt.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 import pytest
 from hypothesis import settings
