@@ -1,4 +1,6 @@
-from hypothesis import given
+import re
+
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from mla_tune.plan.plan import UNTUNED, Plan
@@ -252,6 +254,11 @@ TABLES = (
 ENGINES = [Lookups(None, table).steps for table in TABLES]
 
 
+def without_factor(reason: str) -> str:
+    return re.sub(r"off by a factor [\d.]+", "off by a factor", reason)
+
+
+@example(2, 32, 1, 73, 1.0)
 @given(
     st.sampled_from(range(len(TABLES))),
     st.one_of(st.sampled_from([8, 32]), st.integers(2, 256)),
@@ -270,4 +277,5 @@ def test_a_lookup_says_what_an_engine_does(
     if choice.reason.endswith("not foreseen for this batch"):
         return  # the table knows no workspace
     assert (choice.outcome == "hit", choice.plan) == (found.is_hit, found.plan)
-    assert choice.reason == found.reason
+    # An engine keeps what it has found for an eighth of an octave of lengths.
+    assert without_factor(choice.reason) == without_factor(found.reason)
