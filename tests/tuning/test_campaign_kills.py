@@ -2,6 +2,7 @@ import json
 import os
 import random
 import signal
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -45,19 +46,31 @@ class Steps:
         return stepping
 
 
-def run_until(folder: Path, kill_at: int) -> int:
-    """Run in a process of its own, killed at a step; returns its wait status."""
+def killed_at(kill_at: int, folder: Path, work: Callable[[Steps], None]) -> int:
+    """Do ``work`` in a process of its own, killed at a step; returns its wait status.
+
+    How many steps it took stands in ``folder`` if it came to its end.
+    """
     child = os.fork()
     if child == 0:
         try:
             steps = Steps(kill_at)
             os.fsync = steps.around(os.fsync)
-            Path.replace = steps.around(Path.replace)
-            run(folder, bench(before=steps.step))
+            work(steps)
             (folder / "steps").write_text(str(steps.taken))
         finally:
             os._exit(0)
     return os.waitpid(child, 0)[1]
+
+
+def run_until(folder: Path, kill_at: int) -> int:
+    """A run, killed at a step."""
+
+    def work(steps: Steps) -> None:
+        Path.replace = steps.around(Path.replace)
+        run(folder, bench(before=steps.step))
+
+    return killed_at(kill_at, folder, work)
 
 
 @pytest.fixture(scope="module")
@@ -122,16 +135,11 @@ def test_a_line_torn_by_a_kill_costs_at_most_its_own_trial(tmp_path, append):
 
 def confirm_until(folder: Path, kill_at: int) -> int:
     """As `run_until`, with winners that race in two other processes."""
-    child = os.fork()
-    if child == 0:
-        try:
-            steps = Steps(kill_at)
-            os.fsync = steps.around(os.fsync)
-            run(folder, BiasedBench(GAIN, before=steps.step), processes=3)
-            (folder / "steps").write_text(str(steps.taken))
-        finally:
-            os._exit(0)
-    return os.waitpid(child, 0)[1]
+
+    def work(steps: Steps) -> None:
+        run(folder, BiasedBench(GAIN, before=steps.step), processes=3)
+
+    return killed_at(kill_at, folder, work)
 
 
 def test_after_a_kill_no_unconfirmed_plan_is_published_and_no_kept_race_is_repeated(tmp_path):
@@ -168,16 +176,7 @@ def tuned_again(folder: Path, **more) -> None:
 
 def tune_again_until(folder: Path, kill_at: int) -> int:
     """As `confirm_until`, of `tuned_again`."""
-    child = os.fork()
-    if child == 0:
-        try:
-            steps = Steps(kill_at)
-            os.fsync = steps.around(os.fsync)
-            tuned_again(folder, before=steps.step)
-            (folder / "steps").write_text(str(steps.taken))
-        finally:
-            os._exit(0)
-    return os.waitpid(child, 0)[1]
+    return killed_at(kill_at, folder, lambda steps: tuned_again(folder, before=steps.step))
 
 
 def test_after_a_kill_the_runner_up_of_a_refused_plan_is_in_the_same_table(tmp_path):
