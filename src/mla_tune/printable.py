@@ -1,6 +1,6 @@
 """Text from files, as it may reach a terminal, a log or a shell's comment."""
 
-__all__ = ["counted", "printable", "printable_lines"]
+__all__ = ["counted", "counted_are", "printable", "printable_lines"]
 
 
 def printable(text: str) -> str:
@@ -34,3 +34,13 @@ def counted(number: int, noun: str) -> str:
     if noun.endswith("y"):
         return f"{number} {noun[:-1]}ies"
     return f"{number} {noun}{'es' if noun.endswith(('h', 's', 'x')) else 's'}"
+
+
+def counted_are(number: int, noun: str) -> str:
+    """As `counted`, with the verb.
+
+    Examples:
+        >>> counted_are(1, "batch shape"), counted_are(2, "entry")
+        ('1 batch shape is', '2 entries are')
+    """
+    return f"{counted(number, noun)} {'is' if number == 1 else 'are'}"

@@ -13,7 +13,7 @@ from mla_tune.cli.columns import in_columns
 from mla_tune.cli.figures import told_time
 from mla_tune.cli.json_output import plain_plan, plain_ratio
 from mla_tune.cli.printing import folded
-from mla_tune.printable import counted, printable
+from mla_tune.printable import counted, counted_are, printable
 from mla_tune.registry import BACKENDS
 
 STANDING_COLUMNS = ("one backend for all", "vLLM", "untuned", "tuned", "loses", "at worst", "at")
@@ -48,10 +48,10 @@ def notes(contest: Contest) -> list[str]:
         told = ", ".join(f"{name} {length}" for name, length in engines.items())
         found.append(f"other max_model_len: {told}")
     if contest.differing:
-        shapes = counted(len(contest.differing), "shape")
+        shapes_are = counted_are(len(contest.differing), "shape")
         found.append(
-            f"{shapes} {'is' if shapes == '1 shape' else 'are'} left out: the tables have other "
-            f"cases or weights for them ({contest.differing[0]}, ...)"
+            f"{shapes_are} left out: the tables have other cases or weights "
+            f"for them ({contest.differing[0]}, ...)"
         )
     for place, contender in enumerate(contest.contenders):
         absent = [point.shape for point in contest.points if point.timings[place] is None]

@@ -10,7 +10,7 @@ import click
 from mla_tune.cli.json_output import JSON, print_json
 from mla_tune.cli.options import PATH
 from mla_tune.errors import InputError
-from mla_tune.printable import counted, printable
+from mla_tune.printable import counted, counted_are, printable
 
 
 @click.command()
@@ -88,9 +88,8 @@ def check(folder: Path, as_json: bool) -> None:
     for problem in problems:
         click.echo(printable(problem))
     if by_record:
-        are = "is" if by_record == 1 else "are"
-        guarded = f"{counted(by_record, 'entry')} {are} guarded"
-        click.echo(f"{guarded} as far as a record of served steps reaches")
+        entries_are = counted_are(by_record, "entry")
+        click.echo(f"{entries_are} guarded as far as a record of served steps reaches")
     found = counted(len(problems), "problem") if problems else "no problems"
     click.echo(f"{counted(len(read), 'table')}, {counted(len(entries), 'entry')}: {found}")
     sys.exit(bool(problems))

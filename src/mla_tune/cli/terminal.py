@@ -22,7 +22,7 @@ from mla_tune.errors import MlaTuneError
 from mla_tune.plan.compilation import Compilation
 from mla_tune.plan.kernel_resources import KernelResources
 from mla_tune.plan.plan import Plan
-from mla_tune.printable import counted, printable
+from mla_tune.printable import counted, counted_are, printable
 from mla_tune.registry import BACKENDS
 from mla_tune.shapes import Workload
 from mla_tune.table import Entry
@@ -214,8 +214,8 @@ class TerminalReporter:
         for workload in workloads:
             self._passed(job, workload)
             self._whole.failed.add((job.path, str(workload)))
-        shapes = counted(len(workloads), "batch shape")
-        what = f"{job.path.stem}: {shapes} {'is' if len(workloads) == 1 else 'are'} given up"
+        shapes_are = counted_are(len(workloads), "batch shape")
+        what = f"{job.path.stem}: {shapes_are} given up"
         say_error(self._console, what, error)
 
     def unpublished(self, job: TableJob, entries: Sequence[Entry], error: MlaTuneError) -> None:
@@ -226,8 +226,7 @@ class TerminalReporter:
             for owner, entry in self._whole.decided
             if owner is not job or entry.shape not in lost
         ]
-        are = "is" if len(entries) == 1 else "are"
-        what = f"{counted(len(entries), 'decided batch shape')} {are} not in the table"
+        what = f"{counted_are(len(entries), 'decided batch shape')} not in the table"
         say_error(self._console, what, error)
 
     def spent(self, job: TableJob, cost: Cost) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from mla_tune.errors import EnvironmentFailure, InputError
 from mla_tune.plan.plan import UNTUNED
-from mla_tune.printable import counted
+from mla_tune.printable import counted_are
 from mla_tune.table import Entry, TableFile, check_mergeable
 from mla_tune.tuning.job import TableJob
 
@@ -55,7 +55,7 @@ def previous_entries(
             job.path,
             notice,
             f"was for {field} {was}, this run is for {now}; its "
-            f"{counted(len(old.entries), 'entry')} {'is' if len(old.entries) == 1 else 'are'}",
+            + counted_are(len(old.entries), "entry"),
         )
         return {entry.shape: _as_a_guess(entry) for entry in old.entries}
     return {entry.shape: entry for entry in old.entries}
