@@ -1,6 +1,7 @@
 """What stands in the marked blocks of the documents."""
 
 import math
+import statistics
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
@@ -91,7 +92,7 @@ def hopper(material: Material) -> str:
         if ratios:
             ground = contest.ground
             told = [ground.gpu.removeprefix("NVIDIA "), str(ground.num_q_heads), str(len(ratios))]
-            rows.append([*told, f"{_mean(ratios):.2f}×", _span(ratios)])
+            rows.append([*told, f"{statistics.geometric_mean(ratios):.2f}×", _span(ratios)])
     return _rows(["GPU", "heads", "shapes", "in the mean", "from, to"], rows)
 
 
@@ -220,10 +221,6 @@ def quickstart(_material: Material) -> str:
 def _default_and_tuned_ms(entry: Entry) -> tuple[str, str]:
     assert entry.default_us is not None, "a plan is published over a default"
     return f"{entry.default_us / 1000:.1f} ms", f"{entry.latency_us / 1000:.1f} ms"
-
-
-def _mean(ratios: Sequence[float]) -> float:
-    return math.exp(sum(map(math.log, ratios)) / len(ratios))
 
 
 def _span(ratios: Sequence[float]) -> str:
