@@ -127,6 +127,42 @@ def test_a_slower_cell_and_a_budget_that_was_not_kept(stand: Stand) -> None:
     ]
 
 
+def test_what_is_added_is_added_to_the_faster_plain_start(stand: Stand) -> None:
+    result = stand.run(**dict.fromkeys(("plain", "tuned", "again", "plain-last"), stand.good))
+    for name, seconds in {"plain": 14.0, "tuned": 14.5, "again": 14.5, "plain-last": 10.0}.items():
+        result[name]["first_token_s"] = seconds
+    assert bench_serve.judged(result, 4.0) == [
+        "the budget of 4 s was not kept",
+        "the second start adds 4.5 s",
+    ]
+
+
+def test_a_later_command_goes_on_with_what_an_earlier_one_wrote(
+    stand: Stand, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Three commands: their starts are judged together, and others' are refused."""
+    server = stand.folder / "python"
+    server.write_text(f"#!/bin/sh\nexec {sys.executable} -c '{SERVER}' {stand.child}\n")
+    server.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(server))
+    cache = stand.folder / "servers/cache"
+
+    def bench(*arguments: str) -> int:
+        told = ["--folder", str(cache.parent), "--out", str(stand.out), "--batches", "1"]
+        monkeypatch.setattr(sys, "argv", ["bench_serve.py", *told, *arguments])
+        return bench_serve.main()
+
+    assert bench("--runs", "warm-up", "plain") == 0
+    assert list(stand.written) == ["arguments", "warm-up", "plain"]
+    cache.mkdir()
+    assert bench("--runs", "tuned") == 0
+    assert not cache.exists()  # it begins empty
+    with pytest.raises(SystemExit, match="is of other servers"):
+        bench("--heads", "32")
+    assert bench("--runs", "again") == 0
+    assert list(stand.written) == ["arguments", "warm-up", "plain", "tuned", "again"]
+
+
 def test_steps_that_were_not_counted(stand: Stand) -> None:
     result = stand.run(plain=stand.good, tuned=stand.good, again=stand.good)
     for name in result.keys() - {"arguments"}:
