@@ -131,6 +131,25 @@ def test_entries_that_end_early_are_not_tuned_again(world: World, options: Prepa
     assert len(world.requests) == 1
 
 
+@pytest.mark.parametrize("decided", [1, 3])
+def test_a_shipped_table_of_some_sizes_leaves_all_to_the_own(
+    decided: int,
+    world: World,
+    options: PrepareOptions,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """One table acts: with the open size alone in it, the own would take its plans from two."""
+    header = header_for(SERVED)
+    shipped = table_path(tmp_path, header)
+    merge(shipped, header, [entry(shape, Plan(num_kv_splits=4)) for shape in ("q1s4k", "2q1s2k")])
+    monkeypatch.setattr(tabled, "_shipped", lambda: [shipped])
+    world.decides = decided
+    found = prepared(options)
+    assert world.requests[0].shapes["graph"]["capture_sizes"] == [1, 4, 2]
+    assert (found.tables == str(shipped)) == (decided == 1)
+
+
 def test_engines_that_differ_in_sizes_alone_share_tables(
     world: World, options: PrepareOptions
 ) -> None:

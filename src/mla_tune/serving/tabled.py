@@ -121,11 +121,18 @@ def _slot(cache: Cache, engine: ServedEngine) -> Slot:
 
 
 def _to_tune(engine: ServedEngine, found: Coverage, slot: Slot) -> list[Part]:
-    """What no table answers and was not tried here: an entry may hold to shorter lengths alone."""
+    """What the slot's table lacks and was not tried, where it can answer what ``found`` does not.
+
+    One table acts in an engine, so that the slot's needs what ``found`` answers too. What was
+    tried may be open still: an entry may hold to shorter lengths alone.
+    """
     tables = _loaded(os.pathsep.join(map(str, slot.tables)))
     shapes = [entry.shape for loaded in tables for entry in loaded.table.entries]
     tried = parts_of(engine, [*shapes, *slot.failed])
-    return [part for part in found.open if part not in tried]
+    own = best_coverage(engine, tables)
+    untried = [part for part in own.open if part not in tried]
+    gained = {*own.answered, *untried}.intersection(found.open)
+    return untried if gained else []
 
 
 def _tune(engine: ServedEngine, slot: Slot, todo: list[Part], options: PrepareOptions) -> str:
