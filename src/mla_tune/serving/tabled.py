@@ -46,7 +46,7 @@ class Tabled:
 
 
 def tabled(engine: ServedEngine, options: PrepareOptions) -> Tabled:
-    """Find the best table, after tuning what none answers, as far as there is time.
+    """Find the best table, after tuning one as far as there is time, where none answers all.
 
     Raises:
         InputError: nothing can be tuned for this engine.
@@ -126,6 +126,8 @@ def _to_tune(engine: ServedEngine, found: Coverage, slot: Slot) -> list[Part]:
     One table acts in an engine, so that the slot's needs what ``found`` answers too. What was
     tried may be open still: an entry may hold to shorter lengths alone.
     """
+    if found.is_complete:
+        return []
     tables = _loaded(os.pathsep.join(map(str, slot.tables)))
     shapes = [entry.shape for loaded in tables for entry in loaded.table.entries]
     tried = parts_of(engine, [*shapes, *slot.failed])
