@@ -48,6 +48,7 @@ from engine_report import report
 from engine_trace import arrivals, compared, served
 from measured_engine import Settings
 from mla_tune.errors import InputError
+from mla_tune.files.atomic_write import write_atomically
 from mla_tune.registry import BACKENDS
 from mla_tune.shapes import parse_size
 from mla_tune.traffic.trace import load_trace
@@ -209,9 +210,7 @@ def _earlier(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def _write(result: dict[str, Any], out: Path | None) -> None:
     if out is not None:
-        beside = out.with_name(f"{out.name}.tmp")
-        beside.write_text(json.dumps(result, indent=1), encoding="utf-8")
-        beside.replace(out)
+        write_atomically(out, json.dumps(result, indent=1))
 
 
 if __name__ == "__main__":

@@ -47,6 +47,7 @@ from urllib.request import urlopen
 import openai
 
 from engine_model import VOCABULARY, write_model
+from mla_tune.files.atomic_write import write_atomically
 from mla_tune.shapes import parse_size
 from needs import need
 from plugin_entry_point import declare_entry_point
@@ -340,7 +341,7 @@ def write_tokenizer(folder: Path) -> None:
 
 def _write(result: dict[str, Any], out: Path | None) -> None:
     if out is not None:
-        out.write_text(json.dumps(result, indent=1), encoding="utf-8")
+        write_atomically(out, json.dumps(result, indent=1))
 
 
 def _arguments() -> argparse.Namespace:
