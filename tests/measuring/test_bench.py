@@ -1,3 +1,5 @@
+import itertools
+
 import pytest
 import torch
 
@@ -182,6 +184,46 @@ def test_samples_of_a_device_that_stays_slow_are_kept_and_say_so(bench, no_pause
     samples = bench.race([ONE], 3, seed=0)[ONE]
     assert len(samples.rounds) == 3
     assert samples.tainted == "too hot"
+
+
+@pytest.fixture
+def rests(monkeypatch, no_pause):
+    """How long the device was left alone before each samples of a plan, in the order of time."""
+    del no_pause
+    rests = []
+    ticks = itertools.count()
+    monkeypatch.setattr(bench_module.time, "sleep", rests.append)
+    monkeypatch.setattr(bench_module.time, "monotonic", lambda: float(next(ticks)))
+    return rests
+
+
+def test_a_device_that_was_slowed_down_rests_until_it_is_not(bench, rests):
+    bench._watch = Watch(2)
+    pause = [0.0]
+    bench.race([ONE, TWO], 2, seed=0)
+    assert rests == [0.0] * 4 + pause + [0.0, 1.0, 1.0, 1.0] + pause + [0.0, 3.0, 3.0, 3.0]
+
+
+def test_it_rests_as_long_for_the_same_workload_and_not_for_the_next(bench, rests):
+    bench._watch = Watch(1)
+    bench.race([ONE], 2, seed=0)
+    rests.clear()
+    bench.race([ONE], 2, seed=0)
+    assert rests == [0.0, 1.0]
+    rests.clear()
+    bench.load(workload("2q1s400"))
+    bench.race([ONE], 2, seed=0)
+    assert rests == [0.0, 0.0]
+
+
+def test_one_that_stays_slow_is_not_waited_for_any_longer(bench, rests):
+    bench._watch = Watch(10**6)
+    samples = bench.race([ONE], 2, seed=0)[ONE]
+    assert (samples.throttled, samples.tainted) == (6, "too hot")
+    rests.clear()
+    samples = bench.race([ONE], 2, seed=0)[ONE]
+    assert (samples.throttled, samples.tainted) == (0, "too hot")
+    assert rests == [0.0, 7.0]
 
 
 class Load:

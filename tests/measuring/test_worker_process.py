@@ -1,3 +1,4 @@
+import importlib
 import os
 import pickle
 import signal
@@ -158,3 +159,27 @@ def test_a_worker_ends_with_its_parent_even_while_a_kernel_hangs(tmp_path):
     parent.wait()
     worker.wait(timeout=20)
     parent.stdout.close()
+
+
+@pytest.mark.parametrize("ahead", [None, ("asked_at_import",)])
+def test_nothing_is_built_in_the_background_of_its_imports(tmp_path, monkeypatch, ahead):
+    monkeypatch.delenv("HUMMING_DISABLE_PARALLEL_BUILD", raising=False)
+    told = tmp_path / "told"
+    ask = f"""\
+        import os
+        from pathlib import Path
+        def ask(*_):
+            Path({str(told)!r}).write_text(os.environ["HUMMING_DISABLE_PARALLEL_BUILD"])
+    """
+    (tmp_path / "asked_later.py").write_text(textwrap.dedent(ask))
+    (tmp_path / "asked_at_import.py").write_text("from asked_later import ask\nask()\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    factory = importlib.import_module("asked_later").ask if ahead is None else SessionBench
+    process = WorkerProcess(
+        "cpu", tmp_path / "worker.log", LIMITS, factory, RunningClock(), ahead=ahead
+    )
+    if ahead is not None:
+        process.begin()
+    process.kill()
+    assert told.read_text() == "1"
+    assert "HUMMING_DISABLE_PARALLEL_BUILD" not in os.environ

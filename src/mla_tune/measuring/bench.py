@@ -31,7 +31,12 @@ from mla_tune.shapes import BatchShape, Workload
 Announce = Callable[[Plan, str], None]
 
 THROTTLE_PAUSE_S = 2.0
-THROTTLE_RETRIES = 10
+
+RESTS = (0.0, 1.0, 3.0, 7.0)
+"""For how many times as long as it measured a device rests before the next samples, each time that
+it was slowed down with the rest before. Kernels that stream the whole memory without a pause hold a
+GPU at its power cap: an H200 fell to 1350 of 1980 MHz within a second of FLASH_ATTN_MLA on batches
+of 200 requests of 128k, and did so again whenever the same samples were taken in the same way."""
 
 
 class Bench(Protocol):
@@ -125,6 +130,7 @@ class SessionBench:
         self._shapes: tuple[BatchShape, ...] = ()
         self._samplers: dict[tuple[BatchShape, Plan], Sampler] = {}
         self._resources: dict[Plan, KernelResources] = {}
+        self._rest = 0
 
     def open(self, setup: Setup) -> None:
         """As `Bench.open`."""
@@ -149,6 +155,7 @@ class SessionBench:
         """As `Bench.load`."""
         self._samplers.clear()
         self._resources.clear()
+        self._rest = 0
         self._shapes = workload.shapes
         self._opened.load(self._shapes)
         default = self.plan_space(self._shapes).default
@@ -165,17 +172,22 @@ class SessionBench:
         seed: int,
         cases: Sequence[int] | None = None,
     ) -> dict[Plan, Samples]:
-        """As `Bench.race`; what a slowed-down device measured is thrown away and taken again."""
+        """As `Bench.race`; what a slowed-down device measured is thrown away and taken again.
+
+        The longer it has to `RESTS` for clean samples, the longer it does with this workload.
+        """
         wanted = frozenset(range(len(self._shapes)) if cases is None else cases)
         for plan in plans:
             with _blamed(plan):
                 self._warm_up(plan, wanted)
         throttled = 0
         while True:
-            taken = self._rounds(plans, balanced_orders(plans, rounds, seed), wanted)
+            orders = balanced_orders(plans, rounds, seed)
+            taken = self._rounds(plans, orders, wanted, RESTS[self._rest])
             reason = self._watch.slowed_down()
-            if reason is None or throttled == THROTTLE_RETRIES * rounds:
+            if reason is None or self._rest == len(RESTS) - 1:
                 break
+            self._rest += 1
             throttled += rounds
             time.sleep(THROTTLE_PAUSE_S)
         others = self._load.others()
@@ -187,11 +199,19 @@ class SessionBench:
         }
 
     def _rounds(
-        self, plans: Sequence[Plan], orders: Iterable[Sequence[Plan]], wanted: frozenset[int]
+        self,
+        plans: Sequence[Plan],
+        orders: Iterable[Sequence[Plan]],
+        wanted: frozenset[int],
+        rest: float,
     ) -> dict[Plan, list[tuple[float, ...]]]:
         taken: dict[Plan, list[tuple[float, ...]]] = {plan: [] for plan in plans}
+        took_s = 0.0
         for order in orders:
             for plan in order:
+                # Not after the last ones: an idle device does not show what it was slowed down by.
+                time.sleep(rest * took_s)
+                began_s = time.monotonic()
                 with _blamed(plan):
                     self._announce(plan, "sample")
                     taken[plan].append(
@@ -200,6 +220,7 @@ class SessionBench:
                             for number, shape in enumerate(self._shapes)
                         )
                     )
+                took_s = time.monotonic() - began_s
         return taken
 
     def _warm_up(self, plan: Plan, wanted: frozenset[int]) -> None:

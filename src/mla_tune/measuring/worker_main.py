@@ -60,6 +60,7 @@ def serve_later(
     missing. It asks nothing of the device, on which another one measures.
     """
     _die_with(parent_pid)
+    _build_nothing_beside()
     with contextlib.suppress(InputError):  # `serve` finds it again, and answers with it
         _redirect_output(Path(log))
     for name in ahead:
@@ -75,6 +76,7 @@ def serve(
 ) -> None:
     """Answer the parent's requests until its end of the connection is closed."""
     _die_with(parent_pid)
+    _build_nothing_beside()
     try:
         _redirect_output(Path(log))
         device = resolved_device(device)
@@ -138,6 +140,15 @@ def _die_with(parent_pid: int) -> None:
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() != parent_pid:
             os._exit(1)
+
+
+def _build_nothing_beside() -> None:
+    """Keep humming, which vLLM imports for quantized weights, from building in the background.
+
+    It starts two processes at each import, 12 s of a core each, beside a start that waits for the
+    imports or a plan that is measured. What a session needs of it is built when it is used.
+    """
+    os.environ.setdefault("HUMMING_DISABLE_PARALLEL_BUILD", "1")
 
 
 def _redirect_output(log: Path) -> None:
