@@ -18,8 +18,10 @@ UpProjection = Callable[["torch.Tensor"], tuple["torch.Tensor", "torch.Tensor"]]
 
 @dataclass(frozen=True)
 class Projections:
-    """``kv_b_proj`` taken apart: ``w_uk`` is ``[num_q_heads, qk_nope_head_dim, kv_lora_rank]``,
-    ``w_uv`` is ``[num_q_heads, v_head_dim, kv_lora_rank]``.
+    """``kv_b_proj`` taken apart, in float64.
+
+    ``w_uk`` is ``[num_q_heads, qk_nope_head_dim, kv_lora_rank]``, ``w_uv`` is ``[num_q_heads,
+    v_head_dim, kv_lora_rank]``.
     """
 
     w_uk: "torch.Tensor"
@@ -28,7 +30,7 @@ class Projections:
     @classmethod
     def of(cls, weight: "torch.Tensor", num_heads: int, nope_dim: int) -> "Projections":
         """Split a weight ``[num_q_heads * (qk_nope_head_dim + v_head_dim), kv_lora_rank]``."""
-        heads = weight.view(num_heads, -1, weight.shape[-1])
+        heads = weight.double().view(num_heads, -1, weight.shape[-1])
         return cls(heads[:, :nope_dim], heads[:, nope_dim:])
 
 
@@ -72,14 +74,14 @@ def attend(
 
     nope_dim, rank = projections.w_uk.shape[1:]
     token = query.double()
-    absorbed = torch.einsum("hp,hpl->hl", token[:, :nope_dim], projections.w_uk.double())
+    absorbed = torch.einsum("hp,hpl->hl", token[:, :nope_dim], projections.w_uk)
     seen = torch.cat([absorbed, token[:, nope_dim:]], dim=-1)
     if rounded is not None:
         seen = rounded(seen)
     compressed = latents[:, :rank]
     scores = seen @ latents.T
     shares = torch.softmax(scores * scale, dim=-1)
-    return torch.einsum("hl,hvl->hv", shares @ compressed, projections.w_uv.double()).flatten()
+    return torch.einsum("hl,hvl->hv", shares @ compressed, projections.w_uv).flatten()
 
 
 def attend_up_projected(
