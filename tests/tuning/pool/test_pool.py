@@ -1,4 +1,5 @@
 from dataclasses import replace
+from itertools import groupby
 
 import pytest
 from pool_cases import (
@@ -18,6 +19,7 @@ from fake_device import DEFAULT, guarded, splits
 from mla_tune.errors import DeviceLost, EnvironmentFailure, WorkloadFailure
 from mla_tune.plan.plan import UNTUNED
 from mla_tune.table import TableFile
+from mla_tune.tuning import nominee
 from mla_tune.tuning.pool import member_run
 from mla_tune.tuning.study import Journal
 
@@ -255,6 +257,25 @@ def test_where_other_processes_refuse_the_winners_their_runners_up_are_published
     told = [what for what in reporter.notices if what.endswith("tuned again without it")]
     assert 0 < len(told) <= 4, "but for those that the one left begins in a later process"
     assert not [what for what in reporter.notices if "other runs" in what]
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_without_other_processes_a_refused_plan_leaves_its_turn_at_once(
+    tmp_path, monkeypatch, count
+):
+    def refusal(plan, *_, **__):
+        return "slower at one KV length" if plan == splits(2) else ""
+
+    monkeypatch.setattr(nominee, "refusal", refusal)
+    gpus = [gpu(number, latencies=GUARDED) for number in range(count)]
+    result, reporter = run(tmp_path, *gpus, own=guarded_job(tmp_path), processes=1)
+    assert set(plans(tmp_path).values()) == {(splits(8), 1)}
+    assert (len(plans(tmp_path)), result.failures) == (4, ())
+    assert [plan for _, plan in reporter.decisions] == [splits(8)] * 4
+    assert len(reporter.notices) == 4
+    if count == 1:
+        turns = [key for key, _ in groupby(key for *_, key, _ in gpus[0].tuned)]
+        assert len(turns) == len(set(turns)), "no other workload came in between"
 
 
 def test_two_plans_are_refused_on_several_devices_and_then_the_default_stays(tmp_path):

@@ -13,6 +13,7 @@ from mla_tune.tuning.launch_search import launches_for
 from mla_tune.tuning.launches import Launches
 from mla_tune.tuning.nominee import Nominee
 from mla_tune.tuning.one_process import OneProcess
+from mla_tune.tuning.other_processes import spread_over
 from mla_tune.tuning.pool.member import Member
 from mla_tune.tuning.pool.queue import UnitQueue
 from mla_tune.tuning.pool.sentinels import Sighting, sighting
@@ -121,14 +122,15 @@ class MemberRun:
             previous = table.previous.get(str(workload))
             entry = tuner.tune(workload, previous, self._neighbours.get(table))
             self._neighbours[table] = entry
-            self._found(unit, entry, tuner)
+            is_settled = self._found(unit, entry, tuner)
         except (WorkloadFailure, UnavailableError) as error:
+            is_settled = True
             table.tally.failed(table.job, workload, error)
             if streak.is_over(error):
                 self._end_early(table, error)
         else:
             streak.end()
-        if self.queue.done(unit):
+        if is_settled and self.queue.done(unit):
             table.model(table_model(table.job, tuner))
 
     def _searched(self, table: SharedTable, tuner: Tuner) -> Launches:
@@ -136,19 +138,34 @@ class MemberRun:
         with self.queue.hold(f"{table.name}/launches"):
             return launches_for(table.job, tuner, self.reporter)
 
-    def _found(self, unit: Unit, entry: Entry, tuner: Tuner) -> None:
-        """Take what was found: decided, or a nominee that other processes have to see."""
+    def _found(self, unit: Unit, entry: Entry, tuner: Tuner) -> bool:
+        """Take what was found: decided, or a nominee that other processes have to see.
+
+        Where a run is to have no other, a nominee is decided at once: the plans that are refused
+        leave their turn to others while the rest of the work is still to be shared out.
+
+        Returns:
+            False where the unit waits to be tuned again.
+        """
         table, workload = unit.table, unit.workload
         previous = table.previous.get(str(workload))
         if not entry.plan or entry is previous:
             self._decided(unit, entry)
-            return
+            return True
         nominee = tuner.nominee(workload, entry, previous)
         if nominee.decided is not None:
             self._decided(unit, nominee.decided)
-        else:
-            table.nominate(unit, self.member, nominee)
-            self.reporter.nominated(table.job, workload, entry)
+            return True
+        if self.settings.processes == 1:
+            asked = spread_over([nominee]), self.settings.min_speedup, self.reporter
+            if not table.settle(unit, nominee, *asked):
+                self.queue.put_back([unit])
+                return False
+            self.queue.release(unit)
+            return True
+        table.nominate(unit, self.member, nominee)
+        self.reporter.nominated(table.job, workload, entry)
+        return True
 
     def _decided(self, unit: Unit, entry: Entry) -> None:
         self.reporter.decided(unit.table.job, unit.workload, entry)

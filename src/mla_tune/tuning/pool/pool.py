@@ -9,7 +9,7 @@ from functools import partial
 
 from mla_tune.errors import DeviceLost
 from mla_tune.tuning.nominee import Nominee
-from mla_tune.tuning.other_processes import told_refusal, wanting
+from mla_tune.tuning.other_processes import wanting
 from mla_tune.tuning.pool.member import Member
 from mla_tune.tuning.pool.member_run import MemberRun
 from mla_tune.tuning.pool.queue import PAUSE_S, UnitQueue
@@ -126,14 +126,11 @@ class Pool:
         spread = table.spread()
         again: list[Unit] = []
         for unit, (_, nominee) in table.nominees.items():
-            entry = nominee.decide(spread, self.settings.min_speedup)
-            if nominee.refusal:
+            asked = spread, self.settings.min_speedup, self.reporter
+            if table.settle(unit, nominee, *asked):
+                self.queue.release(unit)
+            else:
                 again.append(unit)
-                self.reporter.skipped(told_refusal(table.job, nominee))
-                continue
-            self.reporter.decided(table.job, unit.workload, entry)
-            table.publish(entry)
-            self.queue.release(unit)
         table.nominees.clear()
         self.queue.put_back(again)
         table.finish()
