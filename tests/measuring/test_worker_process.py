@@ -72,6 +72,11 @@ def test_one_that_hangs_is_killed_at_the_limit_of_the_step(process, monkeypatch)
     assert process.is_gone
 
 
+def test_a_device_that_rests_does_not_hang():
+    limits = Limits(sample_s=1.0, warm_up_s=2.0, open_s=3.0)
+    assert [limits.of(step) for step in ("sample", "check", "rest")] == [1.0, 2.0, 3.0]
+
+
 def test_one_that_does_not_come_up_has_died(tmp_path):
     with pytest.raises(WorkerDied, match="exit code 9"):
         started(tmp_path, end_at_once)

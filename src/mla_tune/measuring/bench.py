@@ -37,6 +37,7 @@ RESTS = (0.0, 1.0, 3.0, 7.0)
 it was slowed down with the rest before. Kernels that stream the whole memory without a pause hold a
 GPU at its power cap: an H200 fell to 1350 of 1980 MHz within a second of FLASH_ATTN_MLA on batches
 of 200 requests of 128k, and did so again whenever the same samples were taken in the same way."""
+LONGEST_REST_S = 10.0
 
 
 class Bench(Protocol):
@@ -118,7 +119,8 @@ class SessionBench:
     Args:
         environment: of the device that sessions run on.
         announce: called with a plan and the step (``warm-up``, ``sample`` or ``check``) before
-            each step that could hang or die on it, and now and then with ``compile``.
+            each step that could hang or die on it, now and then with ``compile``, and with
+            ``rest`` where nothing is measured on purpose.
     """
 
     def __init__(
@@ -189,7 +191,7 @@ class SessionBench:
                 break
             self._rest += 1
             throttled += rounds
-            time.sleep(THROTTLE_PAUSE_S)
+            self._leave_alone(plans[0], THROTTLE_PAUSE_S)
         others = self._load.others()
         return {
             plan: Samples(
@@ -210,7 +212,8 @@ class SessionBench:
         for order in orders:
             for plan in order:
                 # Not after the last ones: an idle device does not show what it was slowed down by.
-                time.sleep(rest * took_s)
+                if rest and took_s:
+                    self._leave_alone(plan, min(rest * took_s, LONGEST_REST_S))
                 began_s = time.monotonic()
                 with _blamed(plan):
                     self._announce(plan, "sample")
@@ -222,6 +225,11 @@ class SessionBench:
                     )
                 took_s = time.monotonic() - began_s
         return taken
+
+    def _leave_alone(self, plan: Plan, seconds: float) -> None:
+        """Let the device rest, which no limit of a sample counts."""
+        self._announce(plan, "rest")
+        time.sleep(seconds)
 
     def _warm_up(self, plan: Plan, wanted: frozenset[int]) -> None:
         for number, shape in enumerate(self._shapes):

@@ -31,7 +31,8 @@ class Limits:
     """Seconds that a step of a plan may take before its worker is killed.
 
     Only time in which this process and the worker ran counts; see `RunningClock`.
-    ``warm_up_s`` holds compilation and graph capture, ``open_s`` the imports and the session.
+    ``warm_up_s`` holds compilation and graph capture, ``open_s`` the imports and the session. A
+    rest takes none of a plan's time.
     """
 
     sample_s: float = 30.0
@@ -40,7 +41,7 @@ class Limits:
 
     def of(self, step: str) -> float:
         """The limit of an announced step."""
-        return self.sample_s if step == "sample" else self.warm_up_s
+        return {"sample": self.sample_s, "rest": self.open_s}.get(step, self.warm_up_s)
 
 
 class WorkerLost(MlaTuneError):
