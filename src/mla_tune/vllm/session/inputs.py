@@ -237,7 +237,7 @@ def _new_slots(
     device, num_tokens = query_start.device, int(query_start[-1])
     tokens = torch.arange(num_tokens, dtype=query_start.dtype, device=device)
     rows = torch.searchsorted(query_start, tokens, right=True) - 1
-    positions = tokens + (kv_lens - query_start[1:])[rows]
+    positions = (tokens + (kv_lens - query_start[1:])[rows]).long()
     return block_table[rows, positions // block_size].long() * block_size + positions % block_size
 
 
