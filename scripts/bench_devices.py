@@ -29,6 +29,7 @@ from mla_tune.tuning.api import SilentReporter, TuneResult
 from mla_tune.tuning.job import TableJob
 from mla_tune.tuning.study import Outcome
 from needs import need
+from question_times import QuestionTimes
 
 BATCHES = (1, 2, 4, 8, 16, 24, 32, 48)
 KV_LENS = ("512", "1k", "2k", "4k", "8k")
@@ -149,21 +150,26 @@ def tuned(args: argparse.Namespace, run: str, devices: str, count: int) -> None:
     shapes |= {"batch_specs": specs(args.mode, count)}
     given = {"confirm_seconds": args.confirm_seconds, "processes": args.processes}
     reporter = Counting(len(devices.split(",")), KILL_AT if run == "killed" else 0)
-    result = mla_tune.tune(
-        shapes,
-        backends=args.backends,
-        launches="none",  # the search for them is one device's, before all others can begin
-        devices=devices,
-        out=folder / "tables",
-        study_dir=folder / "study",
-        reporter=reporter,
-        **{name: value for name, value in given.items() if value is not None},
-    )
+    times = QuestionTimes()
+    with times.watched():
+        result = mla_tune.tune(
+            shapes,
+            backends=args.backends,
+            launches="none",  # the search for them is one device's, before all others can begin
+            devices=devices,
+            out=folder / "tables",
+            study_dir=folder / "study",
+            reporter=reporter,
+            **{name: value for name, value in given.items() if value is not None},
+        )
     seconds = time.monotonic() - reporter.began_s
     report(f"{run} ({devices})", seconds, result, reporter)
+    for device in times.seconds:
+        print(f"  {device} answered: {times.told(device)}")
     if run == "killed":
         report_kill(result, reporter, count * len(args.backends))
     took = {"devices": len(devices.split(",")), "seconds": seconds, "on": reporter.timeline()}
+    took |= {"answers_s": times.seconds}
     asked = [shapes, args.backends, given]
     (folder / "took.json").write_text(json.dumps(took | {"asked": asked}))
 
