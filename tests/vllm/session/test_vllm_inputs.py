@@ -5,6 +5,8 @@ import pytest
 import torch
 
 from mla_tune.shapes import BatchShape, MlaDimensions
+from mla_tune.vllm.session import expected
+from mla_tune.vllm.session.expected import _alike
 from mla_tune.vllm.session.inputs import (
     LatentCache,
     blocks_needed,
@@ -59,10 +61,50 @@ def test_new_tokens_are_in_the_cache(batch):
 def test_a_query_sees_its_context_and_itself(batch):
     shape, _, made = batch
     for row in range(shape.num_query_tokens):
-        assert int(made.visible(row, 16)[-1]) == int(made.slots[row])
-    assert len(made.visible(0, 16)) == 33
+        assert int(made.visible([row], 16)[0, -1]) == int(made.slots[row])
+    assert made.visible([0], 16).shape == (1, 33)
     last_of_first_long = 3 + 3 - 1
-    assert len(made.visible(last_of_first_long, 16)) == 50
+    assert made.visible([last_of_first_long], 16).shape == (1, 50)
+
+
+def test_those_that_see_alike_many_are_looked_at_together(batch):
+    shape, _, made = batch
+    assert shape.num_query_tokens == 3 + 6 + 20
+    assert made.contexts([0, 2, 3, 5, 8, 9, 28]) == [33, 33, 48, 50, 50, 1, 20]
+    together = made.visible([3, 6], 16)
+    assert together.shape == (2, 48)
+    alone = [made.visible([row], 16)[0] for row in (3, 6)]
+    assert torch.equal(together, torch.stack(alone))
+    assert not set(together[0].tolist()) & set(together[1].tolist())
+
+
+def test_rows_are_looked_at_together_where_all_is_alike_and_memory_allows(batch, monkeypatch):
+    shape, _, made = batch
+    rows = list(range(shape.num_query_tokens))
+    groups = list(_alike(rows, made, (4, 20)))
+    assert sorted(row for group in groups for row in group) == rows
+    for group in groups:
+        assert len(set(made.contexts(group))) == 1
+        assert len({(row >= 4, row >= 20) for row in group}) == 1
+    assert [0, 1, 2] in groups
+    monkeypatch.setattr(expected, "TOKENS_AT_ONCE", 70)
+    groups = list(_alike(rows, made, (4, 20)))
+    assert [0, 1] in groups
+    assert [2] in groups
+    assert sorted(row for group in groups for row in group) == rows
+
+
+def test_a_sparse_query_sees_what_was_chosen_for_it():
+    shape = BatchShape.parse("2q2s40_1q1s300")
+    cache = filled(shape)
+    made = make_batch(shape, cache, 512, 64, torch.float32)
+    whole = make_batch(shape, cache, 512, None, torch.float32)
+    for row in range(shape.num_query_tokens):
+        (length,) = made.contexts([row])
+        (seen,) = made.visible([row], 16)
+        assert len(seen) == min(length, 64)
+        chosen = made.topk[row][made.topk[row] >= 0].long()
+        assert torch.equal(seen, whole.visible([row], 16)[0][chosen])
 
 
 def test_the_same_shape_gets_the_same_inputs(batch):

@@ -30,6 +30,18 @@ def test_moving_the_projections_changes_nothing():
     assert torch.allclose(attend(query, latents, projections, 0.3), expected, atol=1e-12)
 
 
+def test_several_tokens_together_get_what_each_gets_alone():
+    heads, nope, rope, rank, width, tokens = 3, 8, 4, 16, 6, 11
+    projections = Projections.of(torch.randn(heads * (nope + width), rank), heads, nope)
+    query, latents = torch.randn(5, heads, nope + rope), torch.randn(5, tokens, rank + rope)
+    together = attend(query, latents.double(), projections, 0.3)
+    alone = [
+        attend(q, seen.double(), projections, 0.3) for q, seen in zip(query, latents, strict=True)
+    ]
+    assert together.shape == (5, heads * width)
+    assert torch.allclose(together, torch.stack(alone), atol=1e-12)
+
+
 def test_keys_and_values_of_a_projection_are_attended_to_as_they_are(monkeypatch):
     monkeypatch.setattr(vllm_reference, "TOKENS_AT_ONCE", 4)
     heads, nope, rope, rank, width, tokens = 3, 8, 4, 16, 6, 11

@@ -4,7 +4,7 @@ __all__ = ["Batch", "LatentCache", "blocks_needed", "make_batch", "topk_indices"
 
 import math
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -148,19 +148,37 @@ class Batch:
             causal=True,
         )
 
-    def visible(self, row: int, block_size: int) -> "torch.Tensor":
-        """The slots (int64) that query token ``row`` attends to."""
+    def contexts(self, rows: Sequence[int]) -> list[int]:
+        """How many tokens of its request stand up to each query token, itself included."""
         import torch
 
-        index = int(torch.searchsorted(self.query_start, row, right=True)) - 1
-        query_len, kv_len = self.requests[index]
-        length = kv_len - query_len + row - int(self.query_start[index]) + 1
-        blocks = self.block_table[index, : -(-length // block_size)].long()
-        within = torch.arange(block_size, device=blocks.device)
-        slots = (blocks.unsqueeze(1) * block_size + within).flatten()
+        numbers = torch.tensor(rows, dtype=torch.int32)
+        requests = self._requests_of(numbers)
+        return (numbers + 1 + (self.kv_lens - self.query_start[1:])[requests]).tolist()
+
+    def _requests_of(self, rows: "torch.Tensor") -> "torch.Tensor":
+        import torch
+
+        return torch.searchsorted(self.query_start, rows, right=True) - 1
+
+    def visible(self, rows: Sequence[int], block_size: int) -> "torch.Tensor":
+        """The slots that query tokens attend to, int64 ``[len(rows), num_tokens]``.
+
+        Args:
+            rows: query tokens with equal `contexts`.
+            block_size: of the cache.
+        """
+        import torch
+
+        device, length = self.block_table.device, self.contexts(rows[:1])[0]
+        requests = self._requests_of(torch.tensor(rows, dtype=torch.int32)).to(device)
+        blocks = self.block_table[requests, : -(-length // block_size)].long()
+        within = torch.arange(block_size, device=device)
+        slots = (blocks.unsqueeze(2) * block_size + within).flatten(1)
         if self.topk is None:
-            return slots[:length]
-        return slots[self.topk[row][self.topk[row] >= 0].long()]
+            return slots[:, :length]
+        seen = min(length, self.topk.shape[1])
+        return slots.gather(1, self.topk[rows, :seen].long())
 
 
 def make_batch(

@@ -55,33 +55,33 @@ def attend(
     scale: float,
     rounded: Rounding | None = None,
 ) -> "torch.Tensor":
-    """One query token over the latents it may see.
+    """Query tokens over the latents that each may see; of one, or of several that see alike many.
 
     The up-projections are moved onto query and result, which in float64 is the same and needs no
     keys and values of the whole context.
 
     Args:
-        query: ``[num_q_heads, qk_nope_head_dim + qk_rope_head_dim]``.
-        latents: ``[num_tokens, kv_lora_rank + qk_rope_head_dim]``, float64.
+        query: ``[..., num_q_heads, qk_nope_head_dim + qk_rope_head_dim]``.
+        latents: ``[..., num_tokens, kv_lora_rank + qk_rope_head_dim]``, float64.
         scale: of the softmax.
-        rounded: what the layer does to the absorbed query, ``[num_q_heads, kv_lora_rank +
-            qk_rope_head_dim]``, before the kernel sees it; None: nothing.
+        rounded: what the layer does to the absorbed query, ``[..., num_q_heads,
+            kv_lora_rank + qk_rope_head_dim]``, before the kernel sees it; None: nothing.
 
     Returns:
-        ``[num_q_heads * v_head_dim]``, float64.
+        ``[..., num_q_heads * v_head_dim]``, float64.
     """
     import torch
 
     nope_dim, rank = projections.w_uk.shape[1:]
     token = query.double()
-    absorbed = torch.einsum("hp,hpl->hl", token[:, :nope_dim], projections.w_uk)
-    seen = torch.cat([absorbed, token[:, nope_dim:]], dim=-1)
+    absorbed = torch.einsum("...hp,hpl->...hl", token[..., :nope_dim], projections.w_uk)
+    seen = torch.cat([absorbed, token[..., nope_dim:]], dim=-1)
     if rounded is not None:
         seen = rounded(seen)
-    compressed = latents[:, :rank]
-    scores = seen @ latents.T
+    compressed = latents[..., :rank]
+    scores = seen @ latents.mT
     shares = torch.softmax(scores * scale, dim=-1)
-    return torch.einsum("hl,hvl->hv", shares @ compressed, projections.w_uv).flatten()
+    return torch.einsum("...hl,hvl->...hv", shares @ compressed, projections.w_uv).flatten(-2)
 
 
 def attend_up_projected(
