@@ -59,8 +59,7 @@ def serve_later(
     Until then this process imports ``ahead``, as far as they are there: a session says what is
     missing. It asks nothing of the device, on which another one measures.
     """
-    _die_with(parent_pid)
-    _build_nothing_beside()
+    _begin(parent_pid)
     with contextlib.suppress(InputError):  # `serve` finds it again, and answers with it
         _redirect_output(Path(log))
     for name in ahead:
@@ -75,8 +74,7 @@ def serve(
     connection: Connection, device: str, log: str, factory: BenchFactory, parent_pid: int
 ) -> None:
     """Answer the parent's requests until its end of the connection is closed."""
-    _die_with(parent_pid)
-    _build_nothing_beside()
+    _begin(parent_pid)
     try:
         _redirect_output(Path(log))
         device = resolved_device(device)
@@ -131,6 +129,17 @@ def _looked_at(device: str) -> Environment:
     return with_gpu_facts(environment, partial(GpuDriver.of, gpu), partial(locked_clock_of, gpu))
 
 
+def _begin(parent_pid: int) -> None:
+    """Settle what becomes of this process, and keep its imports from starting others.
+
+    humming, which vLLM imports for quantized weights, starts two builds in the background at each
+    import, 12 s of a core each, beside a start that waits for the imports or a plan that is
+    measured. What a session needs of it is built when it is used.
+    """
+    _die_with(parent_pid)
+    os.environ.setdefault("HUMMING_DISABLE_PARALLEL_BUILD", "1")
+
+
 def _die_with(parent_pid: int) -> None:
     """End with the parent even while a kernel hangs, and leave the terminal's signals to it."""
     for number in IGNORED_SIGNALS:
@@ -140,15 +149,6 @@ def _die_with(parent_pid: int) -> None:
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() != parent_pid:
             os._exit(1)
-
-
-def _build_nothing_beside() -> None:
-    """Keep humming, which vLLM imports for quantized weights, from building in the background.
-
-    It starts two processes at each import, 12 s of a core each, beside a start that waits for the
-    imports or a plan that is measured. What a session needs of it is built when it is used.
-    """
-    os.environ.setdefault("HUMMING_DISABLE_PARALLEL_BUILD", "1")
 
 
 def _redirect_output(log: Path) -> None:
