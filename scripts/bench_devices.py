@@ -168,10 +168,14 @@ def tuned(args: argparse.Namespace, run: str, devices: str, count: int) -> None:
         print(f"  {device} answered: {times.told(device)}")
     if run == "killed":
         report_kill(result, reporter, count * len(args.backends))
-    took = {"devices": len(devices.split(",")), "seconds": seconds, "on": reporter.timeline()}
-    took |= {"answers_s": times.seconds}
-    asked = [shapes, args.backends, given]
-    (folder / "took.json").write_text(json.dumps(took | {"asked": asked}))
+    took = {
+        "devices": len(devices.split(",")),
+        "seconds": seconds,
+        "on": reporter.timeline(),
+        "answers_s": times.seconds,
+        "asked": [shapes, args.backends, given],
+    }
+    (folder / "took.json").write_text(json.dumps(took))
 
 
 def report(name: str, seconds: float, result: TuneResult, reporter: Counting) -> None:

@@ -1,6 +1,6 @@
 """The winners of a table once more, in processes that start anew, before they are published."""
 
-__all__ = ["OtherProcesses", "spread_over", "told_refusal", "wanting"]
+__all__ = ["OtherProcesses", "settled", "spread_over", "wanting"]
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -58,10 +58,9 @@ class OtherProcesses:
         spread = spread_over(left)
         again: list[Workload] = []
         for nominee in left:
-            entry = nominee.decide(spread, self.tuner.settings.min_speedup)
-            if nominee.refusal:
+            entry = settled(nominee, self.job, spread, self.tuner.settings, self.reporter)
+            if entry is None:
                 again.append(nominee.workload)
-                self.reporter.skipped(told_refusal(self.job, nominee))
             else:
                 self.decided(nominee.workload, entry)
         return again
@@ -79,9 +78,20 @@ def wanting(
     return [n for n in nominees if n.wants_another(few, most, spread, settings.min_speedup)]
 
 
-def told_refusal(job: TableJob, nominee: Nominee) -> str:
-    """What a run says of a plan that was refused and leaves its turn to another."""
-    return f"{job.path.stem}: {nominee.workload}: {nominee.refusal}; tuned again without it"
+def settled(
+    nominee: Nominee, job: TableJob, spread: float, settings: Settings, reporter: Reporter
+) -> Entry | None:
+    """What a nominee of ``job`` ends in; ``spread`` as of `Nominee.decide`.
+
+    None where its plan is refused, which ``reporter`` is told: the workload is to be tuned again
+    without it.
+    """
+    entry = nominee.decide(spread, settings.min_speedup)
+    if not nominee.refusal:
+        return entry
+    told = f"{job.path.stem}: {nominee.workload}: {nominee.refusal}; tuned again without it"
+    reporter.skipped(told)
+    return None
 
 
 def spread_over(nominees: Sequence[Nominee]) -> float:

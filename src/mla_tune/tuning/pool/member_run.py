@@ -13,7 +13,7 @@ from mla_tune.tuning.launch_search import launches_for
 from mla_tune.tuning.launches import Launches
 from mla_tune.tuning.nominee import Nominee
 from mla_tune.tuning.one_process import OneProcess
-from mla_tune.tuning.other_processes import spread_over
+from mla_tune.tuning.other_processes import settled, spread_over
 from mla_tune.tuning.pool.member import Member
 from mla_tune.tuning.pool.queue import UnitQueue
 from mla_tune.tuning.pool.sentinels import Sighting, sighting
@@ -153,15 +153,15 @@ class MemberRun:
             self._decided(unit, entry)
             return True
         nominee = tuner.nominee(workload, entry, previous)
-        if nominee.decided is not None:
-            self._decided(unit, nominee.decided)
-            return True
-        if self.settings.processes == 1:
-            asked = spread_over([nominee]), self.settings.min_speedup, self.reporter
-            if not table.settle(unit, nominee, *asked):
+        decided = nominee.decided
+        if decided is None and self.settings.processes == 1:
+            spread = spread_over([nominee])
+            decided = settled(nominee, table.job, spread, self.settings, self.reporter)
+            if decided is None:
                 self.queue.put_back([unit])
                 return False
-            self.queue.release(unit)
+        if decided is not None:
+            self._decided(unit, decided)
             return True
         table.nominate(unit, self.member, nominee)
         self.reporter.nominated(table.job, workload, entry)

@@ -9,7 +9,7 @@ from functools import partial
 
 from mla_tune.errors import DeviceLost
 from mla_tune.tuning.nominee import Nominee
-from mla_tune.tuning.other_processes import wanting
+from mla_tune.tuning.other_processes import settled, wanting
 from mla_tune.tuning.pool.member import Member
 from mla_tune.tuning.pool.member_run import MemberRun
 from mla_tune.tuning.pool.queue import PAUSE_S, UnitQueue
@@ -126,11 +126,13 @@ class Pool:
         spread = table.spread()
         again: list[Unit] = []
         for unit, (_, nominee) in table.nominees.items():
-            asked = spread, self.settings.min_speedup, self.reporter
-            if table.settle(unit, nominee, *asked):
-                self.queue.release(unit)
-            else:
+            entry = settled(nominee, table.job, spread, self.settings, self.reporter)
+            if entry is None:
                 again.append(unit)
+                continue
+            self.reporter.decided(table.job, unit.workload, entry)
+            table.publish(entry)
+            self.queue.release(unit)
         table.nominees.clear()
         self.queue.put_back(again)
         table.finish()

@@ -13,11 +13,10 @@ from mla_tune.table.between import Between
 from mla_tune.tuning.job import TableJob
 from mla_tune.tuning.launches import Launches
 from mla_tune.tuning.nominee import Nominee
-from mla_tune.tuning.other_processes import spread_over, told_refusal
+from mla_tune.tuning.other_processes import spread_over
 from mla_tune.tuning.pool.member import Kind, Member
 from mla_tune.tuning.publishing import Publishing
 from mla_tune.tuning.quarantine import Ward
-from mla_tune.tuning.reporters import Reporter
 from mla_tune.tuning.study import Journal
 from mla_tune.tuning.tally import Tally
 from mla_tune.tuning.workload_cost import cost_of
@@ -104,27 +103,6 @@ class SharedTable:
         """Keep a nominee until ``member`` has raced it in other processes."""
         with self._lock:
             self.nominees[unit] = member, nominee
-
-    def settle(
-        self, unit: Unit, nominee: Nominee, spread: float, min_speedup: float, reporter: Reporter
-    ) -> bool:
-        """Decide a nominee and publish it.
-
-        Args:
-            unit, nominee: of this table.
-            spread, min_speedup: as of `Nominee.decide`.
-            reporter: told of it.
-
-        Returns:
-            False where its plan was refused, and the unit is to be tuned again without it.
-        """
-        entry = nominee.decide(spread, min_speedup)
-        if nominee.refusal:
-            reporter.skipped(told_refusal(self.job, nominee))
-            return False
-        reporter.decided(self.job, unit.workload, entry)
-        self.publish(entry)
-        return True
 
     def model(self, model: Between | None) -> None:
         """Have ``model`` written with the last entries."""
