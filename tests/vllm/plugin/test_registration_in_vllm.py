@@ -51,11 +51,15 @@ def test_every_family_stands_on_the_installed_vllm(
     plugin: Any, write_table: WriteTable, name: str
 ) -> None:
     """Of the rest, FLASH_ATTN_MLA and CUTLASS_MLA import with stand-ins, FLASHINFER_MLA not."""
+    from vllm.utils.import_utils import resolve_obj_by_qualname
+
     plugin(write_table(cpu_header(name), entry("8q1s1k", UNTUNED)))
     ours = registry()[name].get_class()
     assert ours.__module__.startswith("mla_tune.vllm.plugin.")
     assert ours.get_name() == name
     assert ours.get_builder_cls().mla_tune_backend == name
+    # The platform of CUDA finds the class, and gives vLLM's selector this path of it.
+    assert resolve_obj_by_qualname(".".join(ours.full_cls_name())) is ours
 
 
 def test_a_subclass_that_cannot_be_defined_leaves_vllms_own(

@@ -73,7 +73,8 @@ def become(major: int = 9) -> None:
 
         @classmethod
         def get_attn_backend_cls(cls, selected_backend, *args, **kwargs):
-            return selected_backend.get_path()
+            """As CUDA's platform does: by the class that was found, not as it is registered."""
+            return ".".join(selected_backend.get_class().full_cls_name())
 
         @classmethod
         def get_mla_prefill_backend_cls(cls, selector_config):

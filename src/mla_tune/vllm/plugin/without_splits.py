@@ -34,8 +34,12 @@ def tuned(name: str, vllms: Any) -> Any:
     if is_sparse and not hasattr(builder, "require_uniform_decodes"):
         raise UnavailableError("this vLLM's sparse builder does not divide its batches")
     ours = {"__module__": __name__, "mla_tune_backend": name}
-    return tuned_backend(
+    made = tuned_backend(
         vllms,
         type(f"Tuned{builder.__name__}", (TunedBuilder, builder), {**ours}),
         type(f"Tuned{impl.__name__}", (ReservesAtLoad, impl), {**ours}),
     )
+    # The platform of CUDA names a class that it has found by its module and qualified name, and
+    # vLLM's selector looks it up by that.
+    made.__qualname__ = name
+    return made
