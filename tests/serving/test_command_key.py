@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from mla_tune.serving import command_key as module
 from mla_tune.serving.command_key import command_key
 from mla_tune.serving.vllm_command import VllmCommand
 
@@ -41,16 +42,27 @@ def test_a_changed_config_of_the_model_changes_the_key(key: Key, tmp_path: Path,
     config = touched(tmp_path / "model" / "config.json")
     argument = how.format(tmp_path / "model")
     before = key(argument)
-    assert key(argument) == before
     os.utime(config, ns=(1, 1))
+    assert key(argument) == before, "the same was written again"
+    touched(config, "[]")
     assert key(argument) != before
+
+
+def test_of_a_large_file_the_time_counts(
+    key: Key, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "MOST_READ_BYTES", 10)
+    tokenizer = touched(tmp_path / "model" / "tokenizer.json", "[0, 1, 2, 3]")
+    before = key(str(tmp_path / "model"))
+    os.utime(tokenizer, ns=(1, 1))
+    assert key(str(tmp_path / "model")) != before
 
 
 def test_a_configuration_file_counts_with_what_it_names(key: Key, tmp_path: Path) -> None:
     config = touched(tmp_path / "model" / "config.json")
     settings = touched(tmp_path / "serve.yaml", f"model: {tmp_path / 'model'}\n")
     before = key("--config", str(settings))
-    os.utime(config, ns=(1, 1))
+    touched(config, "[]")
     after = key("--config", str(settings))
     assert after != before
     touched(settings, "model: other\nport: 1\n")

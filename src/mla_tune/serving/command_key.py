@@ -6,6 +6,7 @@ the GPUs as their driver lists them.
 
 __all__ = ["command_key"]
 
+import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping
@@ -22,6 +23,8 @@ _VARIABLES = ("VLLM_", "CUDA_", "HF_", "NVIDIA_", "TRITON_")
 _CONFIG_FILE = Kind("configuration of vLLM", may_refer=True)
 _PACKAGES = ("vllm", "torch", "transformers", "triton", "flashinfer-python")
 MOST_FILES = 200
+MOST_READ_BYTES = 1 << 20
+"""Of a configuration. A tokenizer may have some 20 MB, which take as many milliseconds to read."""
 
 
 def command_key(command: VllmCommand, environ: Mapping[str, str] = os.environ) -> str:
@@ -73,8 +76,12 @@ def _strings(data: Any) -> Iterator[str]:
             yield from _strings(value)
 
 
-def _stamps(word: str, environ: Mapping[str, str]) -> Iterator[tuple[str, int, int]]:
-    """Name, time and size of the files that a word names; of a name on the hub its revision."""
+def _stamps(word: str, environ: Mapping[str, str]) -> Iterator[tuple[str, int | str, int]]:
+    """What the files are that a word names; of a name on the hub its revision.
+
+    Each with its name, size and digest: a container's start may write a model's folder anew. A
+    large file is not read, and has the time of its last change instead.
+    """
     try:
         path = Path(word).expanduser()
         if path.is_dir():
@@ -85,7 +92,10 @@ def _stamps(word: str, environ: Mapping[str, str]) -> Iterator[tuple[str, int, i
             files = _revisions(word, environ)
         for file in files:
             found = file.stat()
-            yield str(file), found.st_mtime_ns, found.st_size
+            state: int | str = found.st_mtime_ns
+            if found.st_size <= MOST_READ_BYTES:
+                state = hashlib.sha256(file.read_bytes()).hexdigest()
+            yield str(file), state, found.st_size
     except (OSError, ValueError, RuntimeError):  # too long a name, a NUL in it, no home
         return
 
