@@ -175,16 +175,26 @@ def test_a_default_that_could_not_be_measured_is_no_time():
 def test_two_tables_of_a_backend_are_told_apart():
     entries = default("q1s1k", 5.0)
     newer = {"software": {"vllm": "0.34.0"}}
-    both = contest(
-        table(FLASHMLA, entries), table(FLASHMLA, entries, **newer), table(TRITON, entries)
-    )
-    assert names(both, range(3)) == ["FLASHMLA 0.33.0", "FLASHMLA 0.34.0", TRITON]
+    both = contest(table(FLASHMLA, entries), table(FLASHMLA, entries, **newer))
+    assert names(both, range(2)) == ["FLASHMLA 0.33.0", "FLASHMLA 0.34.0"]
     longer = {"engine": HEADER.engine.model_copy(update={"max_model_len": 16384})}
     lengths = contest(table(FLASHMLA, entries), table(FLASHMLA, entries, **longer))
     own = format_size(HEADER.engine.max_model_len)
     assert names(lengths, range(2)) == [f"FLASHMLA up to {own}", "FLASHMLA up to 16k"]
     same = contest(table(FLASHMLA, entries, path="a.yaml"), table(FLASHMLA, entries, path="b.yaml"))
     assert names(same, range(2)) == ["a.yaml", "b.yaml"]
+
+
+def test_a_backend_of_two_releases_beside_others_is_compared_in_each():
+    entries, others = default("q1s1k", 5.0), default("2q1s1k", 5.0)
+    newer = {"software": {"vllm": "0.34.0"}}
+    tables = (table(FLASHMLA, entries), table(FLASHMLA, others, **newer), table(TRITON, entries))
+    older, new = contests(tables)
+    assert names(older, range(2)) == [FLASHMLA, TRITON]
+    assert [point.shape for point in older.complete] == ["q1s1k"]
+    assert str(older.ground).endswith(", vLLM 0.33.0")
+    assert names(new, range(1)) == [FLASHMLA]
+    assert str(new.ground).endswith(", vLLM 0.34.0")
 
 
 def test_a_tie_is_what_a_verdict_would_not_publish():

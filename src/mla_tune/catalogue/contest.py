@@ -5,7 +5,7 @@ __all__ = ["Contender", "Contest", "Standing", "contests"]
 import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from mla_tune.catalogue.found import FoundTable
@@ -129,11 +129,31 @@ class Contest:
 
 
 def contests(tables: Iterable[FoundTable]) -> list[Contest]:
-    """The tables by their grounds, in the order given; one of a single table has no points."""
+    """The tables by their grounds, in the order given; one of a single table has no points.
+
+    Where backends stand beside one that has tables of several releases, each release is a ground:
+    no shape that another release lacks is left out for it.
+    """
     grounds: dict[Ground, list[FoundTable]] = {}
     for table in tables:
         grounds.setdefault(Ground.of(table.file.header), []).append(table)
-    return [_contest(ground, found) for ground, found in grounds.items()]
+    return [
+        _contest(each, of_each)
+        for ground, found in grounds.items()
+        for each, of_each in _by_release(ground, found).items()
+    ]
+
+
+def _by_release(ground: Ground, tables: Sequence[FoundTable]) -> dict[Ground, list[FoundTable]]:
+    headers = [table.file.header for table in tables]
+    backends = {header.backend for header in headers}
+    if len(backends) in (1, len({(each.backend, each.software.get("vllm")) for each in headers})):
+        return {ground: list(tables)}
+    releases: dict[Ground, list[FoundTable]] = {}
+    for table, header in zip(tables, headers, strict=True):
+        of_release = replace(ground, vllm=header.software.get("vllm"))
+        releases.setdefault(of_release, []).append(table)
+    return releases
 
 
 def _contest(ground: Ground, tables: Sequence[FoundTable]) -> Contest:

@@ -12,8 +12,8 @@ from mla_tune.table.device_names import device_kind
 class Ground:
     """The GPU, the layer and the engine mode that latencies were measured with.
 
-    Not the block size, which each backend chooses for itself, and neither vLLM's release nor
-    ``max_model_len``: those may differ, and are told.
+    Not the block size, which each backend chooses for itself, and neither vLLM's release, unless
+    one is named, nor ``max_model_len``: those may differ, and are told.
 
     Attributes:
         gpu: its name, as the first of the tables has it.
@@ -22,6 +22,7 @@ class Ground:
         model: the dimensions, ``num_q_heads`` of one GPU among them.
         quantization: of ``kv_b_proj``, which a graph of decodes does not use: None there.
         index_topk: of a sparse backend; None for a dense one.
+        vllm: the release, where others are compared apart; None for any.
     """
 
     gpu: str = field(compare=False)
@@ -34,6 +35,7 @@ class Ground:
     quantization: str | None
     mode: str
     index_topk: int | None
+    vllm: str | None = None
 
     @classmethod
     def of(cls, header: Header) -> "Ground":
@@ -64,4 +66,6 @@ class Ground:
             parts.append(f"sparse, {self.index_topk} tokens")
         if self.locked_sm_clock_mhz is not None:
             parts.append(f"SM clock locked at {self.locked_sm_clock_mhz} MHz")
+        if self.vllm is not None:
+            parts.append(f"vLLM {self.vllm}")
         return ", ".join(parts)

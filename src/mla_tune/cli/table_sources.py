@@ -50,6 +50,9 @@ _FILTERS = (
     click.option("--tp", type=POSITIVE, default=1, help="GPUs that the model's heads are cut for."),
     click.option("--heads", type=POSITIVE, help="Only tables of so many heads on a GPU."),
     click.option("--mode", type=click.Choice(["graph", "eager"]), help="Only tables of this mode."),
+    click.option(
+        "--vllm", metavar="RELEASE", help="Only tables of this vLLM: 0.33.0, or all of 0.33."
+    ),
 )
 
 
@@ -104,6 +107,7 @@ def filtered(
     tp: int,
     heads: int | None,
     mode: str | None,
+    vllm: str | None,
 ) -> list["FoundTable"]:
     """Those of ``tables`` that the options ask for.
 
@@ -127,6 +131,7 @@ def filtered(
         and (asked is None or (header.model, header.engine.index_topk) == asked)
         and heads in (None, header.model["num_q_heads"])
         and mode in (None, header.engine.mode)
+        and (vllm is None or f"{header.software.get('vllm')}.".startswith(f"{vllm}."))
     ]
     if not kept:
         there = dict.fromkeys(told_of(table) for table in tables)
