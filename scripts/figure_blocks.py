@@ -20,11 +20,12 @@ from table_on_recording import judged
 
 DATA = Path(__file__).parents[1] / "tests" / "data"
 HELD_OUT = (
-    "graph_triton_mla_held_out",
-    "graph_triton_mla_16",
-    "graph_triton_mla_128",
-    "graph_flash_attn_mla_16",
-    "graph_flash_attn_mla_128",
+    "h100/graph_triton_mla_held_out",
+    "h100/graph_triton_mla_16",
+    "h100/graph_triton_mla_128",
+    "h100/graph_flash_attn_mla_16",
+    "h100/graph_flash_attn_mla_128",
+    "h200/graph_triton_mla_16",
 )
 """Recordings by other processes than those that tuned the shipped tables."""
 H200_DECODES = {
@@ -122,9 +123,10 @@ def decodes_h200(material: Material) -> str:
             cells = [_default_to_tuned(entries[shape]) for shape in H200_DECODES.values()]
             gain = Summary.of(contender.table.file.entries).gain or math.nan
             heads = str(contest.ground.num_q_heads)
-            rows.append([heads, contender.backend, *cells, f"{gain:.2f}×"])
+            release = contender.table.file.header.software["vllm"]
+            rows.append([heads, contender.backend, release, *cells, f"{gain:.2f}×"])
     batches = [f"batch {requests}" for requests in H200_DECODES]
-    return _rows(["heads", "backend", *batches, "gain"], rows)
+    return _rows(["heads", "backend", "vLLM", *batches, "gain"], rows)
 
 
 def _default_to_tuned(entry: Entry) -> str:
@@ -179,10 +181,10 @@ def _table_row(table: Table) -> list[str]:
 
 
 def judgements(material: Material) -> str:
-    """The H100's tables on recordings by other processes."""
+    """Shipped tables on recordings by other processes."""
     rows = []
     for name in HELD_OUT:
-        recording = Recording.load(DATA / "h100" / f"{name}.jsonl.gz")
+        recording = Recording.load(DATA / f"{name}.jsonl.gz")
         for found in material.found:
             header = found.file.header
             try:

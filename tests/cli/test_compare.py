@@ -7,7 +7,7 @@ from command_line import refused
 from json_document import documented
 
 ROOT = Path(__file__).parents[2]
-H200 = ("--gpu", "NVIDIA H200", "--mode", "graph")
+H200 = ("--gpu", "NVIDIA H200", "--mode", "graph", "--vllm", "0.26")
 REQUESTS = ("q1s{1k,4k,16k}", *(f"{count}q1s{{1k,4k,16k}}" for count in (32, 48, 128)))
 
 
@@ -57,6 +57,26 @@ def test_other_releases_are_named(cli, shipped, tmp_path):
     assert "other releases of vLLM: FLASHMLA with 0.26.0, FLASH_ATTN_MLA with 0.27.1" in out
 
 
+def test_a_backend_of_two_releases_is_compared_in_each_with_the_others(cli, shipped):
+    _, out, _ = cli("compare", shipped, *H200[:4], "--heads", 16)
+    titles = [line for line in out.splitlines() if line.startswith("NVIDIA H200")]
+    assert titles[0] == "NVIDIA H200, 16 heads, KV auto, graph, vLLM 0.26.0"
+    assert "NVIDIA H200, 16 heads, KV auto, graph, vLLM 0.33.0" in titles
+    triton = sorted(shipped.glob("TRITON_MLA-NVIDIA_H200-heads_16-*graph*"))
+    _, out, _ = cli("compare", *triton)  # alone it is the releases that are compared
+    assert out.startswith("NVIDIA H200, 16 heads, KV auto, graph\n")
+    assert "TRITON_MLA 0.26.0" in out
+    assert "TRITON_MLA 0.33.0" in out
+
+
+def test_only_tables_of_a_release(cli, shipped):
+    of_graphs = cli("compare", shipped, "--vllm", "0.26", "--mode", "graph")
+    assert of_graphs[1].startswith("NVIDIA H200, 128 heads, KV auto, graph\n")
+    assert "0.33.0" not in of_graphs[1]
+    assert cli("compare", shipped, "--vllm", "0.26.0", "--mode", "graph") == of_graphs
+    assert "no table is of what you ask for" in refused(cli, "compare", shipped, "--vllm", "0.3")
+
+
 @pytest.mark.parametrize("heads", [16, 128])
 def test_the_documents_hold_the_figures_of_the_shipped_tables(cli, shipped, heads):
     _, out, _ = cli("compare", shipped, *H200, "--heads", heads, "--json")
@@ -66,6 +86,7 @@ def test_the_documents_hold_the_figures_of_the_shipped_tables(cli, shipped, head
         for table in documented("tables", cli("tables", shipped, "--json")[1])["tables"]
         if (table["gpu"], table["mode"], table["model"]["num_q_heads"], table["kv_cache_dtype"])
         == ("NVIDIA H200", "graph", heads, "auto")
+        and table["vllm"] == "0.26.0"
     }
     shapes = {point["shape"]: point["times"] for point in found["shapes"]}
     assert len(found["backends"]) == 3
@@ -76,7 +97,7 @@ def test_the_documents_hold_the_figures_of_the_shipped_tables(cli, shipped, head
             for time in times
             if time["tuned_us"]
         ]
-        row = f"| {heads} | {each['name']} | {' | '.join(cells)} |"
+        row = f"| {heads} | {each['name']} | {each['vllm']} | {' | '.join(cells)} |"
         for document in ("docs/gains.md", "docs/h200.md"):
             text = (ROOT / document).read_text()
             (line,) = [line for line in text.splitlines() if line.startswith(row)]

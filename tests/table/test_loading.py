@@ -213,4 +213,4 @@ def test_a_table_of_a_backend_that_is_not_known_costs_only_itself(
 def test_every_shipped_table_is_within_bounds() -> None:
     tables, problems = load_tables("bundled")
     assert problems == []
-    assert len(tables) == 30
+    assert len(tables) == 31
