@@ -145,15 +145,15 @@ def contests(tables: Iterable[FoundTable]) -> list[Contest]:
 
 
 def _by_release(ground: Ground, tables: Sequence[FoundTable]) -> dict[Ground, list[FoundTable]]:
-    headers = [table.file.header for table in tables]
-    backends = {header.backend for header in headers}
-    if len(backends) in (1, len({(each.backend, each.software.get("vllm")) for each in headers})):
-        return {ground: list(tables)}
-    releases: dict[Ground, list[FoundTable]] = {}
-    for table, header in zip(tables, headers, strict=True):
-        of_release = replace(ground, vllm=header.software.get("vllm"))
-        releases.setdefault(of_release, []).append(table)
-    return releases
+    releases: dict[str, set[str | None]] = {}
+    grounds: dict[Ground, list[FoundTable]] = {}
+    for table in tables:
+        header = table.file.header
+        release = header.software.get("vllm")
+        releases.setdefault(header.backend, set()).add(release)
+        grounds.setdefault(replace(ground, vllm=release), []).append(table)
+    has_several = any(len(of_backend) > 1 for of_backend in releases.values())
+    return grounds if has_several and len(releases) > 1 else {ground: list(tables)}
 
 
 def _contest(ground: Ground, tables: Sequence[FoundTable]) -> Contest:
