@@ -8,7 +8,7 @@ from report_material import shipped
 
 
 def test_tables_of_one_name_have_rows_of_their_own():
-    (table,) = shipped("TRITON_MLA-NVIDIA_H200-heads_16-kv_auto-graph")
+    (table,) = shipped("TRITON_MLA-NVIDIA_H200-heads_16-kv_auto-graph-vllm_0.26")
     header = table.file.header
     longer = header.engine.model_copy(update={"max_model_len": 8192})
     headers = (
@@ -34,7 +34,7 @@ def test_tables_of_one_name_have_rows_of_their_own():
 
 
 def test_tables_for_other_engines_are_told_apart_by_their_lengths():
-    (table,) = shipped("TRITON_MLA-NVIDIA_H200-heads_16-kv_auto-graph")
+    (table,) = shipped("TRITON_MLA-NVIDIA_H200-heads_16-kv_auto-graph-vllm_0.26")
     engine = table.file.header.engine.model_copy(update={"max_model_len": 16384})
     longer = table.file.header.model_copy(update={"engine": engine})
     other = dataclasses.replace(table, file=dataclasses.replace(table.file, header=longer))
