@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from cpu_builders import registered_builder, with_gpu_units
+from mla_tune.catalogue.machine import Machine
 from mla_tune.environment import probe
 from mla_tune.registry import get_backend
 from mla_tune.session import Setup
@@ -42,6 +43,7 @@ def main() -> int:
     environment = probe(arguments.device)
     os.environ["MLA_TUNE_TABLES"] = arguments.tables
     register()
+    machine = Machine.here(environment.device_name)
     used = failed = 0
     for loaded in load_tables(arguments.tables)[0]:
         header = loaded.table.header
@@ -49,8 +51,9 @@ def main() -> int:
         if loaded.mode != "graph" or header.device.name != environment.device_name or not asked:
             continue
         print(f"{loaded}:", flush=True)
-        if (reason := get_backend(header.backend).unavailable(environment)) is not None:
-            print(f"  not here: {reason}")
+        unavailable = get_backend(header.backend).unavailable(environment)
+        if reasons := [unavailable] if unavailable else machine.why_not(loaded.table):
+            print(f"  not here: {'; '.join(reasons)}")
             continue
         for told, problem in _checked(loaded, arguments.device):
             used += not problem

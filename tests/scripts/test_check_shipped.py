@@ -24,6 +24,9 @@ def test_the_plans_of_a_table_for_this_machine_reach_their_kernels():
     """In a process of its own: it puts the plugin into vLLM's registry for good."""
     asked = {("TRITON_MLA", "graph"): PLANS}
     tables = write_tables(asked, probe("cpu"), MlaDimensions(num_q_heads=16), 4096)
+    # A wheel has tables of several releases of one GPU; the plugin takes this one's.
+    older = (tables / "TRITON_MLA-graph.yaml").read_text()
+    (tables / "older.yaml").write_text(older.replace("vllm: 0.3", "vllm: 0.2"))
     done = subprocess.run(
         [sys.executable, SCRIPT, "--tables", tables, "--device", "cpu"],
         capture_output=True,
@@ -35,3 +38,4 @@ def test_the_plans_of_a_table_for_this_machine_reach_their_kernels():
     for spec, plan in PLANS.items():
         assert f"{spec.replace('1k', '512')} {plan}: reached the kernel" in done.stdout
     assert "2 plans reached their kernels, 0 did not" in done.stdout
+    assert "not here: is for vLLM 0.2" in done.stdout

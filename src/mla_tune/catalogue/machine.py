@@ -9,7 +9,7 @@ from functools import cache
 from mla_tune.device.driver import gpu_names
 from mla_tune.environment import KERNEL_PACKAGES, installed_versions
 from mla_tune.registry import BACKENDS
-from mla_tune.table import TableFile
+from mla_tune.table import Table, TableFile
 from mla_tune.table.device_names import device_kind
 from mla_tune.table.software import compared
 
@@ -45,19 +45,19 @@ class Machine:
             gpus, installed_versions("vllm").get("vllm"), installed_versions(*KERNEL_PACKAGES)
         )
 
-    def why_not(self, table: TableFile) -> list[str]:
+    def why_not(self, table: Table | TableFile) -> list[str]:
         """Why no engine here uses a table; nothing where one of its model and settings does."""
         if not BACKENDS[table.header.backend].is_vllm:
             return [f"{table.header.backend} is none of vLLM's backends"]
         return [*self._other_gpu(table), *self._other_software(table)]
 
-    def _other_gpu(self, table: TableFile) -> list[str]:
+    def _other_gpu(self, table: Table | TableFile) -> list[str]:
         name = table.header.device.name
         if device_kind(name) in map(device_kind, self.gpus):
             return []
         return [f"is for {name}, here is {', '.join(self.gpus) or 'no GPU'}"]
 
-    def _other_software(self, table: TableFile) -> list[str]:
+    def _other_software(self, table: Table | TableFile) -> list[str]:
         if self.vllm is None:
             return ["vLLM is not installed here"]
         looked_at = self.packages is not None
