@@ -7,7 +7,8 @@ from command_line import refused
 from json_document import documented
 
 ROOT = Path(__file__).parents[2]
-H200 = ("--gpu", "NVIDIA H200", "--mode", "graph", "--vllm", "0.26")
+H200 = ("--gpu", "NVIDIA H200", "--mode", "graph")
+H200_0_26 = (*H200, "--vllm", "0.26")
 REQUESTS = ("q1s{1k,4k,16k}", *(f"{count}q1s{{1k,4k,16k}}" for count in (32, 48, 128)))
 
 
@@ -17,7 +18,7 @@ def shipped():
 
 
 def test_the_answer_is_a_flag_of_vllm(cli, shipped):
-    code, out, _ = cli("compare", shipped, *H200, "--model", "deepseek-v3", "--tp", 8)
+    code, out, _ = cli("compare", shipped, *H200_0_26, "--model", "deepseek-v3", "--tp", 8)
     assert code == 0
     assert out.startswith("NVIDIA H200, 16 heads, KV auto, graph\n")
     *_, note, answer = out.splitlines()
@@ -31,7 +32,7 @@ def test_the_answer_is_a_flag_of_vllm(cli, shipped):
 
 def test_the_document_shows_what_is_printed(cli, shipped):
     text = (ROOT / "docs" / "reading-tables.md").read_text()
-    _, out, _ = cli("compare", shipped, *H200, "--model", "deepseek-v3", "--tp", 8)
+    _, out, _ = cli("compare", shipped, *H200_0_26, "--model", "deepseek-v3", "--tp", 8)
     assert "".join(out.partition("new tokens")[1:]) in text
     table = "TRITON_MLA-NVIDIA_H100_80GB_HBM3-heads_16-kv_auto-graph-vllm_0.33.0.yaml"
     assert cli("lookup", shipped / table, "--batch", 32, "--kv-len", "4k")[1] in text
@@ -58,7 +59,7 @@ def test_other_releases_are_named(cli, shipped, tmp_path):
 
 
 def test_a_backend_of_two_releases_is_compared_in_each_with_the_others(cli, shipped):
-    _, out, _ = cli("compare", shipped, *H200[:4], "--heads", 16)
+    _, out, _ = cli("compare", shipped, *H200, "--heads", 16)
     titles = [line for line in out.splitlines() if line.startswith("NVIDIA H200")]
     assert titles[0] == "NVIDIA H200, 16 heads, KV auto, graph, vLLM 0.26.0"
     assert "NVIDIA H200, 16 heads, KV auto, graph, vLLM 0.33.0" in titles
@@ -79,7 +80,7 @@ def test_only_tables_of_a_release(cli, shipped):
 
 @pytest.mark.parametrize("heads", [16, 128])
 def test_the_documents_hold_the_figures_of_the_shipped_tables(cli, shipped, heads):
-    _, out, _ = cli("compare", shipped, *H200, "--heads", heads, "--json")
+    _, out, _ = cli("compare", shipped, *H200_0_26, "--heads", heads, "--json")
     found = documented("compare", out)["comparisons"][0]
     gains = {
         table["backend"]: table["gain"]
@@ -106,7 +107,7 @@ def test_the_documents_hold_the_figures_of_the_shipped_tables(cli, shipped, head
 
 def test_no_document_sends_hopper_users_to_a_backend_that_loses(cli, shipped):
     for heads in (16, 128):
-        _, out, _ = cli("compare", shipped, *H200, "--heads", heads, "--json")
+        _, out, _ = cli("compare", shipped, *H200_0_26, "--heads", heads, "--json")
         times = [point["times"] for point in documented("compare", out)["comparisons"][0]["shapes"]]
         both = [each for each in times if each["TRITON_MLA"] and each["TRITON_MLA"]["tuned_us"]]
         assert len(both) >= 10
