@@ -17,6 +17,7 @@ import torch
 
 from mla_tune.environment import Environment
 from mla_tune.measuring.bench import Announce, SessionBench
+from mla_tune.measuring.capture import CaptureLost
 from mla_tune.plan.plan import Plan
 from mla_tune.session import Setup
 from mla_tune.shapes import BatchShape
@@ -30,6 +31,10 @@ def _raises(_output: torch.Tensor) -> None:
 
 def _sleeps(_output: torch.Tensor) -> None:
     time.sleep(3600)
+
+
+def _loses_a_capture(_output: torch.Tensor) -> None:
+    raise CaptureLost("operation not permitted when stream is capturing")
 
 
 def _exits(_output: torch.Tensor) -> None:
@@ -65,6 +70,7 @@ def _spoils_one_row(output: torch.Tensor) -> None:
 FAULTS: dict[str, Callable[[torch.Tensor], None]] = {
     "raises": _raises,
     "sleeps": _sleeps,
+    "loses a capture": _loses_a_capture,
     "exits": _exits,
     "segfaults": _segfaults,
     "fills the disk": _fills_the_disk,

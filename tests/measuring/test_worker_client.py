@@ -204,6 +204,19 @@ def test_new_workers_that_find_the_clock_locked_elsewhere_end_the_run(
         assert len(began) == starts
 
 
+def test_a_process_in_which_nothing_can_be_captured_any_more_measures_nothing_more(tmp_path):
+    losing = Plan(num_kv_splits=9)
+    worker = started(tmp_path, partial(faulty_bench, {losing: "loses a capture"}))
+    try:
+        with pytest.raises(PlanFailure, match="not permitted when stream is capturing") as caught:
+            worker.race([GOOD, losing], 2, seed=0)
+        assert (caught.value.kind, caught.value.plan) == ("raised", losing)
+        assert len(worker.race([GOOD], 2, seed=0)[GOOD].rounds) == 2
+        assert worker.restarts == 1
+    finally:
+        worker.close()
+
+
 def test_what_a_worker_prints_goes_to_its_log(worker):
     with pytest.raises(PlanFailure):
         worker.race([BY_FAULT["raises"]], 1, seed=0)

@@ -17,7 +17,7 @@ from mla_tune.environment import Environment
 from mla_tune.measuring.correctness import OutputCheck
 from mla_tune.measuring.load import load_watch_for
 from mla_tune.measuring.orders import balanced_orders
-from mla_tune.measuring.stopwatch import Sampler, Samples, stopwatch_for
+from mla_tune.measuring.stopwatch import Sampler, Samples, Stopwatch, stopwatch_for
 from mla_tune.measuring.throttle import ThrottleWatch
 from mla_tune.plan.compilation import Compilation
 from mla_tune.plan.failure import FailureKind, PlanFailure
@@ -129,6 +129,7 @@ class SessionBench:
         self.environment = environment
         self._announce = announce
         self._session: Session | None = None
+        self._stopwatch: Stopwatch | None = None
         self._shapes: tuple[BatchShape, ...] = ()
         self._samplers: dict[tuple[BatchShape, Plan], Sampler] = {}
         self._resources: dict[Plan, KernelResources] = {}
@@ -138,7 +139,7 @@ class SessionBench:
         """As `Bench.open`."""
         self.close()
         self._session = get_backend(setup.backend).open(setup)
-        self._stopwatch = stopwatch_for(self._session.device, setup.mode)
+        self._mode = setup.mode
         device = self._session.device
         driver = driver_of(device)
         self._watch = ThrottleWatch(driver, self.environment.locked_sm_clock_mhz)
@@ -159,6 +160,8 @@ class SessionBench:
         self._resources.clear()
         self._rest = 0
         self._shapes = workload.shapes
+        self._stopwatch = None  # its graphs' memory is there for these batches
+        self._stopwatch = stopwatch_for(self._opened.device, self._mode)
         self._opened.load(self._shapes)
         default = self.plan_space(self._shapes).default
         self._check = OutputCheck(self._opened, self._shapes, default)
@@ -232,6 +235,7 @@ class SessionBench:
         time.sleep(seconds)
 
     def _warm_up(self, plan: Plan, wanted: frozenset[int]) -> None:
+        assert self._stopwatch is not None, "load() comes first"
         for number, shape in enumerate(self._shapes):
             if number in wanted and (shape, plan) not in self._samplers:
                 self._announce(plan, "warm-up")
@@ -254,6 +258,7 @@ class SessionBench:
     def close(self) -> None:
         """Give back the session's memory."""
         self._samplers.clear()
+        self._stopwatch = None
         if self._session is not None:
             self._session.close()
             self._session = None

@@ -13,9 +13,11 @@ __all__ = ["Sampler", "Samples", "Stopwatch", "stopwatch_for"]
 import math
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
+from mla_tune.measuring.capture import end_capture
 from mla_tune.measuring.load import OthersLoad
 from mla_tune.plan.kernel_resources import KernelResources
 from mla_tune.session import Prepared
@@ -113,7 +115,7 @@ class _Events:
         import torch
 
         l2_bytes = torch.cuda.get_device_properties(device).L2_cache_size
-        self._flush = torch.empty(2 * l2_bytes, dtype=torch.int8, device=device)
+        self._overwritten = torch.empty(2 * l2_bytes, dtype=torch.int8, device=device)
         self._start = torch.cuda.Event(enable_timing=True)
         self._end = torch.cuda.Event(enable_timing=True)
 
@@ -133,11 +135,15 @@ class _Events:
 
         return sample
 
+    def flush(self) -> None:
+        """Leave nothing of the passes before in the L2 cache."""
+        self._overwritten.zero_()
+
     def _timed(self, run: Callable[[], None], spin_us: float) -> tuple[float, bool]:
         """Microseconds between the events, and whether all launches were queued ahead."""
         import torch
 
-        self._flush.zero_()
+        self.flush()
         torch.cuda._sleep(int(spin_us * self.CYCLES_PER_US))
         self._start.record()
         run()
@@ -175,8 +181,9 @@ class EagerEvents:
 class GraphReplay:
     """One replay of a captured CUDA graph between events.
 
-    All graphs share one pool of memory, as vLLM's do: they are replayed one after another, and each
-    writes what it reads. With a pool each, hundreds of plans would fill the GPU.
+    All graphs share one pool of memory and one stream, as vLLM's do: they are replayed one after
+    another, and each writes what it reads. With a pool each, hundreds of plans would fill the GPU.
+    What the pool has grown to is given back with the stopwatch: take a new one for other batches.
     """
 
     WARM_UP_PASSES = 3
@@ -185,23 +192,58 @@ class GraphReplay:
     def __init__(self, device: "torch.device") -> None:
         import torch
 
+        torch.cuda.empty_cache()  # of the pool before, whose graphs are gone
         self._events = _Events(device)
         self._pool = torch.cuda.graph_pool_handle()
+        self._stream = torch.cuda.Stream(device)
+        # A pool is gone with its last graph: one that stays lets plans fail before any is captured.
+        self._first = self._captured(self._events.flush)
 
     def sampler(self, prepared: Prepared) -> Sampler:
+        """As `Stopwatch.sampler`.
+
+        Raises:
+            CaptureLost: nothing can be captured in this process any more.
+        """
         import torch
 
-        graph = torch.cuda.CUDAGraph()
         with prepared.applied() as run:
-            stream = torch.cuda.Stream()
-            stream.wait_stream(torch.cuda.current_stream())
-            with torch.cuda.stream(stream):
+            self._stream.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(self._stream):
                 for _ in range(self.WARM_UP_PASSES):
                     run()
-            torch.cuda.current_stream().wait_stream(stream)
+            torch.cuda.current_stream().wait_stream(self._stream)
             torch.cuda.synchronize()
-            with torch.cuda.graph(graph, stream=stream, pool=self._pool):
-                run()
+            graph = self._captured_in_room(run)
         graph.replay()
         torch.cuda.synchronize()
         return self._events.sampler(graph.replay, self.LAUNCH_US)
+
+    def _captured_in_room(self, run: Callable[[], None]) -> "torch.cuda.CUDAGraph":
+        """As `_captured`; where memory is short, without what the warm-up passes held.
+
+        torch keeps that for passes outside of graphs, and gives nothing back during a capture.
+        """
+        import torch
+
+        with suppress(torch.OutOfMemoryError):
+            return self._captured(run)
+        torch.cuda.empty_cache()
+        return self._captured(run)
+
+    def _captured(self, run: Callable[[], None]) -> "torch.cuda.CUDAGraph":
+        """The graph of one pass.
+
+        ``torch.cuda.graph`` would empty the allocator's cache before each: what comes after then
+        asks the driver for memory, where the processes of a host's GPUs wait for each other.
+        """
+        import torch
+
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.stream(self._stream):
+            graph.capture_begin(pool=self._pool)
+            try:
+                run()
+            finally:
+                end_capture(graph)
+        return graph

@@ -12,7 +12,7 @@ import resource
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from multiprocessing.connection import Connection
@@ -32,6 +32,7 @@ from mla_tune.errors import (
 )
 from mla_tune.files.own_file import open_own
 from mla_tune.measuring.bench import Announce, Bench
+from mla_tune.measuring.capture import CaptureLost
 from mla_tune.measuring.throttle import locked_clock_of
 from mla_tune.plan.failure import FailureKind, PlanFailure
 from mla_tune.plan.plan import Plan
@@ -179,17 +180,23 @@ def _lossy_text(number: int) -> io.TextIOWrapper:
     return io.TextIOWrapper(buffer, "utf-8", errors="backslashreplace", line_buffering=True)
 
 
-def _cause_on_disk(error: BaseException) -> EnvironmentFailure | None:
-    """The full disk that a plan's failure comes from, such as under a compiler's cache."""
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """``error`` and all that led to it."""
     cause: BaseException | None = error
     while cause is not None:
+        yield cause
+        cause = cause.__cause__ or cause.__context__
+
+
+def _cause_on_disk(error: BaseException) -> EnvironmentFailure | None:
+    """The full disk that a plan's failure comes from, such as under a compiler's cache."""
+    for cause in _causes(error):
         if isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT):
             where = f" {cause.filename}" if cause.filename else ""
             return EnvironmentFailure(
                 f"no room to write{where}: {cause.strerror}",
                 remedy="make room; finished trials are kept, run the same command again",
             )
-        cause = cause.__cause__ or cause.__context__
     return None
 
 
@@ -218,6 +225,8 @@ def _is_intact(error: MlaTuneError, device: str) -> bool:
     of bounds, which spoils the inputs of other plans too: TRITON_MLA of vLLM 0.26 with 128 heads,
     128 requests and 256 splits writes beyond 8 GiB of workspace without any error.
     """
+    if any(isinstance(cause, CaptureLost) for cause in _causes(error)):
+        return False
     if isinstance(error, PlanFailure) and error.kind is FailureKind.WRONG_RESULT:
         return False
     if device == "cpu":
