@@ -58,6 +58,15 @@ def test_backends_are_listed_with_why_they_do_not_run(cli, monkeypatch):
     assert "vLLM" in reasons["FLASHMLA"]
 
 
+def test_backends_are_listed_below_what_the_machine_has(cli, monkeypatch):
+    monkeypatch.setattr("mla_tune.tuning.device_bench.found_environment", lambda _: ENVIRONMENT)
+    _, out, _ = cli("backends")
+    first = out.splitlines()[0]
+    assert first.startswith(f"{ENVIRONMENT.device_name}: ")
+    assert all(f"{name} {v}" in first for name, v in ENVIRONMENT.software.items())
+    assert "'" not in first
+
+
 def test_a_recheck_is_printed_at_its_end(cli, table, monkeypatch):
     results = [
         Recheck(ENTRIES[0], None, "it hangs", ("few samples",)),

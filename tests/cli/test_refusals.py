@@ -93,6 +93,23 @@ def test_a_bad_flag_is_refused(cli, write, tmp_path, arguments, says):
     assert says in refused(cli, *options(tmp_path), "--shapes", shapes, *arguments)
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["show", ""],
+        ["show", "bundled", "--gpu", " "],
+        ["tables", "--vllm", ""],
+        ["compare", "bundled", "--model", ""],
+        ["check", ""],
+        ["serve", "--backend", "", "--", "vllm", "serve", "m"],
+        ["--backend", "TORCH_MLA", "--shapes", ""],
+        ["--backend", "TORCH_MLA", "--shapes", "s.yaml", "--out", ""],
+    ],
+)
+def test_what_a_shell_left_empty_is_no_name_and_not_the_working_folder(cli, arguments):
+    assert "it is empty" in refused(cli, *arguments)
+
+
 @pytest.mark.parametrize("command", [[], ["backends"], ["recheck", "t.yaml"]])
 def test_what_is_no_device_starts_no_worker(cli, monkeypatch, command):
     monkeypatch.setattr("mla_tune.tuning.device_bench.WorkerBench", None)

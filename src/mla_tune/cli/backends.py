@@ -35,7 +35,8 @@ def backends(device: str, as_json: bool) -> None:
             }
         )
         return
-    click.echo(f"{environment.device_name}: {environment.software}")
+    software = (f"{name} {version}" for name, version in environment.software.items())
+    click.echo(f"{environment.device_name}: {', '.join(software)}")
     for backend in BACKENDS:
         reason = backend.unavailable(environment)
         runs = "runs here" if reason is None else f"does not run here: {reason}"

@@ -6,6 +6,7 @@ __all__ = [
     "DURATION",
     "FACTOR",
     "GUARD_SHARE",
+    "NAME",
     "PATH",
     "POSITIVE",
     "RAY",
@@ -31,6 +32,8 @@ import click
 from mla_tune.errors import InputError
 from mla_tune.shapes.batch import MOST_REQUESTS
 from mla_tune.tuning import run_options
+
+EMPTY = "it is empty; is a variable of the shell not set?"
 
 
 def size(_ctx: click.Context, _option: click.Parameter, value: str | None) -> int | None:
@@ -75,8 +78,22 @@ class Finite(click.FloatRange):
         return number
 
 
+class Name(click.ParamType):  # type: ignore[type-arg]  # generic for newer clicks alone
+    """A name, or a part of one: of an empty one everything is a part."""
+
+    name = "name"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        if not str(value).strip():
+            self.fail(EMPTY, param, ctx)
+        return str(value)
+
+
 class HomePath(click.Path):
-    """A path, in which ``~`` is the user's home: a shell leaves it alone in quotes."""
+    """A path, in which ``~`` is the user's home: a shell leaves it alone in quotes.
+
+    An empty one would be the working folder, and is a shell's variable that was not set.
+    """
 
     name = "path"
 
@@ -84,6 +101,8 @@ class HomePath(click.Path):
         super().__init__(path_type=Path)
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        if not os.fspath(value):
+            self.fail(EMPTY, param, ctx)
         path = Path(os.fsdecode(super().convert(value, param, ctx)))
         try:
             path = path.expanduser() if path.parts[:1] == ("~",) else path
@@ -115,6 +134,7 @@ class Duration(click.ParamType):  # type: ignore[type-arg]  # generic for newer 
 
 
 DURATION = Duration()
+NAME = Name()
 PATH = HomePath()
 POSITIVE = click.IntRange(min=1, max=MOST_REQUESTS)
 SECONDS = Finite(run_options.SECONDS.least, run_options.SECONDS.most)

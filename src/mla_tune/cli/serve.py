@@ -13,7 +13,7 @@ import click
 
 from mla_tune.cli.completion import complete_backend
 from mla_tune.cli.json_output import JSON, print_json
-from mla_tune.cli.options import DEVICE, DURATION, PATH, VLLM_COMMAND
+from mla_tune.cli.options import DEVICE, DURATION, NAME, PATH, VLLM_COMMAND
 from mla_tune.tuning.run_options import MOST_PROCESSES
 
 CACHE = click.option(
@@ -35,6 +35,7 @@ OPTIONS = (
     CACHE,
     click.option(
         "--backend",
+        type=NAME,
         metavar="NAME",
         shell_complete=complete_backend,
         help="Tune this backend, and have vLLM use it. Default: the one that vLLM chooses.",

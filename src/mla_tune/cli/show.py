@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mla_tune.cli.json_output import JSON, print_json
+from mla_tune.cli.options import NAME
 from mla_tune.cli.printing import terminal_width
 from mla_tune.cli.table_sources import TABLES, TableSource, filtered, read_tables, with_filters
 
@@ -41,11 +42,15 @@ def show(tables: tuple[Path, ...], as_json: bool, **asked: Any) -> None:
 @click.argument("folders", type=TableSource(), nargs=-1, metavar="[TABLE|DIR|bundled...]")
 @click.option(
     "--gpu",
+    type=NAME,
     metavar="NAME",
     help="Of a machine with this GPU: its name, or a part that no other has. [default: here's]",
 )
 @click.option(
-    "--vllm", metavar="RELEASE", help="Of a machine with this vLLM. [default: the one here]"
+    "--vllm",
+    type=NAME,
+    metavar="RELEASE",
+    help="Of a machine with this vLLM. [default: the one here]",
 )
 @JSON
 def tables(folders: tuple[Path, ...], gpu: str | None, vllm: str | None, as_json: bool) -> None:

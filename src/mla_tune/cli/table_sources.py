@@ -13,7 +13,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from mla_tune.cli.completion import complete_model
-from mla_tune.cli.options import POSITIVE, HomePath
+from mla_tune.cli.options import NAME, POSITIVE, HomePath
 from mla_tune.printable import printable
 from mla_tune.table.folders import BUNDLED
 
@@ -39,10 +39,14 @@ TABLES = click.argument(
 
 _FILTERS = (
     click.option(
-        "--gpu", metavar="NAME", help="Only tables of this GPU: its name or a part of it."
+        "--gpu",
+        type=NAME,
+        metavar="NAME",
+        help="Only tables of this GPU: its name or a part of it.",
     ),
     click.option(
         "--model",
+        type=NAME,
         metavar="NAME",
         shell_complete=complete_model,
         help="Only tables of this model's dimensions: a preset, a config.json, a name on the hub.",
@@ -51,7 +55,10 @@ _FILTERS = (
     click.option("--heads", type=POSITIVE, help="Only tables of so many heads on a GPU."),
     click.option("--mode", type=click.Choice(["graph", "eager"]), help="Only tables of this mode."),
     click.option(
-        "--vllm", metavar="RELEASE", help="Only tables of this vLLM: 0.33.0, or all of 0.33."
+        "--vllm",
+        type=NAME,
+        metavar="RELEASE",
+        help="Only tables of this vLLM: 0.33.0, or all of 0.33.",
     ),
 )
 
