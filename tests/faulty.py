@@ -29,6 +29,11 @@ def _raises(_output: torch.Tensor) -> None:
     raise ValueError("bad plan [/tmp/x] in a message\nand a second line")
 
 
+def _raises_in_a_circle(_output: torch.Tensor) -> None:
+    error = ValueError("its own cause")
+    raise error from error
+
+
 def _sleeps(_output: torch.Tensor) -> None:
     time.sleep(3600)
 
@@ -69,6 +74,7 @@ def _spoils_one_row(output: torch.Tensor) -> None:
 
 FAULTS: dict[str, Callable[[torch.Tensor], None]] = {
     "raises": _raises,
+    "raises in a circle": _raises_in_a_circle,
     "sleeps": _sleeps,
     "loses a capture": _loses_a_capture,
     "exits": _exits,

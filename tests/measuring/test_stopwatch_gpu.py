@@ -1,6 +1,7 @@
 """Captured graphs on a real GPU: what they hold, and what one that fails leaves to the others."""
 
 import multiprocessing
+import os
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 
@@ -17,13 +18,16 @@ pytestmark = [
 ]
 
 MIB = 2**20
+VISIBLE = os.environ.get("CUDA_VISIBLE_DEVICES")
+"""Before the tests of the plugin hide the GPU from processes that are started later."""
 
 
 class Prepared:
     """A plan whose passes fill ``num_bytes`` of memory that they allocate and give back."""
 
-    def __init__(self, num_bytes, *, waits=False):
+    def __init__(self, num_bytes, *, captured_bytes=0, waits=False):
         self._num_bytes = num_bytes
+        self._captured_bytes = captured_bytes or num_bytes
         self._waits = waits
 
     @contextmanager
@@ -31,8 +35,10 @@ class Prepared:
         yield self.run
 
     def run(self):
-        filled = torch.ones(self._num_bytes, dtype=torch.int8, device="cuda")
-        if self._waits and torch.cuda.is_current_stream_capturing():
+        is_captured = torch.cuda.is_current_stream_capturing()
+        num_bytes = self._captured_bytes if is_captured else self._num_bytes
+        filled = torch.ones(num_bytes, dtype=torch.int8, device="cuda")
+        if self._waits and is_captured:
             filled[0].item()
 
 
@@ -75,7 +81,10 @@ def capture_what_cannot_be():
         assert kept() > 0
 
 
-def test_one_that_cannot_be_captured_says_that_its_process_is_done():
+def test_one_that_cannot_be_captured_says_that_its_process_is_done(monkeypatch):
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if VISIBLE is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", VISIBLE)
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(1, mp_context=context) as pool, pytest.raises(CaptureLost):
         pool.submit(capture_what_cannot_be).result()
@@ -87,9 +96,9 @@ def test_what_warm_up_passes_held_is_there_for_a_graph_where_memory_is_short(sto
 
 
 @pytest.mark.usefixtures("limited")
-def test_one_that_finds_no_memory_is_refused_and_the_next_is_not(stopwatch):
+def test_a_graph_that_finds_no_memory_is_refused_and_the_next_is_not(stopwatch):
     with pytest.raises(torch.OutOfMemoryError):
-        stopwatch.sampler(Prepared(600 * MIB))
+        stopwatch.sampler(Prepared(MIB, captured_bytes=600 * MIB))
     assert stopwatch.sampler(Prepared(100 * MIB))() > 0
 
 

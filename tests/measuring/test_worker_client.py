@@ -47,9 +47,11 @@ FAULTS = {
     Plan(num_kv_splits=6): "segfaults",
     Plan(num_kv_splits=7): "takes all memory",
     Plan(num_kv_splits=8): "scales by 1 %",
+    Plan(num_kv_splits=10): "raises in a circle",
 }
 KINDS = {
     "raises": ("raised", "ValueError: bad plan"),
+    "raises in a circle": ("raised", "ValueError: its own cause"),
     "sleeps": ("timed out", "no answer within 2 s"),
     "exits": ("died", "exit code 7"),
     "segfaults": ("died", "SIGSEGV"),

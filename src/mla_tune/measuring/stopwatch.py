@@ -13,11 +13,10 @@ __all__ = ["Sampler", "Samples", "Stopwatch", "stopwatch_for"]
 import math
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from mla_tune.measuring.capture import end_capture
+from mla_tune.measuring.capture import CaptureLost, capturing
 from mla_tune.measuring.load import OthersLoad
 from mla_tune.plan.kernel_resources import KernelResources
 from mla_tune.session import Prepared
@@ -215,8 +214,6 @@ class GraphReplay:
             torch.cuda.current_stream().wait_stream(self._stream)
             torch.cuda.synchronize()
             graph = self._captured_in_room(run)
-        graph.replay()
-        torch.cuda.synchronize()
         return self._events.sampler(graph.replay, self.LAUNCH_US)
 
     def _captured_in_room(self, run: Callable[[], None]) -> "torch.cuda.CUDAGraph":
@@ -226,24 +223,21 @@ class GraphReplay:
         """
         import torch
 
-        with suppress(torch.OutOfMemoryError):
+        try:
             return self._captured(run)
+        except RuntimeError as error:  # torch's own, or the driver's for the graph itself
+            if isinstance(error, CaptureLost) or "out of memory" not in str(error):
+                raise
         torch.cuda.empty_cache()
         return self._captured(run)
 
     def _captured(self, run: Callable[[], None]) -> "torch.cuda.CUDAGraph":
-        """The graph of one pass.
-
-        ``torch.cuda.graph`` would empty the allocator's cache before each: what comes after then
-        asks the driver for memory, where the processes of a host's GPUs wait for each other.
-        """
+        """The graph of one pass, replayed once."""
         import torch
 
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.stream(self._stream):
-            graph.capture_begin(pool=self._pool)
-            try:
-                run()
-            finally:
-                end_capture(graph)
+        with torch.cuda.stream(self._stream), capturing(graph, self._pool):
+            run()
+        graph.replay()
+        torch.cuda.synchronize()
         return graph

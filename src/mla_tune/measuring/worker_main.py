@@ -181,10 +181,12 @@ def _lossy_text(number: int) -> io.TextIOWrapper:
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
-    """``error`` and all that led to it."""
+    """``error`` and all that led to it, each once: causes may go in a circle."""
     cause: BaseException | None = error
-    while cause is not None:
+    seen: list[BaseException] = []
+    while cause is not None and cause not in seen:
         yield cause
+        seen.append(cause)
         cause = cause.__cause__ or cause.__context__
 
 
