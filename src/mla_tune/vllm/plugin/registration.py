@@ -31,15 +31,15 @@ def _as_asked(tables: list[LoadedTable]) -> list[LoadedTable]:
     """Without what was never proven, unless it is asked for.
 
     That is a plan that was never compared with the default, and the tables of sparse backends: a
-    whole engine of one was slower with them, whose layers were faster (docs/h200.md).
+    whole engine was slower with them while its host was busy (docs/h200.md).
     """
     asked = os.environ.get("MLA_TUNE_UNPROVEN") == "1"
     sparse = sorted({table.table.header.backend for table in tables if _is_sparse(table)})
     if sparse and not asked:
         once(
             logging.WARNING,
-            f"mla-tune: tables for {', '.join(sparse)} are left alone: faster layers made no "
-            "whole engine faster yet; MLA_TUNE_UNPROVEN=1 applies them",
+            f"mla-tune: tables for {', '.join(sparse)} are left alone: with them an engine "
+            "was slower while its host was busy; MLA_TUNE_UNPROVEN=1 applies them",
         )
         tables = [table for table in tables if not _is_sparse(table)]
     count = sum(table.num_unproven for table in tables)
