@@ -22,8 +22,8 @@ class CaptureLost(RuntimeError):
 def capturing(graph: "torch.cuda.CUDAGraph", pool: Any) -> Iterator[None]:
     """Capture what runs within, on the current stream, as ``graph``, with memory of ``pool``.
 
-    ``torch.cuda.graph`` would empty the allocator's cache before: what comes after then asks the
-    driver for memory, where the processes of a host's GPUs wait for each other.
+    ``torch.cuda.graph`` would empty the allocator's cache before, so that what comes after asks the
+    driver for memory: about a tenth of what a size takes (docs/fleet.md).
 
     Raises:
         CaptureLost: the capture has no end. It tells what was raised within, where that is why.
